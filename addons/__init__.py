@@ -1,0 +1,1 @@
+"""Plug-ins found through entry points."""

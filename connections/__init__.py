@@ -1,0 +1,1 @@
+"""Connections: storage and providers joined once. Service, health, rate budget, leases."""

@@ -1,0 +1,96 @@
+"""The wall clock of a MetaTrader server: a standard offset and a daylight-saving rule, in force from some instant on.
+
+MetaTrader servers print their own wall clock without an offset. What is known of one lives here as data, so that a
+changed rule is a new row of history and never a changed past.
+"""
+
+from __future__ import annotations
+
+import calendar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Literal
+
+from core.clock import DAY_US, HOUR_US, MINUTE_US, to_datetime, to_us
+
+DstRule = Literal["none", "eu", "us"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ClockRule:
+    """From `since_us` (UTC) on: UTC + `offset_minutes`, one hour more in summer by `dst`."""
+
+    since_us: int
+    offset_minutes: int
+    dst: DstRule = "none"
+
+    def offset_us(self, utc_us: int) -> int:
+        """Return what to add to UTC at `utc_us` to get the server's wall clock."""
+        summer = self.dst != "none" and _is_summer(self.dst, utc_us)
+        return self.offset_minutes * MINUTE_US + (HOUR_US if summer else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerClock:
+    """A server's clock rules, oldest first; before the first one the first one is taken."""
+
+    rules: tuple[ClockRule, ...]
+
+    @staticmethod
+    def fixed(offset_minutes: int, dst: DstRule = "none") -> ServerClock:
+        """Return a clock that never changed its rule."""
+        return ServerClock((ClockRule(0, offset_minutes, dst),))
+
+    def offset_us(self, utc_us: int) -> int:
+        """Return what to add to UTC at `utc_us` to get the server's wall clock."""
+        rule = self.rules[0]
+        for candidate in self.rules[1:]:
+            if candidate.since_us <= utc_us:
+                rule = candidate
+        return rule.offset_us(utc_us)
+
+    def from_utc_us(self, utc_us: int) -> int:
+        """Return the wall clock (as if it were UTC) at a UTC instant."""
+        return utc_us + self.offset_us(utc_us)
+
+    def to_utc_us(self, local_us: int) -> int:
+        """Return the UTC instant of a wall-clock reading.
+
+        The hour that a clock shows twice is read as its second pass (standard time); a reading inside the hour that a
+        clock skips is read with the offset before the change.
+        """
+        late = local_us - self.offset_us(local_us - self._guess_us(local_us))
+        if self.from_utc_us(late) == local_us and self.from_utc_us(late + HOUR_US) != local_us:
+            return late
+        for shift in (HOUR_US, -HOUR_US):
+            if self.from_utc_us(late + shift) == local_us:
+                return late + shift
+        return late
+
+    def _guess_us(self, local_us: int) -> int:
+        return self.offset_us(local_us - self.rules[-1].offset_minutes * MINUTE_US)
+
+
+@lru_cache(maxsize=512)
+def dst_bounds_us(rule: str, year: int) -> tuple[int, int]:
+    """Return the UTC instants between which summer time is in force in `year`, by the EU or the US rule."""
+    if rule == "eu":  # last Sundays of March and October, 01:00 UTC
+        return _sunday(year, 3, last=True) + HOUR_US, _sunday(year, 10, last=True) + HOUR_US
+    if year >= 2007:  # second Sunday of March to first Sunday of November, 02:00 New York
+        return _sunday(year, 3, nth=2) + 7 * HOUR_US, _sunday(year, 11, nth=1) + 6 * HOUR_US
+    return _sunday(year, 4, nth=1) + 7 * HOUR_US, _sunday(year, 10, last=True) + 6 * HOUR_US
+
+
+def _is_summer(rule: str, utc_us: int) -> bool:
+    start, end = dst_bounds_us(rule, to_datetime(utc_us).year)
+    return start <= utc_us < end
+
+
+def _sunday(year: int, month: int, *, nth: int = 1, last: bool = False) -> int:
+    first = to_us(datetime(year, month, 1, tzinfo=UTC))
+    weekday, length = calendar.monthrange(year, month)
+    day = (6 - weekday) % 7 + 7 * (nth - 1)
+    while last and day + 7 < length:
+        day += 7
+    return first + day * DAY_US

@@ -1,0 +1,77 @@
+"""The one reader of settings: environment variables `CANDLELAKE_*`, each with a type, a default and a description."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core.errors import InputError
+
+
+class Settings(BaseSettings):
+    """All settings. Paths that are not set lie under `home`."""
+
+    model_config = SettingsConfigDict(env_prefix="CANDLELAKE_", env_file=".env", extra="ignore", frozen=True)
+
+    home: Path = Field(Path(".candlelake"), description="Folder of all state: lake, metadata, Prefect, logs.")
+    lake: str | None = Field(None, description="Where the Parquet lake lies; default HOME/lake; a folder or s3://bucket/prefix.")
+    metadata_url: SecretStr | None = Field(
+        None, description="SQLAlchemy URL of the metadata store; default SQLite HOME/metadata.db; postgresql+psycopg://...")
+    keys: SecretStr | None = Field(
+        None, description="Credential keys as id:base64,id:base64; the first one encrypts. Default: the key file.")
+    key_file: Path | None = Field(
+        None, description="File of the credential keys (mode 0600); default ~/.config/candlelake/<home id>.keys.")
+    allow_private_hosts: bool = Field(
+        False, description="Allow connections to private and loopback addresses (the sandbox needs it).")
+    overlap_candles: Annotated[int, Field(ge=0, le=1000)] = Field(
+        3, description="How many stored candles each fetch reads again, to see what the provider changed.")
+    settle_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+        5.0, description="How long after its close a candle counts as closed, until the series has learned its own delay.")
+    flush_minutes: Annotated[int, Field(ge=1, le=1440)] = Field(15, description="How often the head is flushed to the lake.")
+    retention_days: Annotated[int, Field(ge=1, le=36500)] | None = Field(
+        None, description="Candles older than this are removed by the daily cleanup; unset keeps everything.")
+    old_files_grace_hours: Annotated[float, Field(ge=0, le=8760)] = Field(
+        24.0, description="How long superseded lake files stay in .old/ before they are deleted.")
+    fetch_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(16, description="How many connections a fetch run works on at once.")
+    request_timeout: Annotated[float, Field(gt=0, le=600)] = Field(30.0, description="Seconds to wait for a provider's answer.")
+    max_consecutive_failures: Annotated[int, Field(ge=1, le=1000)] = Field(
+        5, description="After so many failures in a row a connection is marked as error and its owner notified.")
+    prefect_port: Annotated[int, Field(ge=1, le=65535)] = Field(4200, description="Port of the embedded Prefect server (loopback).")
+    sandbox_port: Annotated[int, Field(ge=1, le=65535)] = Field(4280, description="Port of the sandbox (loopback).")
+    console_port: Annotated[int, Field(ge=1, le=65535)] = Field(4290, description="Port of the web console (loopback).")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level of what is logged.")
+    shard: Annotated[str, NoDecode] = Field(
+        "1/1", pattern=r"^[1-9]\d*/[1-9]\d*$", description="This machine's share of the connections: i/n.")
+
+    @property
+    def lake_root(self) -> str:
+        """The lake's folder or s3:// prefix."""
+        return self.lake or str(self.home / "lake")
+
+    @property
+    def database_url(self) -> str:
+        """The metadata store's SQLAlchemy URL, secrets included: never print it."""
+        if self.metadata_url is not None:
+            return self.metadata_url.get_secret_value()
+        return f"sqlite:///{(self.home / 'metadata.db').absolute()}"
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """Return the effective settings, read once.
+
+    Raises:
+        InputError: when a variable is not of its type; names the variable, the value's kind and what is allowed.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "CANDLELAKE_" + "_".join(str(part) for part in first["loc"]).upper()
+        hidden = any(word in name for word in ("KEY", "URL"))
+        received = "********" if hidden else first["input"]
+        raise InputError(name, received, first["msg"], "see .env.example") from None

@@ -1,0 +1,1 @@
+"""What `prefect deploy` needs around prefect.yaml: pools, limits, automations."""

@@ -1,0 +1,1 @@
+"""Where a provider meets the lake: fetch, backfill, repair, upkeep as plain functions."""

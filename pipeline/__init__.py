@@ -1,0 +1,1 @@
+"""The signal pipeline: stages, registry, engine."""

@@ -1,0 +1,1 @@
+"""A practice broker and exchanges on loopback, over real data. Imports core alone."""

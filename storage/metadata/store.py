@@ -1,0 +1,110 @@
+"""Opens the metadata store: SQLite (WAL, synchronous=FULL) by default, PostgreSQL by URL.
+
+Writers take SQLite's write lock at BEGIN: a transaction that reads first and writes later could otherwise fail with
+`database is locked` no matter how long it waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from core.errors import StoreBusyError, StoreFullError, StoreUnwritableError
+
+BUSY_TIMEOUT_MS = 30_000
+
+
+class MetadataStore:
+    """The metadata database. `write()` is one durable transaction, `read()` one consistent snapshot."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the store is SQLite."""
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Run the body in one transaction; when it returns, the changes are on disk.
+
+        Raises:
+            StoreBusyError, StoreFullError, StoreUnwritableError: translated from the driver.
+        """
+        with _translated(), self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Run the body on one snapshot of the store."""
+        with _translated(), self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+            connection.rollback()
+
+    def close(self) -> None:
+        """Close all connections of the pool."""
+        self.engine.dispose()
+
+
+def open_metadata(url: str) -> MetadataStore:
+    """Open the store at a SQLAlchemy URL; migrations are `storage.metadata.migrate.upgrade`'s work."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        _check_folder(Path(parsed.database or ""))
+        engine = create_engine(parsed, hide_parameters=True, pool_size=8, max_overflow=24)
+        event.listen(engine, "connect", _prepare_sqlite)
+    else:
+        engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=True, pool_size=8, max_overflow=24)
+    return MetadataStore(engine)
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we begin transactions ourselves
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}",
+                   "cache_size=-65536"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _check_folder(database: Path) -> None:
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnwritableError(
+            f"cannot make the folder {database.parent}: {error.strerror}; choose another CANDLELAKE_HOME") from error
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise _translate(str(error.orig)) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise StoreBusyError("the metadata store closed the connection; try again") from error
+        raise
+
+
+def _translate(text: str) -> Exception:
+    if "readonly" in text or "unable to open" in text:
+        return StoreUnwritableError(f"the metadata store cannot be written: {text}; check owner and mode of its folder")
+    if "disk is full" in text or "disk I/O" in text:
+        return StoreFullError(f"no space left for the metadata store: {text}; free some and run again")
+    return StoreBusyError(f"the metadata store does not answer: {text.splitlines()[0]}; try again")

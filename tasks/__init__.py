@@ -1,0 +1,1 @@
+"""Prefect tasks: retries, artifacts and events around what feed does."""

@@ -1,0 +1,48 @@
+"""Asks a provider for one page, with patience: transient errors are retried with back-off, permanent ones rise at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+from core.errors import TransientError
+from core.interval import Interval
+from core.timeframe import Timeframe
+from providers.base import CandlePage, MarketDataProvider
+
+ATTEMPTS = 5
+FIRST_WAIT = 0.5  # seconds; doubles each time
+LONGEST_WAIT = 60.0  # seconds; a provider that asks for more ends the attempt
+
+
+@dataclass(slots=True)
+class Asker:
+    """One provider's pages, with retries; counts the requests."""
+
+    provider: MarketDataProvider
+    attempts: int = ATTEMPTS
+    first_wait: float = FIRST_WAIT
+    requests: int = 0
+
+    async def page(self, symbol: str, timeframe: Timeframe, interval: Interval) -> CandlePage:
+        """Return the provider's answer.
+
+        Raises:
+            TransientError: the last one, when all attempts failed or the provider wants a longer pause than we wait.
+            PermanentError: at once.
+        """
+        for attempt in range(1, self.attempts + 1):
+            self.requests += 1
+            try:
+                return await self.provider.fetch_candles(symbol, timeframe, interval)
+            except TransientError as error:
+                wait = self._wait(attempt, error)
+                if attempt == self.attempts or wait > LONGEST_WAIT:
+                    raise
+            await asyncio.sleep(wait)
+        raise AssertionError("unreachable")
+
+    def _wait(self, attempt: int, error: TransientError) -> float:
+        backoff = self.first_wait * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311  jitter, not a secret
+        return max(backoff, error.retry_after or 0.0)

@@ -1,0 +1,87 @@
+"""Backfill: history of one series, chunk by chunk, resumed from the store's contents wherever it was stopped."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from core.errors import CandlelakeError, LeaseHeldError
+from core.interval import Interval
+from core.series import Series
+from feed.context import Feed
+from feed.result import Progress, RunResult, SeriesResult, conclude, no_progress
+from feed.series_run import SeriesRun
+from feed.writing import Writer
+from providers.base import Priority
+from storage.series import SeriesRow, ensure_series
+
+log = logging.getLogger(__name__)
+
+FLUSH_ROWS = 100_000  # a backfill hands its rows over to the lake after so many
+
+
+@dataclass(slots=True)
+class _Counter:
+    """Turns settled slots into progress."""
+
+    total: int
+    what: str
+    progress: Progress
+    done: int = 0
+
+    def settled(self, count: int) -> None:
+        """Count slots that are done with and show it."""
+        self.done = min(self.total, self.done + count)
+        if count:
+            self.progress(self.done, self.total, self.what)
+
+
+async def backfill(
+    feed: Feed, series: Series, interval: Interval, *, run_id: str | None = None, progress: Progress = no_progress,
+) -> RunResult:
+    """Store every candle of `series` that opens in `interval`, and book each one that the provider does not have.
+
+    What is stored or booked for good is not asked for again, so a killed backfill goes on where it stopped.
+
+    Raises:
+        NotFoundError: no such connection.
+        InputError: the provider has no such timeframe.
+    """
+    run_id = run_id or feed.new_run_id("backfill")
+    row = register(feed, series)
+    writer = Writer(feed.lake, run_id)
+    result = writer.result(row.id, str(series))
+    try:
+        async with (
+            feed.leases.hold(f"backfill:{series}", seconds=60),
+            feed.connections.open_provider(series.connection, priority=Priority.BACKFILL) as provider,
+        ):
+            run = SeriesRun.plan(feed, provider, row, interval)
+            await _fill(run, writer, result, progress)
+            result.gaps = run.open_gaps()
+    except LeaseHeldError as error:
+        result.skipped = str(error)
+        result.error = error
+    except CandlelakeError as error:
+        log.warning("%s: backfill stopped: %s", series, error)
+        result.error = error
+    feed.lake.flush([row.id])
+    return conclude(run_id, f"backfill of {series}", [result])
+
+
+async def _fill(run: SeriesRun, writer: Writer, result: SeriesResult, progress: Progress) -> None:
+    wanted = run.missing()
+    counter = _Counter(len(run.expected), f"{run.row.series}", progress, done=len(run.expected) - len(wanted))
+    progress(counter.done, counter.total, counter.what)
+    for first in range(0, len(wanted), FLUSH_ROWS):
+        await run.fill(wanted[first: first + FLUSH_ROWS], writer, "backfill", settled=counter.settled)
+        if first + FLUSH_ROWS < len(wanted):
+            run.feed.lake.flush([run.row.id])
+    log.info("%s: %d requests, %d stored", run.row.series, result.requests, result.stored)
+
+
+def register(feed: Feed, series: Series) -> SeriesRow:
+    """Return the row of `series`, made when its connection has it not yet."""
+    connection = feed.connections.get(series.connection)
+    with feed.lake.metadata.write() as tx:
+        return ensure_series(tx, connection.id, series.symbol, series.timeframe.name)

@@ -1,0 +1,87 @@
+"""Turns what an answer shows to be absent into entries of the gap ledger: cause, proof, attempts, next try."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.clock import Clock, isoformat
+from core.errors import CandlelakeError
+from core.interval import Interval
+from core.timeframe import Grid
+from feed.planning import OBSERVATIONS_APART_US, Slots, next_try_us, slot_runs
+from providers.base import CandlePage
+from storage.ledger import Gap
+
+
+@dataclass(slots=True)
+class Booker:
+    """Books gaps of one series. `booked` is what the ledger held when the run began, `stored` what the lake held."""
+
+    series_id: int
+    grid: Grid
+    clock: Clock
+    stored: Slots
+    booked: Sequence[Gap]
+
+    def absent(self, slots: Slots, answer: CandlePage, *, both_sides: bool) -> list[Gap]:
+        """Book slots that an answer does not hold.
+
+        With real candles on both sides in one answer, seen twice and apart in time, it is `no_trade` and final;
+        anything less is `provider_empty` and asked for again.
+        """
+        return [self._absent(run, answer, both_sides=both_sides) for run in self._runs(slots)]
+
+    def out_of_reach(self, slots: Slots, answer: CandlePage) -> list[Gap]:
+        """Book slots older than all that the provider keeps: final."""
+        proof: dict[str, object] = {"request": answer.request_id, "reachable_from": isoformat(answer.reachable_from or 0)}
+        return [self._gap(run, "out_of_reach", None, proof) for run in self._runs(slots)]
+
+    def before_listing(self, slots: Slots, timeframe: str, first_us: int) -> list[Gap]:
+        """Book slots older than the provider's first candle, as its own longer timeframe shows: final."""
+        proof: dict[str, object] = {"timeframe": timeframe, "first": isoformat(first_us)}
+        return [self._gap(run, "before_listing", None, proof) for run in self._runs(slots)]
+
+    def nowhere(self, slots: Slots, timeframe: str, next_us: int | None) -> list[Gap]:
+        """Book a long range in which the provider's own longer timeframe shows nothing either."""
+        proof: dict[str, object] = {"timeframe": timeframe, "next": None if next_us is None else isoformat(next_us)}
+        return [self._retried(run, "provider_empty", proof) for run in self._runs(slots)]
+
+    def quarantined(self, slots: Slots, answer: CandlePage) -> list[Gap]:
+        """Book slots whose row may not be stored: the provider may mend it."""
+        proof: dict[str, object] = {"request": answer.request_id, "quarantined": True}
+        return [self._retried(run, "unknown", proof) for run in self._runs(slots)]
+
+    def failed(self, slots: Slots, error: CandlelakeError) -> list[Gap]:
+        """Book slots for which no usable answer came."""
+        proof: dict[str, object] = {"error": type(error).__name__, "message": str(error)[:300]}
+        return [self._retried(run, "fetch_failed", proof) for run in self._runs(slots)]
+
+    def _absent(self, run: Interval, answer: CandlePage, *, both_sides: bool) -> Gap:
+        proof: dict[str, object] = {"request": answer.request_id, "both_sides": both_sides}
+        earlier = self._earlier(run)
+        if both_sides and earlier is not None and earlier.proof.get("both_sides"):
+            apart = self.clock.now_us() - earlier.first_seen_us
+            if apart >= OBSERVATIONS_APART_US:
+                proof |= {"first_request": earlier.proof.get("request"), "first_seen": isoformat(earlier.first_seen_us)}
+                return self._gap(run, "no_trade", None, proof)
+        return self._retried(run, "provider_empty", proof)
+
+    def _retried(self, run: Interval, cause: str, proof: dict[str, object]) -> Gap:
+        earlier = self._earlier(run)
+        attempts = 1 if earlier is None else earlier.attempts + 1
+        return self._gap(run, cause, next_try_us(attempts, self.clock.now_us()), proof, attempts=attempts)
+
+    def _gap(self, run: Interval, cause: str, next_try: int | None, proof: dict[str, object], *, attempts: int = 1) -> Gap:
+        now = self.clock.now_us()
+        return Gap(self.series_id, run, cause, attempts=attempts, first_seen_us=now, last_seen_us=now,
+                   next_try_us=next_try, proof=proof)
+
+    def _earlier(self, run: Interval) -> Gap | None:
+        return next((gap for gap in self.booked
+                     if gap.interval.start <= run.start and run.end <= gap.interval.end), None)
+
+    def _runs(self, slots: Slots) -> list[Interval]:
+        return slot_runs(slots[~np.isin(slots, self.stored)], self.grid)

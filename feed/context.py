@@ -1,0 +1,53 @@
+"""The composition root: everything a run needs, opened once and handed down."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from types import TracebackType
+
+from connections.leases import Leases
+from connections.service import ConnectionService
+from core.calendar import AlwaysOpen, Calendar, FxWeek
+from core.clock import Clock, SystemClock, isoformat
+from core.settings import Settings, settings
+from storage import Lake, open_lake
+from storage.vault import KeyRing, Vault
+
+
+@dataclass(slots=True)
+class Feed:
+    """The lake, the connections and the leases of one home. Use it as a context manager or call `close`."""
+
+    lake: Lake
+    connections: ConnectionService
+    leases: Leases
+    settings: Settings
+    clock: Clock
+
+    def calendar(self, market_type: str) -> Calendar:
+        """Return when markets of this type are open."""
+        return FxWeek() if market_type == "fx" else AlwaysOpen()
+
+    def new_run_id(self, what: str) -> str:
+        """Return a name for a run, sortable by time."""
+        return f"{what}-{isoformat(self.clock.now_us())[:19].replace(':', '')}-{secrets.token_hex(4)}"
+
+    def close(self) -> None:
+        """Close the stores."""
+        self.lake.close()
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def open_feed(config: Settings | None = None, clock: Clock | None = None) -> Feed:
+    """Open the home that the settings name; makes it when it is not there yet."""
+    config = config or settings()
+    clock = clock or SystemClock()
+    lake = open_lake(config.home, clock=clock, settings=config)
+    vault = Vault(lake.metadata, KeyRing.load(config), clock)
+    return Feed(lake, ConnectionService(lake, vault, config, clock), Leases(lake.metadata, clock), config, clock)

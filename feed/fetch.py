@@ -1,0 +1,156 @@
+"""Fetch: what has closed since the last one, for every series that is due, with an overlap and the recent holes.
+
+One round is one transaction per connection. Connections run side by side and never hinder each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from core.clock import SECOND_US
+from core.errors import CandlelakeError, LeaseHeldError
+from core.interval import Interval
+from core.timeframe import Grid
+from feed.context import Feed
+from feed.planning import Slots
+from feed.result import Progress, RunResult, SeriesResult, conclude, no_progress
+from feed.series_run import SeriesRun, settle_seconds
+from feed.writing import Writer
+from providers.base import MarketDataProvider, Priority
+from storage.series import SeriesRow, list_series, mark_fetched
+
+log = logging.getLogger(__name__)
+
+HOLD_ROWS = 20_000  # a fetch that has this much to catch up writes in between
+FIRST_LOOK_CANDLES = 500  # how far the first fetch of a new series looks back
+
+
+async def fetch(
+    feed: Feed, connections: Sequence[str] | None = None, *, symbol: str | None = None, timeframe: str | None = None,
+    due_only: bool = True, run_id: str | None = None, progress: Progress = no_progress,
+) -> RunResult:
+    """Fetch the newest candles of all series that are due.
+
+    Args:
+        feed: the open home.
+        connections: slugs; None means all that are active and not backing off.
+        symbol: only this one.
+        timeframe: only this one.
+        due_only: leave out series whose next candle has not closed yet.
+        run_id: names the run in logs and provenance.
+        progress: told how many connections are done.
+
+    Raises:
+        NotFoundError: a slug that does not exist.
+    """
+    run_id = run_id or feed.new_run_id("fetch")
+    slugs = list(connections) if connections is not None else ready_connections(feed)
+    for slug in slugs:
+        feed.connections.get(slug)
+    gate = asyncio.Semaphore(feed.settings.fetch_concurrency)
+    done = 0
+
+    async def one(slug: str) -> list[SeriesResult]:
+        nonlocal done
+        async with gate:
+            rows = due_series(feed, slug, symbol, timeframe, due_only=due_only)
+            results = await fetch_connection(feed, slug, rows, run_id) if rows else []
+        done += 1
+        progress(done, len(slugs), slug)
+        return results
+
+    results = await asyncio.gather(*(one(slug) for slug in slugs))
+    return conclude(run_id, "fetch", [item for part in results for item in part])
+
+
+def ready_connections(feed: Feed) -> list[str]:
+    """Return the slugs of this shard's active connections that are not backing off."""
+    now = feed.clock.now_us()
+    index, count = (int(part) for part in feed.settings.shard.split("/"))
+    ready = [c for c in feed.connections.list() if c.is_active and (c.retry_at_us is None or c.retry_at_us <= now)]
+    return [c.slug for c in ready if c.id % count == (index - 1) % count]
+
+
+def due_series(
+    feed: Feed, slug: str, symbol: str | None = None, timeframe: str | None = None, *, due_only: bool = True,
+) -> list[SeriesRow]:
+    """Return the connection's active series whose next candle should have closed."""
+    with feed.lake.metadata.read() as tx:
+        rows = list_series(tx, slug, symbol, timeframe, only_active=True)
+    now = feed.clock.now_us()
+    return [row for row in rows if not due_only or row.next_due_us <= now]
+
+
+async def fetch_connection(feed: Feed, slug: str, rows: Sequence[SeriesRow], run_id: str) -> list[SeriesResult]:
+    """Fetch `rows` of one connection in one session and write them in one transaction."""
+    writer = Writer(feed.lake, run_id, hold_rows=HOLD_ROWS)
+    results = {row.id: writer.result(row.id, str(row.series)) for row in rows}
+    try:
+        async with (
+            feed.leases.hold(f"fetch:{slug}", seconds=60),
+            feed.connections.open_provider(slug, priority=Priority.LIVE) as provider,
+        ):
+            at_once = asyncio.Semaphore(max(1, provider.capabilities.concurrent_requests))
+            runs = await asyncio.gather(*(_fetch_series(feed, provider, row, writer, at_once) for row in rows))
+            await writer.flush()
+            _mark(feed, (run for run in runs if run is not None))
+    except LeaseHeldError as error:
+        for result in results.values():
+            result.skipped = str(error)
+    except CandlelakeError as error:
+        log.warning("%s: fetch stopped: %s", slug, error)
+        return [SeriesResult(slug, error=error)]
+    return list(results.values())
+
+
+async def _fetch_series(
+    feed: Feed, provider: MarketDataProvider, row: SeriesRow, writer: Writer, at_once: asyncio.Semaphore,
+) -> SeriesRun | None:
+    result = writer.result(row.id, str(row.series))
+    async with at_once:
+        try:
+            run = await asyncio.to_thread(SeriesRun.plan, feed, provider, row, _window(feed, provider, row))
+            await run.fill(_wanted(feed, run), writer, "rest", is_live=True)
+        except CandlelakeError as error:
+            log.warning("%s: %s", row.series, error)
+            result.error = error
+            return None
+    return run
+
+
+def _window(feed: Feed, provider: MarketDataProvider, row: SeriesRow) -> Interval:
+    """From one page before the last stored candle (recent holes, overlap) to now."""
+    now = feed.clock.now_us()
+    length = row.series.timeframe.length_us
+    page = provider.capabilities.page_limit(row.series.timeframe)
+    if row.last_us is None:
+        return Interval(max(0, now - min(page, FIRST_LOOK_CANDLES) * length), now)
+    back = max(0, page - 2 - (now - row.last_us) // length)  # as far as one request reaches anyway
+    back = max(back, feed.settings.overlap_candles)
+    return Interval(max(0, min(row.last_us, now) - back * length), now)
+
+
+def _wanted(feed: Feed, run: SeriesRun) -> Slots:
+    """The missing slots, and the last stored ones again: the provider may have changed them."""
+    overlap = run.stored[len(run.stored) - min(feed.settings.overlap_candles, len(run.stored)):]
+    missing = run.missing()
+    if len(run.stored):  # holes from before the first stored candle are backfill's work
+        missing = missing[missing > run.stored[0]]
+    return np.union1d(missing, overlap).astype(np.int64)
+
+
+def _mark(feed: Feed, runs: Iterable[SeriesRun]) -> None:
+    now = feed.clock.now_us()
+    with feed.lake.metadata.write() as tx:
+        for run in runs:
+            mark_fetched(tx, run.row.id, now, next_due_us(run.grid, now, settle_seconds(feed, run.row)))
+
+
+def next_due_us(grid: Grid, now_us: int, settle: float) -> int:
+    """Return when the next candle will have closed and settled."""
+    settle_us = round(settle * SECOND_US)
+    return grid.next(now_us - settle_us) + settle_us

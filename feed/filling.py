@@ -1,0 +1,229 @@
+"""Fills the missing slots of one series page by page, and books each one that the provider does not have.
+
+One page is one commit: its candles, and for every expected slot that it shows to be absent an entry in the ledger, go
+down together. So a killed run costs one page at most that is asked for again.
+
+What a page proves: a slot between two candles of one answer is absent at the provider now. A slot before the first or
+after the last candle of an answer is not, since answers are cut short. There the next request begins at the last candle
+known, so that both sides of the hole lie in one answer; a range answered with nothing is asked for a second time, and
+once more at the end of the run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from core.candles import Checked, check, empty_candles
+from core.clock import SECOND_US
+from core.errors import TransientError
+from core.interval import Interval
+from core.timeframe import Grid, Timeframe
+from feed.asking import Asker
+from feed.booking import Booker
+from feed.planning import Slots, page_from
+from feed.writing import Writer
+from providers.base import CandlePage
+from storage.head import Batch
+from storage.ledger import Gap
+from storage.series import SeriesRow
+
+log = logging.getLogger(__name__)
+
+FAILED_PAGES = 3  # so many pages in a row without an answer end the run: the provider is away
+CONFIRM_ROUNDS = 2  # how often ranges that were answered with nothing are asked for again before the run ends
+PROBES = ("1d", "4h", "1h")  # timeframes that tell where candles begin again, first choice first
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one answer showed of the wanted slots in its page."""
+
+    checked: Checked
+    proved: Slots  # slots the answer holds a row for, good or not
+    bad: Slots  # the answer holds only a row that may not be stored
+    absent: Slots  # between two rows of the answer
+    unproved: Slots  # before its first row
+    unreachable: Slots  # older than all that the provider keeps
+    rest: Slots  # after its last row: still to be asked for
+    still_open: Slots  # not closed yet by the provider's clock
+
+
+@dataclass(slots=True)
+class Filler:
+    """Fills one series. `is_live` leaves the newest silent slots to the next run instead of booking them."""
+
+    asker: Asker
+    row: SeriesRow
+    grid: Grid
+    booker: Booker
+    writer: Writer
+    source: str
+    settle_seconds: float
+    is_live: bool = False
+    settled: Callable[[int], None] = lambda _count: None  # told how many wanted slots are done with
+    _last_known: int | None = field(default=None, init=False)
+    _failed_pages: int = field(default=0, init=False)
+    _unproved: list[Slots] = field(default_factory=list, init=False)
+
+    @property
+    def timeframe(self) -> Timeframe:
+        """The series' timeframe."""
+        return self.row.series.timeframe
+
+    async def fill(self, wanted: Slots) -> None:
+        """Ask for all `wanted` slots (ascending), oldest first; ask again for what was answered with nothing.
+
+        Raises:
+            PermanentError: the provider will never answer (unknown symbol, login refused, ...).
+            TransientError: the provider is away; what was tried is booked as fetch_failed.
+        """
+        await self._pass(wanted)
+        for _ in range(CONFIRM_ROUNDS):
+            if not self._unproved:
+                return
+            again = np.unique(np.concatenate(self._unproved))
+            self._unproved = []
+            self._last_known = None
+            self.settled = lambda _count: None
+            await self._pass(again)
+
+    async def _pass(self, wanted: Slots) -> None:
+        if len(wanted) == 0:
+            return
+        limit = max(2, self.asker.provider.capabilities.page_limit(self.timeframe))
+        end = self.grid.next(int(wanted[-1]))
+        index, stuck, begin = 0, 0, int(wanted[0])
+        while index < len(wanted):
+            page = page_from(begin, self.grid, limit, end)
+            left = wanted[index: int(np.searchsorted(wanted, page.end))]
+            answer = await self._ask(page, left)
+            if answer is None:
+                index, stuck = self._forward(index, len(left)), 0
+            else:
+                sight = self._look(answer, page, left)
+                is_stuck = len(left) > 0 and len(sight.rest) == len(left)
+                stuck = stuck + 1 if is_stuck else 0
+                if is_stuck and self.is_live:
+                    return  # the newest candles are late, or nothing traded: the next run will see
+                if stuck == 1:
+                    continue
+                if is_stuck:
+                    index, stuck = self._forward(index, await self._book_nothing(wanted[index:], left, answer, page)), 0
+                else:
+                    await self._commit(sight, answer)
+                    index = self._forward(index, len(left) - len(sight.rest))
+                    if len(sight.rest) and self._last_known is not None:
+                        begin = self._last_known
+                        continue
+            if index < len(wanted):
+                begin = int(wanted[index])
+
+    def _forward(self, index: int, count: int) -> int:
+        self.settled(count)
+        return index + count
+
+    async def _ask(self, page: Interval, left: Slots) -> CandlePage | None:
+        try:
+            answer = await self.asker.page(self.row.series.symbol, self.timeframe, page)
+        except TransientError as error:
+            self._failed_pages += 1
+            await self._write(self.booker.failed(left, error))
+            log.warning("%s: no answer for %s: %s", self.row.series, page, error)
+            if self._failed_pages >= FAILED_PAGES:
+                raise
+            return None
+        self._failed_pages = 0
+        return answer
+
+    def _look(self, answer: CandlePage, page: Interval, left: Slots) -> Sight:
+        closed_before = answer.server_us - round(self.settle_seconds * SECOND_US)
+        checked = check(answer.candles, self.grid, page, closed_before)
+        good = checked.candles["ts"].dt.epoch("us").to_numpy()
+        bad = checked.rejected["ts"].drop_nulls().dt.epoch("us").to_numpy()
+        proved = np.union1d(good, bad).astype(np.int64)
+        open_from = self.grid.floor(closed_before)
+        reach = answer.reachable_from or 0
+        closed = left[(left < open_from) & (left >= reach)]
+        first, last = (int(proved[0]), int(proved[-1])) if len(proved) else (page.end, page.start - 1)
+        between = closed[(closed > first) & (closed < last)]
+        return Sight(
+            checked=checked, proved=proved,
+            bad=left[np.isin(left, np.setdiff1d(bad, good))],
+            absent=between[~np.isin(between, proved)],
+            unproved=closed[closed < first] if len(proved) else closed[:0],
+            unreachable=left[(left < reach) & (left < open_from)],
+            rest=closed[closed > last] if len(proved) else closed,
+            still_open=left[left >= open_from],
+        )
+
+    async def _commit(self, sight: Sight, answer: CandlePage) -> None:
+        gaps = self.booker.out_of_reach(sight.unreachable, answer)
+        gaps += self.booker.absent(sight.absent, answer, both_sides=True)
+        gaps += self.booker.absent(sight.unproved, answer, both_sides=False)
+        gaps += self.booker.quarantined(sight.bad, answer)
+        if len(sight.unproved):
+            self._unproved.append(sight.unproved)
+        rejected = sight.checked.rejected if len(sight.checked.rejected) else None
+        await self.writer.add(
+            Batch(self.row.id, sight.checked.candles, self.source, gaps=tuple(gaps), rejected=rejected))
+        if len(sight.proved):
+            self._last_known = int(sight.proved[-1])
+
+    async def _write(self, gaps: list[Gap]) -> None:
+        if gaps:
+            await self.writer.add(Batch(self.row.id, empty_candles(), self.source, gaps=tuple(gaps)))
+
+    async def _book_nothing(self, wanted: Slots, left: Slots, answer: CandlePage, page: Interval) -> int:
+        """Book a range that was answered with nothing twice; return how many wanted slots that settles.
+
+        When more is wanted beyond this page, a longer timeframe tells where candles begin again, so that years before a
+        listing cost a few requests.
+        """
+        if len(wanted) > len(left):
+            probe = await self._next_by_longer_timeframe(Interval(int(left[0]), self.grid.next(int(wanted[-1]))))
+            if probe is not None:
+                name, next_us = probe
+                silent = wanted if next_us is None else wanted[wanted < next_us]
+                if len(silent) > len(left):
+                    has_earlier = self._last_known is not None or bool((self.booker.stored < int(left[0])).any())
+                    gaps = (self.booker.nowhere(silent, name, next_us) if has_earlier or next_us is None
+                            else self.booker.before_listing(silent, name, next_us))
+                    await self._write(gaps)
+                    return len(silent)
+        log.info("%s: nothing in %s, asked twice", self.row.series, page)
+        self._unproved.append(left)
+        await self._write(self.booker.absent(left, answer, both_sides=False))
+        return len(left)
+
+    async def _next_by_longer_timeframe(self, interval: Interval) -> tuple[str, int | None] | None:
+        """Return the probing timeframe and the open time of its first candle in `interval` (None: there is none).
+
+        None when the provider has no longer timeframe, or does not keep all history.
+        """
+        capabilities = self.asker.provider.capabilities
+        name = next((p for p in PROBES if p in capabilities.timeframes), None)
+        if name is None or capabilities.history_candles is not None:
+            return None
+        timeframe = Timeframe.parse(name)
+        if timeframe.length_us <= self.timeframe.length_us:
+            return None
+        sights = [await self._first_candle(timeframe, interval) for _ in range(2)]
+        seen = [s for s in sights if s is not None]
+        return name, min(seen) if seen else None
+
+    async def _first_candle(self, timeframe: Timeframe, interval: Interval) -> int | None:
+        grid = Grid(timeframe, self.grid.server)
+        limit = self.asker.provider.capabilities.page_limit(timeframe)
+        cursor = grid.floor(interval.start)
+        while cursor < interval.end:
+            page = page_from(cursor, grid, limit, grid.ceil(interval.end))
+            answer = await self.asker.page(self.row.series.symbol, timeframe, page)
+            found = check(answer.candles, grid, page, answer.server_us).candles
+            if len(found):
+                return int(found["ts"].dt.epoch("us")[0])
+            cursor = page.end
+        return None

@@ -1,0 +1,79 @@
+"""What to ask for: expected slots that are neither stored nor booked as final. Computed from the store's contents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from core.calendar import Calendar
+from core.clock import DAY_US, HOUR_US, MINUTE_US
+from core.interval import Interval, merge
+from core.timeframe import Grid
+from storage.ledger import Gap
+
+Slots = npt.NDArray[np.int64]
+
+# A gap that a provider may still fill is asked for again after these waits, by how often it was tried.
+RETRY_WAITS_US = (10 * MINUTE_US, HOUR_US, 6 * HOUR_US, DAY_US, 7 * DAY_US)
+# Two sights of an empty slot must lie this far apart before it counts as proved.
+OBSERVATIONS_APART_US = 9 * MINUTE_US
+
+
+def expected_slots(grid: Grid, calendar: Calendar, interval: Interval) -> Slots:
+    """Return the open times in `interval` at which the market is open, ascending."""
+    slots = np.asarray(grid.slots(interval), dtype=np.int64)
+    for closed in calendar.closed(interval):
+        first, last = np.searchsorted(slots, [closed.start, closed.end])
+        while last > first and grid.next(int(slots[last - 1])) > closed.end:
+            last -= 1  # this candle reaches into open time
+        slots = np.delete(slots, slice(first, last))
+    return slots
+
+
+def without(slots: Slots, holes: Sequence[Interval]) -> Slots:
+    """Return the slots that lie in none of `holes`."""
+    keep = np.ones(len(slots), dtype=bool)
+    for hole in merge(holes):
+        first, last = np.searchsorted(slots, [hole.start, hole.end])
+        keep[first:last] = False
+    return slots[keep]
+
+
+def missing_slots(expected: Slots, stored: Slots, booked: Sequence[Gap], now_us: int) -> Slots:
+    """Return the expected slots that are not stored and not booked, or booked and due for another try."""
+    left = expected[~np.isin(expected, stored, assume_unique=True)]
+    settled = [gap.interval for gap in booked if gap.next_try_us is None or gap.next_try_us > now_us]
+    return without(left, settled)
+
+
+def slot_runs(slots: Sequence[int] | Slots, grid: Grid) -> list[Interval]:
+    """Group ascending slots that follow each other on the grid into intervals, each ending at its last slot's close."""
+    if len(slots) == 0:
+        return []
+    values = np.asarray(slots, dtype=np.int64)
+    if grid.is_even:
+        length = grid.timeframe.length_us
+        breaks = np.flatnonzero(np.diff(values) != length)
+        starts = values[np.concatenate(([0], breaks + 1))]
+        ends = values[np.concatenate((breaks, [len(values) - 1]))] + length
+        return [Interval(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
+    return merge(Interval(int(slot), grid.next(int(slot))) for slot in values)
+
+
+def page_from(cursor: int, grid: Grid, limit: int, end: int) -> Interval:
+    """Return the page that begins at the slot `cursor`: at most `limit` candles, not past `end`."""
+    if grid.is_even:
+        return Interval(cursor, min(end, cursor + limit * grid.timeframe.length_us))
+    stop = cursor
+    for _ in range(limit):
+        if stop >= end:
+            break
+        stop = grid.next(stop)
+    return Interval(cursor, min(stop, end))
+
+
+def next_try_us(attempts: int, now_us: int) -> int:
+    """Return when a gap that was tried `attempts` times is due again."""
+    return now_us + RETRY_WAITS_US[min(attempts, len(RETRY_WAITS_US)) - 1]

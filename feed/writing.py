@@ -1,0 +1,44 @@
+"""Collects batches and writes them in one transaction: page by page in a backfill, many series at once in a fetch."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from feed.result import SeriesResult
+from storage import Lake
+from storage.head import Batch
+
+
+@dataclass(slots=True)
+class Writer:
+    """Writes batches to the lake. `hold_rows` is how many rows may wait; 0 writes each batch as it comes."""
+
+    lake: Lake
+    run_id: str
+    hold_rows: int = 0
+    _results: dict[int, SeriesResult] = field(default_factory=dict, init=False)  # by series id
+    _waiting: list[Batch] = field(default_factory=list, init=False)
+
+    def result(self, series_id: int, name: str) -> SeriesResult:
+        """Return the result that this writer counts a series' rows into."""
+        return self._results.setdefault(series_id, SeriesResult(name))
+
+    async def add(self, batch: Batch) -> None:
+        """Take a batch; it is durable when `flush` has returned, or at once when nothing is held back."""
+        self._waiting.append(batch)
+        if sum(len(item.candles) for item in self._waiting) >= self.hold_rows:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what waits in one transaction and count it. A cancelled caller still lets the transaction end."""
+        batches, self._waiting = self._waiting, []
+        if not batches:
+            return
+        written = await asyncio.shield(asyncio.to_thread(self.lake.write, batches, run_id=self.run_id))
+        for batch, counts in zip(batches, written, strict=True):
+            result = self._results.get(batch.series_id)
+            if result is not None:
+                result.stored += counts.stored
+                result.revised += counts.revised
+                result.quarantined += counts.quarantined

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
 from connections.leases import Leases
 from connections.service import ConnectionService
@@ -37,7 +38,7 @@ class Feed:
         """Close the stores."""
         self.lake.close()
 
-    def __enter__(self) -> Feed:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

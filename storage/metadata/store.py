@@ -77,8 +77,13 @@ def open_metadata(url: str) -> MetadataStore:
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # we begin transactions ourselves
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}",
-                   "cache_size=-65536"):
+    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")  # first: switching to WAL takes a lock
+    (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    if mode != "wal":  # some network file systems cannot, and SQLite then keeps the old mode without a word
+        raise StoreUnwritableError(
+            f"the metadata store's folder does not support SQLite's WAL (it stays in mode {mode!r}); "
+            "use a local disk, or PostgreSQL with CANDLELAKE_METADATA_URL")
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "cache_size=-65536"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -65,6 +65,7 @@ connections = Table(
     _one_of("status", "status", ("inactive", "active", "error")),
     Index(None, "owner"),
     Index(None, "is_active", "status"),
+    sqlite_autoincrement=True,  # an id is never used again: ciphertexts and logs are bound to it
 )
 
 credentials = Table(
@@ -107,6 +108,7 @@ series = Table(
     Column("created_at_us", BigInteger, nullable=False),
     UniqueConstraint("connection_id", "symbol", "timeframe"),
     Index(None, "is_active", "next_due_us"),
+    sqlite_autoincrement=True,
 )
 
 head_candles = Table(

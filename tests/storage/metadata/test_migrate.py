@@ -1,0 +1,143 @@
+"""Migrations, on SQLite and on PostgreSQL."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
+
+from core.errors import InputError, PermanentError
+from storage.metadata import migrate
+from storage.metadata.store import open_metadata
+from storage.metadata.tables import metadata as tables
+
+ROOT = Path(__file__).resolve().parents[3]
+UPGRADE = "import sys\nfrom storage.metadata.store import open_metadata\nfrom storage.metadata.migrate import upgrade\n" \
+          "store = open_metadata(sys.argv[1])\nsys.stdin.readline()\nupgrade(store)\n"
+
+
+@pytest.fixture
+def empty_store(metadata_url):
+    store = open_metadata(metadata_url)
+    yield store
+    store.close()
+
+
+def _constraints(engine):
+    """Names and texts of what compare_metadata does not look at: check constraints, primary and foreign keys' rules."""
+    inspector = inspect(engine)
+    return {
+        name: (
+            sorted((check["name"], check["sqltext"]) for check in inspector.get_check_constraints(name)),
+            inspector.get_pk_constraint(name),
+            sorted((key["name"], str(key["options"])) for key in inspector.get_foreign_keys(name)),
+        )
+        for name in inspector.get_table_names() if name != "alembic_version"
+    }
+
+
+def test_migrated_schema_is_the_schema_of_the_tables(empty_store):
+    """The scripts make exactly what tables.py says: Alembic finds nothing to do."""
+    migrate.upgrade(empty_store)
+    with empty_store.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, tables) == []
+
+
+def test_migrated_constraints_are_those_of_the_tables(empty_store):
+    """Check constraints, keys and delete rules are the same as when the tables are made directly."""
+    tables.create_all(empty_store.engine)
+    direct = _constraints(empty_store.engine)
+    tables.drop_all(empty_store.engine)
+    migrate.upgrade(empty_store)
+    assert _constraints(empty_store.engine) == direct
+    assert direct["connections"][0]
+
+
+def test_sqlite_schema_is_the_same_text(sqlite_url, tmp_path):
+    """On SQLite even the statements agree (WITHOUT ROWID and AUTOINCREMENT, which no inspector shows)."""
+    store = open_metadata(sqlite_url)
+    migrate.upgrade(store)
+    direct = create_engine(f"sqlite:///{tmp_path / 'direct.db'}")
+    tables.create_all(direct)
+    texts = []
+    for engine in (store.engine, direct):
+        with engine.connect() as connection:
+            rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'alembic%'"))
+            texts.append({name: "".join(str(sql).split()) for name, sql in rows if not name.startswith("sqlite_")})
+    direct.dispose()
+    store.close()
+    assert "WITHOUTROWID" in texts[0]["head_candles"]
+    assert "AUTOINCREMENT" in texts[0]["connections"]
+    assert {k: sorted(v) for k, v in texts[0].items()} == {k: sorted(v) for k, v in texts[1].items()}
+
+
+def test_up_and_down_and_up_again(empty_store):
+    """Every revision goes down cleanly: nothing but Alembic's own table is left, and up works again."""
+    assert migrate.current(empty_store) is None
+    migrate.upgrade(empty_store)
+    assert migrate.current(empty_store) == migrate.newest()
+    migrate.downgrade(empty_store, "base")
+    assert migrate.current(empty_store) is None
+    assert inspect(empty_store.engine).get_table_names() == ["alembic_version"]
+    migrate.upgrade(empty_store)
+    assert set(tables.tables) <= set(inspect(empty_store.engine).get_table_names())
+
+
+def test_upgrade_twice_keeps_what_is_stored(empty_store):
+    """A second upgrade changes nothing."""
+    migrate.upgrade(empty_store)
+    with empty_store.write() as tx:
+        tx.execute(tables.tables["leases"].insert().values(name="a", holder="b", token=1, expires_at_us=2))
+    migrate.upgrade(empty_store)
+    with empty_store.read() as tx:
+        assert tx.execute(text("SELECT count(*) FROM leases")).scalar_one() == 1
+
+
+def test_newer_schema_is_refused_and_left_alone(empty_store):
+    """A store from a newer Candlelake: the error names both revisions, and nothing is touched."""
+    migrate.upgrade(empty_store)
+    with empty_store.write() as tx:
+        tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for action in (migrate.upgrade, migrate.current, lambda store: migrate.downgrade(store, "base")):
+        with pytest.raises(PermanentError, match=f"9999.*{migrate.newest()}"):
+            action(empty_store)
+    with empty_store.read() as tx:
+        assert tx.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
+    assert set(tables.tables) <= set(inspect(empty_store.engine).get_table_names())
+
+
+def test_unknown_revision_is_named(empty_store):
+    """A downgrade to a revision that no script has says which there are."""
+    with pytest.raises(InputError, match=r"nonsense.*base"):
+        migrate.downgrade(empty_store, "nonsense")
+
+
+def test_processes_that_start_at_once_all_succeed(metadata_url):
+    """Four processes upgrade one empty store at the same moment: each ends well, the schema is there once."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    workers = [subprocess.Popen([sys.executable, "-c", UPGRADE, metadata_url], env=env, stdin=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    for worker in workers:
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    results = [(worker.communicate(timeout=60)[1], worker.returncode) for worker in workers]
+    assert [code for _, code in results] == [0] * 4, results
+    store = open_metadata(metadata_url)
+    assert migrate.current(store) == migrate.newest()
+    with store.read() as tx:
+        assert tx.execute(text("SELECT count(*) FROM alembic_version")).scalar_one() == 1
+    store.close()
+
+
+def test_works_from_any_folder(tmp_path, sqlite_url):
+    """No alembic.ini is needed at the working folder."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", UPGRADE, sqlite_url], cwd=tmp_path, env=env, input="go\n", text=True, check=True)
+    store = open_metadata(sqlite_url)
+    assert migrate.current(store) == migrate.newest()
+    store.close()

@@ -1,0 +1,66 @@
+"""The metadata store's engine: durability settings, transactions, translated errors."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+from sqlalchemy import text
+
+from core.errors import StoreBusyError, StoreUnwritableError
+from storage.metadata.store import _prepare_sqlite, open_metadata
+from storage.metadata.tables import leases
+
+
+def test_sqlite_commits_are_durable(sqlite_url):
+    """Every connection runs WAL with synchronous=FULL and foreign keys: with NORMAL a power cut loses commits."""
+    store = open_metadata(sqlite_url)
+    with store.write() as one, store.read() as two:
+        for connection in (one, two):
+            assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+            assert connection.execute(text("PRAGMA synchronous")).scalar_one() == 2
+            assert connection.execute(text("PRAGMA foreign_keys")).scalar_one() == 1
+    store.close()
+
+
+def test_a_store_without_wal_is_refused():
+    """Where SQLite stays in another journal mode without a word, the store says so instead of running less durable."""
+    with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(StoreUnwritableError, match="WAL"):
+        _prepare_sqlite(connection, None)
+
+
+def test_an_error_in_the_body_rolls_back(metadata_store):
+    """A write that fails half-way leaves nothing."""
+    with pytest.raises(RuntimeError), metadata_store.write() as tx:
+        tx.execute(leases.insert().values(name="a", holder="b", token=1, expires_at_us=2))
+        raise RuntimeError
+    with metadata_store.read() as tx:
+        assert tx.execute(text("SELECT count(*) FROM leases")).scalar_one() == 0
+
+
+def test_a_read_is_one_snapshot(metadata_store):
+    """What another transaction commits meanwhile does not appear in a read that is under way."""
+    count = text("SELECT count(*) FROM leases")
+    with metadata_store.read() as tx:
+        assert tx.execute(count).scalar_one() == 0
+        with metadata_store.write() as other:
+            other.execute(leases.insert().values(name="a", holder="b", token=1, expires_at_us=2))
+        assert tx.execute(count).scalar_one() == 0
+    with metadata_store.read() as tx:
+        assert tx.execute(count).scalar_one() == 1
+
+
+def test_unreachable_postgres_is_transient():
+    """A PostgreSQL server that is down is a StoreBusyError in one line, without the password."""
+    store = open_metadata("postgresql+psycopg://someone:canary-secret@127.0.0.1:1/none")
+    with pytest.raises(StoreBusyError) as caught, store.read():
+        pass
+    assert "\n" not in str(caught.value)
+    assert "canary-secret" not in str(caught.value)
+    store.close()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    """A home below a file is refused with its path."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnwritableError, match="file"):
+        open_metadata(f"sqlite:///{tmp_path / 'file' / 'metadata.db'}")

@@ -258,13 +258,9 @@ class Http:
         self.target: Target = check_url(base_url)
         self.timeout = timeout
         self._clock = clock
-        self._client = httpx.AsyncClient(
-            transport=PinnedTransport(allow_private=allow_private),
-            timeout=httpx.Timeout(timeout),
-            follow_redirects=False,
-            trust_env=False,
-            headers={"User-Agent": "candlelake", **{name: secret.reveal() for name, secret in (headers or {}).items()}},
-        )
+        self._allow_private = allow_private
+        self._headers = dict(headers or {})
+        self._client: httpx.AsyncClient | None = None
 
     @property
     def host(self) -> str:
@@ -279,12 +275,13 @@ class Http:
             BadPayloadError: a body above BODY_LIMIT, or one that does not decompress.
         """
         asked_us = self._clock.now_us()
-        async with translated(self.host), asyncio.timeout(self.timeout):
-            request = self._client.build_request("GET", self.target.url + path, params=list(parameters))
-            async with self._client.stream(request.method, request.url) as response:
-                body = await self._read(response)
-                return Answer(
-                    self.host, response.status_code, dict(response.headers), body, asked_us, self._clock.now_us())
+        async with (
+            translated(self.host),
+            asyncio.timeout(self.timeout),
+            self._open().stream("GET", self.target.url + path, params=list(parameters)) as response,
+        ):
+            body = await self._read(response)
+            return Answer(self.host, response.status_code, dict(response.headers), body, asked_us, self._clock.now_us())
 
     async def _read(self, response: httpx.Response) -> bytes:
         body = bytearray()
@@ -295,5 +292,18 @@ class Http:
         return bytes(body)
 
     async def aclose(self) -> None:
-        """Close the sockets."""
-        await self._client.aclose()
+        """Close the sockets; a later request opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    def _open(self) -> httpx.AsyncClient:
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                transport=PinnedTransport(allow_private=self._allow_private),
+                timeout=httpx.Timeout(self.timeout),
+                follow_redirects=False,
+                trust_env=False,
+                headers={"User-Agent": "candlelake", **{name: text.reveal() for name, text in self._headers.items()}},
+            )
+        return self._client

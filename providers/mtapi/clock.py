@@ -1,0 +1,183 @@
+"""The broker's wall clock: measured against ours, and its summer-time rule read off the market itself.
+
+The offset of this minute can be measured; what it was last March cannot. So the rule is taken from the connection's
+configuration, or inferred from when FX weeks *end*. The market closes on Fridays at 17:00 New York time everywhere;
+in the weeks when New York has summer time and Europe has not (or the reverse), a server that follows Europe shows that
+close one hour earlier than in other weeks, and one that follows New York does not. Week *openings* prove nothing:
+many brokers open at server Monday 00:00 whatever their clock does. When nothing decides it, `us` is assumed for the
+UTC+2/+3 servers, whose days are cut at New York's close, and a log line says so. Each later measurement is held
+against the rule, so that a wrong one stops the connection instead of shifting its candles.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, cast
+
+from core.clock import DAY_US, HOUR_US, MINUTE_US, parse_instant, to_datetime
+from core.errors import ClockSkewError, InputError
+from core.server_clock import ClockRule, DstRule, ServerClock, dst_bounds_us
+
+_LOG = logging.getLogger(__name__)
+QUARTER_US: Final = 15 * MINUTE_US
+SKEW_LIMIT_US: Final = 5 * MINUTE_US  # a server clock further from a quarter of an hour is not running with ours
+OFFSET_LIMIT_US: Final = 14 * HOUR_US
+_WEEK_US: Final = 7 * DAY_US
+_MONDAY_US: Final = 4 * DAY_US
+_RULES: Final = ("none", "eu", "us")
+_FIX: Final = "set the connection's config server_clock, e.g. {\"offset_minutes\": 120, \"dst\": \"us\"}"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One reading of the server's clock: its offset from UTC, and how far it runs from ours beside that."""
+
+    offset_us: int
+    skew_us: int
+
+
+def measure(server_local_us: int, asked_us: int, answered_us: int) -> Measured:
+    """Return the offset, to a quarter of an hour, of a clock read half-way between asking and the answer.
+
+    Raises:
+        ClockSkewError: no offset fits: one of the two clocks is wrong, or the bridge's is standing still.
+    """
+    raw = server_local_us - (asked_us + answered_us) // 2
+    offset = (raw + QUARTER_US // 2) // QUARTER_US * QUARTER_US
+    skew = raw - offset
+    if abs(offset) > OFFSET_LIMIT_US or abs(skew) > SKEW_LIMIT_US:
+        raise ClockSkewError(
+            f"server clock: received {to_datetime(server_local_us):%Y-%m-%d %H:%M:%S}, {raw / HOUR_US:+.2f} h from ours; "
+            "allowed: within 5 minutes of a quarter hour, at most 14 h; check this machine's clock")
+    return Measured(offset, skew)
+
+
+def agree(measured: Measured, timezone_us: int | None, order_offsets_us: Sequence[int]) -> bool:
+    """Return whether other witnesses allow a measurement: the server's time zone (with or without summer time) or orders."""
+    if timezone_us is None or measured.offset_us - timezone_us in {0, HOUR_US}:
+        return True
+    return any(abs(offset - measured.offset_us) <= MINUTE_US for offset in order_offsets_us)
+
+
+def from_config(config: Mapping[str, object]) -> ServerClock | None:
+    """Return the clock in `config["server_clock"]`, None when it has none.
+
+    One object `{"offset_minutes": 120, "dst": "eu"}`, or a list of them with `since` (ISO 8601) from the second on:
+    the server's history, oldest first.
+
+    Raises:
+        InputError: not of this shape.
+    """
+    given = config.get("server_clock")
+    if given is None:
+        return None
+    rows = given if isinstance(given, list) else [given]
+    rules = [_rule(row, is_first=number == 0) for number, row in enumerate(rows)]
+    if not rules or rules != sorted(rules, key=lambda rule: rule.since_us):
+        raise InputError("server_clock", f"{len(rules)} rules", "at least one, oldest first", _FIX)
+    return ServerClock(tuple(rules))
+
+
+def _rule(row: object, *, is_first: bool) -> ClockRule:
+    allowed = f"offset_minutes (a quarter hour's multiple, -840 to 840), dst ({', '.join(_RULES)}), since"
+    if not isinstance(row, dict) or set(row) - {"offset_minutes", "dst", "since"}:
+        raise InputError("server_clock", sorted(row) if isinstance(row, dict) else row, allowed, _FIX)
+    offset, dst, since = row.get("offset_minutes"), row.get("dst", "none"), row.get("since")
+    if isinstance(offset, bool) or not isinstance(offset, int) or offset % 15 or abs(offset) > 840 or dst not in _RULES:
+        raise InputError("server_clock", f"offset_minutes {offset!r}, dst {dst!r}", allowed, _FIX)
+    if since is None and not is_first:
+        raise InputError("server_clock", "a later rule without since", allowed, "say since when each later rule holds")
+    return ClockRule(0 if since is None else parse_instant(str(since), "server_clock since"), offset, cast("DstRule", dst))
+
+
+def infer(measured: Measured, now_us: int, hours_local_us: Sequence[int]) -> ServerClock:
+    """Return the clock that fits the offset now and the week ends among hourly candles.
+
+    Args:
+        measured: the offset now.
+        now_us: the instant of the measurement, UTC.
+        hours_local_us: open times of hourly candles of an FX symbol, server wall clock; ascending or not, may be empty.
+
+    Raises:
+        InputError: nothing decides the rule and none is likely; a person has to say it.
+    """
+    rule = rule_of(week_ends(hours_local_us, measured.offset_us))
+    if rule is not None:
+        return ServerClock.fixed(_standard_minutes(measured, rule, now_us), rule)
+    if measured.offset_us == 0 and _season(now_us) == "winter":
+        return ServerClock.fixed(0)
+    if _standard_minutes(measured, "us", now_us) == 120:
+        _LOG.warning("server clock: no week end shows the summer-time rule; assumed: UTC+2 with New York's; %s", _FIX)
+        return ServerClock.fixed(120, "us")
+    raise InputError(
+        "server clock", f"UTC{measured.offset_us / HOUR_US:+g} h now and no FX history that shows its summer-time rule",
+        "a rule", _FIX)
+
+
+def verify(clock: ServerClock, measured: Measured, now_us: int) -> None:
+    """Hold a measurement against the rule: candles under a wrong rule would be stored hours off.
+
+    Raises:
+        InputError: they differ; nothing may be fetched until a person has set the rule.
+    """
+    expected = clock.offset_us(now_us)
+    # The minute of a change itself proves nothing: the two clocks may differ by seconds.
+    near = {clock.offset_us(now_us - SKEW_LIMIT_US), clock.offset_us(now_us + SKEW_LIMIT_US)}
+    if measured.offset_us != expected and measured.offset_us not in near:
+        raise InputError(
+            "server clock", f"UTC{measured.offset_us / HOUR_US:+g} h now", f"UTC{expected / HOUR_US:+g} h by its rule", _FIX)
+
+
+Season = Literal["winter", "summer", "between"]
+
+
+def week_ends(hours_local_us: Sequence[int], offset_us: int) -> dict[Season, int]:
+    """Return when FX weeks end, in hours of the server's week, by season; `between` is summer in one of EU and US only."""
+    seen: dict[Season, Counter[int]] = {"winter": Counter(), "summer": Counter(), "between": Counter()}
+    ordered = sorted(set(hours_local_us))
+    for last, following in itertools.pairwise(ordered):
+        close = last + HOUR_US
+        if 30 * HOUR_US <= following - close <= 80 * HOUR_US:  # a weekend, not a hole in the history
+            hour = (close - _MONDAY_US) % _WEEK_US // HOUR_US or _WEEK_US // HOUR_US
+            seen[_season(close - offset_us)][hour] += 1
+    return {season: max(counts, key=lambda hour: (counts[hour], hour)) for season, counts in seen.items() if counts}
+
+
+def rule_of(ends: Mapping[Season, int]) -> DstRule | None:
+    """Return the summer-time rule that week ends by season show, None when they show none."""
+    winter, summer, between = ends.get("winter"), ends.get("summer"), ends.get("between")
+    if between is None or (winter is None and summer is None):
+        return None
+    if winter is None:
+        return "eu" if summer is not None and between == summer - 1 else None
+    if between == winter:
+        return "us" if summer in {None, winter} else None
+    if between == winter - 1 and summer is not None:
+        return "eu" if summer == winter else "none" if summer == between else None
+    return None
+
+
+def _standard_minutes(measured: Measured, rule: DstRule, now_us: int) -> int:
+    summer = ServerClock.fixed(0, rule).offset_us(now_us)
+    return (measured.offset_us - summer) // MINUTE_US
+
+
+def _season(utc_us: int) -> Season:
+    year = to_datetime(utc_us).year
+    inside = [start <= utc_us < end for start, end in (dst_bounds_us("eu", year), dst_bounds_us("us", year))]
+    if inside[0] != inside[1]:
+        return "between"
+    return "summer" if inside[0] else "winter"
+
+
+def changes(clock: ServerClock, start_us: int, end_us: int) -> list[tuple[int, int, int]]:
+    """Return the changes of offset in [start, end): UTC instant, offset before, offset after; ascending."""
+    years = range(to_datetime(max(start_us, 0)).year, to_datetime(max(end_us, 0)).year + 1)
+    instants = {rule.since_us for rule in clock.rules[1:]}
+    instants |= {bound for rule in clock.rules if rule.dst != "none" for year in years for bound in dst_bounds_us(rule.dst, year)}
+    steps = ((at, clock.offset_us(at - 1), clock.offset_us(at)) for at in sorted(instants) if start_us <= at < end_us)
+    return [step for step in steps if step[1] != step[2]]

@@ -38,6 +38,8 @@ class Settings(BaseSettings):
         24.0, description="How long superseded lake files stay in .old/ before they are deleted.")
     fetch_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(16, description="How many connections a fetch run works on at once.")
     request_timeout: Annotated[float, Field(gt=0, le=600)] = Field(30.0, description="Seconds to wait for a provider's answer.")
+    retry_wait: Annotated[float, Field(ge=0, le=60)] = Field(
+        0.5, description="Seconds before a failed request is tried again; doubles with each of the five tries.")
     max_consecutive_failures: Annotated[int, Field(ge=1, le=1000)] = Field(
         5, description="After so many failures in a row a connection is marked as error and its owner notified.")
     prefect_port: Annotated[int, Field(ge=1, le=65535)] = Field(4200, description="Port of the embedded Prefect server (loopback).")

@@ -12,7 +12,6 @@ from core.timeframe import Timeframe
 from providers.base import CandlePage, MarketDataProvider
 
 ATTEMPTS = 5
-FIRST_WAIT = 0.5  # seconds; doubles each time
 LONGEST_WAIT = 60.0  # seconds; a provider that asks for more ends the attempt
 
 
@@ -21,8 +20,8 @@ class Asker:
     """One provider's pages, with retries; counts the requests."""
 
     provider: MarketDataProvider
+    first_wait: float  # seconds; doubles each time
     attempts: int = ATTEMPTS
-    first_wait: float = FIRST_WAIT
     requests: int = 0
 
     async def page(self, symbol: str, timeframe: Timeframe, interval: Interval) -> CandlePage:

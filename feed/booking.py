@@ -71,13 +71,12 @@ class Booker:
 
     def _retried(self, run: Interval, cause: str, proof: dict[str, object]) -> Gap:
         earlier = self._earlier(run)
-        attempts = 1 if earlier is None else earlier.attempts + 1
-        return self._gap(run, cause, next_try_us(attempts, self.clock.now_us()), proof, attempts=attempts)
+        tried = 1 if earlier is None else earlier.attempts + 1
+        return self._gap(run, cause, next_try_us(tried, self.clock.now_us()), proof)
 
-    def _gap(self, run: Interval, cause: str, next_try: int | None, proof: dict[str, object], *, attempts: int = 1) -> Gap:
-        now = self.clock.now_us()
-        return Gap(self.series_id, run, cause, attempts=attempts, first_seen_us=now, last_seen_us=now,
-                   next_try_us=next_try, proof=proof)
+    def _gap(self, run: Interval, cause: str, next_try: int | None, proof: dict[str, object]) -> Gap:
+        # One attempt: the ledger adds it to what is booked there. First and last seen are the ledger's too.
+        return Gap(self.series_id, run, cause, next_try_us=next_try, proof=proof)
 
     def _earlier(self, run: Interval) -> Gap | None:
         return next((gap for gap in self.booked

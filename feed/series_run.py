@@ -62,7 +62,7 @@ class SeriesRun:
         Raises:
             CandlelakeError: why the series could not be filled to the end; what was done until then is kept.
         """
-        asker = Asker(self.provider)
+        asker = Asker(self.provider, self.feed.settings.retry_wait)
         booker = Booker(self.row.id, self.grid, self.feed.clock, self.stored, self.booked)
         filler = Filler(asker, self.row, self.grid, booker, writer, source, settle_seconds(self.feed, self.row),
                         is_live=is_live, settled=settled)

@@ -1,0 +1,143 @@
+"""feed.fetch and feed.repair: what has closed since, with an overlap, never a partial candle, never a silent hole."""
+
+import polars as pl
+
+from core.clock import DAY_US, HOUR_US, MINUTE_US, SECOND_US, to_datetime
+from core.errors import ProviderUnavailableError
+from core.interval import Interval
+from feed.backfill import backfill
+from feed.fetch import due_series, fetch
+from feed.repair import repair
+from storage.ledger import list_gaps
+
+START = 1_704_067_200_000_000  # 2024-01-01
+
+
+def stored(feed):
+    return feed.lake.candles("played", "BTC/USDT", "1m").select("ts", "open", "high", "low", "close", "volume", "spread")
+
+
+def gaps(feed):
+    with feed.lake.metadata.read() as tx:
+        return list_gaps(tx)
+
+
+async def begin(make_feed, series, clock, truth, **options):
+    feed, provider = make_feed(truth, **options)
+    clock.set(START + 60 * MINUTE_US)
+    await backfill(feed, series, Interval(START, START + 60 * MINUTE_US))
+    provider.asked.clear()
+    return feed, provider
+
+
+async def test_a_fetch_stores_what_has_closed_since(make_feed, series, clock, candles_of) -> None:
+    """Only candles that have closed are added, with one request, and the series is due again at the next close."""
+    feed, provider = await begin(make_feed, series, clock, candles_of(500))
+    clock.set(START + 63 * MINUTE_US + 30 * SECOND_US)
+    result = await fetch(feed)
+    assert (result.status, result.stored, result.revised) == ("complete", 3, 0)
+    assert stored(feed).equals(provider.truth.head(63))
+    assert len(provider.asked) == 1
+    assert due_series(feed, "played") == []
+    clock.set(START + 64 * MINUTE_US)
+    assert len(due_series(feed, "played")) == 1
+
+
+async def test_a_fetch_without_news_writes_nothing(make_feed, series, clock, candles_of) -> None:
+    """The overlap is read again and found unchanged."""
+    feed, _ = await begin(make_feed, series, clock, candles_of(500))
+    result = await fetch(feed, due_only=False)
+    assert (result.stored, result.revised) == (0, 0)
+
+
+async def test_a_change_in_the_overlap_is_a_revision(make_feed, series, clock, candles_of) -> None:
+    """A stored candle that the provider changed reads new now and old as of before."""
+    feed, provider = await begin(make_feed, series, clock, candles_of(500))
+    before = to_datetime(clock.now_us())
+    clock.set(START + 61 * MINUTE_US)
+    provider.truth = provider.truth.with_columns(
+        close=pl.when(pl.col("ts") == to_datetime(START + 59 * MINUTE_US)).then(pl.col("high")).otherwise(pl.col("close")))
+    result = await fetch(feed)
+    assert (result.stored, result.revised) == (1, 1)
+    assert stored(feed).equals(provider.truth.head(61))
+    old = feed.lake.candles("played", "BTC/USDT", "1m", as_of=before)
+    assert old.height == 60
+    assert old["close"][-1] != provider.truth["close"][59]
+
+
+async def test_a_late_candle_is_not_booked_and_comes_with_the_next_fetch(make_feed, series, clock, candles_of) -> None:
+    """A provider that publishes 90 s late yields no partial candle and no gap; the candle is stored when it is there."""
+    feed, provider = await begin(make_feed, series, clock, candles_of(500))
+    provider.late_us = 150 * SECOND_US
+    clock.set(START + 62 * MINUTE_US)
+    assert (await fetch(feed)).stored == 0
+    assert gaps(feed) == []
+    clock.set(START + 65 * MINUTE_US)
+    await fetch(feed)
+    assert stored(feed).equals(provider.truth.head(stored(feed).height))
+    assert stored(feed).height > 60
+
+
+async def test_downtime_is_caught_up_in_pages(make_feed, series, clock, candles_of) -> None:
+    """After hours of standing still one fetch gets everything, in as many pages as it takes."""
+    feed, provider = await begin(make_feed, series, clock, candles_of(1500))
+    clock.set(START + 1300 * MINUTE_US)
+    result = await fetch(feed)
+    assert result.status == "complete"
+    assert stored(feed).equals(provider.truth.head(1300))
+
+
+async def test_a_recent_hole_is_filled_by_the_next_fetch(make_feed, series, clock, candles_of) -> None:
+    """A hole in the middle that one request reaches is asked for with the newest candles."""
+    truth = candles_of(500)
+    feed, provider = await begin(make_feed, series, clock, truth)
+    with feed.lake.metadata.write() as tx:
+        tx.exec_driver_sql("DELETE FROM gaps")
+    provider.truth = truth
+    hole = truth.filter(~pl.col("ts").is_between(
+        to_datetime(START + 70 * MINUTE_US), to_datetime(START + 75 * MINUTE_US), closed="left"))
+    provider.truth = hole
+    clock.set(START + 80 * MINUTE_US)
+    await fetch(feed)
+    assert stored(feed).height == 75
+    provider.truth = truth
+    clock.set(START + 2 * HOUR_US)
+    await fetch(feed)
+    assert stored(feed).equals(truth.head(120))
+    assert gaps(feed) == []
+
+
+async def test_one_bad_connection_fails_alone_and_says_so(make_feed, series, clock, candles_of) -> None:
+    """An error is in the result with the series' name, and the run is failed, not short."""
+    feed, provider = await begin(make_feed, series, clock, candles_of(500))
+    provider.error = ProviderUnavailableError("gateway says no")
+    clock.set(START + 70 * MINUTE_US)
+    result = await fetch(feed)
+    assert result.status == "failed"
+    assert "gateway says no" in result.message
+    assert result.as_dict()["series"][0]["error"] == "gateway says no"
+
+
+async def test_a_second_run_leaves_the_connection_alone(make_feed, series, clock, candles_of) -> None:
+    """While one fetch holds the connection's lease another one skips it and says why."""
+    feed, _ = await begin(make_feed, series, clock, candles_of(500))
+    async with feed.leases.hold("fetch:played", seconds=60):
+        result = await fetch(feed, due_only=False)
+    assert result.only_skipped
+    assert result.status == "complete"
+    assert "skipped" in result.message
+
+
+async def test_repair_fills_the_middle_and_what_is_due(make_feed, series, clock, candles_of) -> None:
+    """Rows that never came (a hole without an entry) and booked gaps that are due are filled without being asked."""
+    truth = candles_of(1000)
+    feed, provider = make_feed(truth)
+    clock.set(START + DAY_US)
+    await backfill(feed, series, Interval(START, START + 100 * MINUTE_US))
+    await backfill(feed, series, Interval(START + 600 * MINUTE_US, START + 700 * MINUTE_US))
+    result = await repair(feed)
+    assert result.status == "complete"
+    assert stored(feed).equals(truth.head(700))
+    provider.asked.clear()
+    assert (await repair(feed)).stored == 0
+    assert provider.asked == []

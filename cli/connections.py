@@ -1,0 +1,267 @@
+"""Commands around connections: add, list, show, update, delete, test, activate, deactivate, logs."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.output import note, print_json, print_object, print_rows
+
+if TYPE_CHECKING:
+    from connections.service import ConnectionService
+    from core.secrets import Secret
+
+app = typer.Typer(no_args_is_help=True, help="Connections to brokers and exchanges.")
+
+CREDENTIALS_LIMIT = 64 * 1024  # bytes; a larger file is not a set of credentials
+LISTED = ("slug", "type", "provider", "status", "is_active", "last_connected", "last_error")
+LOGGED = ("created", "action", "status", "message")
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
+Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The connection's short name, e.g. kraken-spot.")]
+CredentialsFile = Annotated[
+    str | None,
+    typer.Option("--credentials", metavar="FILE|-", help="JSON object of credentials, from a file or stdin (-)."),
+]
+
+
+@app.callback()
+def _group() -> None:
+    """Connections to brokers and exchanges."""
+
+
+@contextmanager
+def service() -> Iterator[ConnectionService]:
+    """Open the home and yield its connection service."""
+    from feed import open_feed
+
+    with open_feed() as feed:
+        yield feed.connections
+
+
+@app.command()
+def add(
+    slug: Slug,
+    provider: Annotated[str, typer.Option(help="mtapi:mt5, mtapi:mt4, ccxt:<exchange id> or replay.")],
+    symbol: Annotated[list[str] | None, typer.Option(help="A symbol to keep; repeat it for more.")] = None,
+    timeframe: Annotated[list[str] | None, typer.Option(help="A timeframe to keep; repeat it for more.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Send all requests here instead of to the provider.")] = None,
+    credentials: CredentialsFile = None,
+    name: Annotated[str | None, typer.Option(help="For people; the slug without it.")] = None,
+    config: Annotated[str | None, typer.Option(metavar="JSON", help="Options of the provider, as a JSON object.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Add a connection; credentials are stored encrypted and never shown again."""
+    from connections.service import ConnectionInput
+    from core.series import check_slug, check_symbol
+    from core.timeframe import Timeframe
+
+    check_slug(slug)
+    symbols = [check_symbol(item) for item in symbol or []]
+    timeframes = [Timeframe.parse(item).name for item in timeframe or []]
+    options = {} if config is None else _json_object("--config", config)
+    secret = read_credentials(credentials)
+    with service() as connections:
+        row = connections.create(ConnectionInput(
+            slug=slug, name=name or slug, provider=provider, base_url=base_url, credentials=secret, config=options,
+            settings={}, symbols=symbols, timeframes=timeframes, owner=None, is_admin_owned=False, is_active=True))
+        shown = _shown(row)
+    if as_json:
+        print_json(shown)
+        return
+    note(f"added {slug} ({provider})")
+    note(f"next: candlelake connections test {slug}")
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List all connections."""
+    with service() as connections:
+        rows = [_shown(row) for row in connections.list()]
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows(rows, LISTED, as_json=False, empty="no connections yet: candlelake connections add")
+
+
+@app.command()
+def show(slug: Slug, as_json: Json = False) -> None:
+    """Show one connection; credentials stay hidden."""
+    with service() as connections:
+        print_object(_shown(connections.get(slug)), as_json=as_json)
+
+
+@app.command()
+def update(
+    slug: Slug,
+    name: Annotated[str | None, typer.Option(help="For people.")] = None,
+    symbol: Annotated[list[str] | None, typer.Option(help="The symbols to keep from now on.")] = None,
+    timeframe: Annotated[list[str] | None, typer.Option(help="The timeframes to keep from now on.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Send all requests here; '' for the provider itself.")] = None,
+    credentials: CredentialsFile = None,
+    config: Annotated[str | None, typer.Option(metavar="JSON", help="Options of the provider, as a JSON object.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Change what is given and keep the rest."""
+    from core.errors import InputError
+    from core.series import check_symbol
+    from core.timeframe import Timeframe
+
+    changes: dict[str, object] = {}
+    if name is not None:
+        changes["name"] = name
+    if symbol:
+        changes["symbols"] = [check_symbol(item) for item in symbol]
+    if timeframe:
+        changes["timeframes"] = [Timeframe.parse(item).name for item in timeframe]
+    if base_url is not None:
+        changes["base_url"] = base_url or None
+    if config is not None:
+        changes["config"] = _json_object("--config", config)
+    if credentials is not None:
+        changes["credentials"] = read_credentials(credentials)
+    if not changes:
+        raise InputError("connections update", "nothing to change", "at least one option", "see --help")
+    with service() as connections:
+        row = connections.update(slug, **changes)
+        shown = _shown(row)
+    if as_json:
+        print_json(shown)
+    else:
+        note(f"updated {slug}: {', '.join(changes)}")
+
+
+@app.command()
+def delete(
+    slug: Slug,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this nothing is deleted.")] = False,
+) -> None:
+    """Delete a connection and its credentials."""
+    from core.errors import InputError
+
+    with service() as connections:
+        connections.get(slug)
+        if not yes:
+            raise InputError("connections delete", slug, "with --yes", "the connection and its credentials will be gone")
+        connections.delete(slug)
+    note(f"deleted {slug}")
+
+
+@app.command()
+def test(slug: Slug, as_json: Json = False) -> int:  # noqa: PT028  a command, no test of ours
+    """Try a connection step by step: address, TLS, login, permission, one candle."""
+    with service() as connections:
+        connections.get(slug)
+        outcome = asyncio.run(connections.test(slug))
+    steps = [{"name": step.name, "ok": step.ok, "ms": step.ms, "message": step.message} for step in outcome.steps]
+    if as_json:
+        print_json({"type": outcome.type, "message": outcome.message, "steps": steps})
+    else:
+        print_rows(steps, ("name", "ok", "ms", "message"), as_json=False)
+        note(outcome.message)
+    return 0 if outcome.type == "success" else 1
+
+
+@app.command()
+def activate(slug: Slug) -> None:
+    """Let scheduled fetches use a connection."""
+    with service() as connections:
+        connections.activate(slug)
+    note(f"{slug} is active")
+
+
+@app.command()
+def deactivate(slug: Slug) -> None:
+    """Keep a connection but fetch nothing through it."""
+    with service() as connections:
+        connections.deactivate(slug)
+    note(f"{slug} is inactive")
+
+
+@app.command()
+def logs(
+    slug: Slug, limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, newest first.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """Show what was done with a connection and how it went."""
+    with service() as connections:
+        connections.get(slug)
+        rows = [_shown(row) for row in connections.logs(slug, limit)]
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows(rows, LOGGED, as_json=False, empty="nothing logged yet")
+
+
+def read_credentials(source: str | None) -> dict[str, Secret]:
+    """Read a JSON object of texts from a file, or from stdin for `-`; values become secrets, never part of a message.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    from core.errors import InputError
+    from core.secrets import Secret
+
+    if source is None:
+        return {}
+    allowed = 'a JSON object of texts, e.g. {"user": "...", "password": "..."}'
+    try:
+        raw = sys.stdin.read(CREDENTIALS_LIMIT + 1) if source == "-" else _read_text(Path(source))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise InputError("--credentials", source, "a readable file, or - for stdin", str(reason)) from None
+    if len(raw) > CREDENTIALS_LIMIT:
+        raise InputError("--credentials", source, f"at most {CREDENTIALS_LIMIT} bytes", "this is not a credentials file")
+    try:
+        fields = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise InputError("--credentials", source, allowed, "it holds no JSON") from None
+    if not isinstance(fields, dict):
+        raise InputError("--credentials", source, allowed, f"it holds a {type(fields).__name__}")
+    for name, value in fields.items():
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise InputError("--credentials", source, allowed, f"the field {name!r} is no text")
+    return {name: Secret(str(value)) for name, value in fields.items()}
+
+
+def _read_text(path: Path) -> str:
+    with path.open(encoding="utf-8") as stream:
+        return stream.read(CREDENTIALS_LIMIT + 1)
+
+
+def _json_object(what: str, text: str) -> dict[str, object]:
+    from core.errors import InputError
+
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(what, text, "a JSON object", """e.g. '{"market": "spot"}'""")
+    return value
+
+
+def _shown(row: object) -> dict[str, object]:
+    """Return a row of the service as JSON-ready fields: `_us` columns as ISO times, no secrets (the row has none)."""
+    from core.clock import isoformat
+
+    if not dataclasses.is_dataclass(row) or isinstance(row, type):
+        raise TypeError(f"expected a row of the connection service, got {type(row).__name__}")
+    out: dict[str, object] = {}
+    for field in dataclasses.fields(row):
+        value = getattr(row, field.name)
+        if field.name in {"id", "connection_id"}:
+            continue
+        if field.name.endswith("_us"):
+            name = field.name.removesuffix("_us").removesuffix("_at")
+            out[name] = isoformat(value) if isinstance(value, int) else None
+        else:
+            out[field.name] = value
+    return out

@@ -1,0 +1,267 @@
+"""Commands that read: candles, coverage, gaps, revisions, query."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.output import cell, note, print_json, print_rows
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from core.series import Series
+    from storage import Lake
+
+FORMATS = ("table", "csv", "json", "parquet")
+TABLE_ROWS = 100  # a table without a range or a limit shows so many newest candles
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout and nothing else.")]
+Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The connection.")]
+Symbol = Annotated[str, typer.Argument(metavar="SYMBOL", help="In the provider's spelling, e.g. BTC/USDT.")]
+Timeframe = Annotated[str, typer.Argument(metavar="TIMEFRAME", help="e.g. 1m, 1h, 1d.")]
+AnySlug = Annotated[str | None, typer.Argument(metavar="[SLUG]", help="Only this connection.")]
+AnySymbol = Annotated[str | None, typer.Argument(metavar="[SYMBOL]", help="Only this symbol.")]
+AnyTimeframe = Annotated[str | None, typer.Argument(metavar="[TIMEFRAME]", help="Only this timeframe.")]
+COVERAGE = ("connection", "symbol", "timeframe", "first", "last", "expected", "stored", "explained", "unexplained")
+GAPS = ("connection", "symbol", "timeframe", "start", "end", "cause", "attempts", "next_try", "proof")
+REVISIONS = ("connection", "symbol", "timeframe", "ts", "known_at", "old", "new")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to `app`."""
+    for command in (candles, coverage, gaps, revisions, query):
+        app.command()(command)
+
+
+def candles(
+    slug: Slug, symbol: Symbol, timeframe: Timeframe,
+    start: Annotated[str | None, typer.Option(help="From this open time on; ISO 8601, UTC when it has no offset.")] = None,
+    end: Annotated[str | None, typer.Option(help="Up to this open time, exclusive.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many, the newest of the range.")] = None,
+    as_of: Annotated[str | None, typer.Option(help="What was known at this instant.")] = None,
+    fill: Annotated[str | None, typer.Option(help="Fill missing candles in the answer, marked is_filled: forward.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the stored candles of a series, oldest first."""
+    from core.errors import InputError
+    from core.series import Series
+
+    shape = "json" if as_json else format_
+    if shape not in FORMATS:
+        raise InputError("--format", shape, FORMATS, "use one of those")
+    if shape == "parquet" and output is None and sys.stdout.isatty():
+        raise InputError("--format", shape, "parquet into a file or a pipe", "add -o FILE")
+    series = Series.parse(slug, symbol, timeframe)
+    span = parse_range(start, end)
+    known = None if as_of is None else parse_moment(as_of, "--as-of")
+    if shape == "table" and (start, end, limit) == (None, None, None):
+        limit = TABLE_ROWS
+    frame = _read(series, span, known, fill)
+    _write(frame if limit is None else frame.tail(limit), shape, output)
+
+
+def _read(
+    series: Series, span: tuple[datetime | None, datetime | None], known: datetime | None, fill: str | None,
+) -> pl.DataFrame:
+    from storage import open_lake
+    from storage.series import find_series
+
+    lake = open_lake()
+    try:
+        with lake.metadata.read() as tx:
+            find_series(tx, series)  # a series that is not there is an error, not an empty answer
+        frame: pl.DataFrame = lake.candles(
+            series.connection, series.symbol, series.timeframe.name, start=span[0], end=span[1], as_of=known, fill=fill)
+    finally:
+        lake.close()
+    return frame
+
+
+def _write(frame: pl.DataFrame, shape: str, output: Path | None) -> None:
+    if output is None:
+        _show(frame, shape)
+        return
+    temporary = output.with_name(f".{output.name}.part")
+    try:
+        with temporary.open("wb") as stream:
+            _encode(frame, shape, stream)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    note(f"{len(frame)} candles written to {output}")
+
+
+def _show(frame: pl.DataFrame, shape: str) -> None:
+    if shape == "json":
+        print_json(frame.to_dicts())
+    elif shape == "table":
+        print_rows(frame.to_dicts(), frame.columns, as_json=False, empty="no candles in this range")
+    else:
+        _encode(frame, shape, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+def _encode(frame: pl.DataFrame, shape: str, stream: IO[bytes]) -> None:
+    import orjson
+
+    from cli.output import JSON_OPTIONS
+
+    if shape == "parquet":
+        frame.write_parquet(stream, compression="zstd")
+    elif shape == "csv":
+        stream.write(as_csv(frame).encode())
+    elif shape == "json":
+        stream.write(orjson.dumps(frame.to_dicts(), option=JSON_OPTIONS))
+    else:
+        lines = ["\t".join(frame.columns), *("\t".join(cell(value) for value in row) for row in frame.iter_rows())]
+        stream.write(("\n".join(lines) + "\n").encode())
+
+
+def as_csv(frame: pl.DataFrame) -> str:
+    """Return a frame as CSV with a head line; instants are ISO 8601 with Z."""
+    import polars as pl
+
+    times = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
+    return frame.with_columns(pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ") for name in times).write_csv()
+
+
+def coverage(
+    slug: AnySlug = None, symbol: AnySymbol = None, timeframe: AnyTimeframe = None, as_json: Json = False,
+) -> None:
+    """Show for each series how many candles are expected, stored, explained as missing, and unexplained."""
+    from storage import open_lake
+
+    lake = open_lake()
+    try:
+        rows = coverage_rows(lake, slug, symbol, timeframe)
+    finally:
+        lake.close()
+    print_rows(rows, COVERAGE, as_json=as_json, empty="no series yet: candlelake connections add")
+
+
+def coverage_rows(
+    lake: Lake, slug: str | None, symbol: str | None = None, timeframe: str | None = None,
+) -> list[dict[str, object]]:
+    """Return the coverage of the series that match, with the fields of `COVERAGE`."""
+    from storage.ledger import coverage as read_coverage
+
+    check_filter(lake, slug, timeframe)
+    return [
+        {**_key(row.series), "first": _iso(row.first_us), "last": _iso(row.last_us), "expected": row.expected,
+         "stored": row.stored, "explained": row.explained, "unexplained": row.unexplained}
+        for row in read_coverage(lake, slug, symbol, timeframe)
+    ]
+
+
+def gaps(
+    slug: AnySlug = None, symbol: AnySymbol = None, timeframe: AnyTimeframe = None, as_json: Json = False,
+) -> None:
+    """Show the ledger: every range without candles, its cause, its proof and when it is tried again."""
+    from storage import open_lake
+    from storage.ledger import list_gaps
+
+    lake = open_lake()
+    try:
+        check_filter(lake, slug, timeframe)
+        with lake.metadata.read() as tx:
+            found = list_gaps(tx, slug, symbol, timeframe)
+    finally:
+        lake.close()
+    rows = [
+        {**_key(gap.series), "start": _iso(gap.interval.start), "end": _iso(gap.interval.end), "cause": gap.cause,
+         "attempts": gap.attempts, "next_try": _iso(gap.next_try_us), "proof": gap.proof}
+        for gap in found
+    ]
+    print_rows(rows, GAPS, as_json=as_json, empty="no gaps booked")
+
+
+def revisions(
+    slug: AnySlug = None, symbol: AnySymbol = None, timeframe: AnyTimeframe = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 1000, as_json: Json = False,
+) -> None:
+    """Show what providers changed of candles already stored: the old value, the new one, and when it was seen."""
+    from storage import open_lake
+    from storage.revisions import list_revisions
+
+    lake = open_lake()
+    try:
+        check_filter(lake, slug, timeframe)
+        with lake.metadata.read() as tx:
+            found = list_revisions(tx, slug, symbol, timeframe, limit)
+    finally:
+        lake.close()
+    rows = [
+        {**_key(item.series), "ts": _iso(item.ts_us), "known_at": _iso(item.known_at_us), "old": item.old, "new": item.new}
+        for item in found
+    ]
+    print_rows(rows, REVISIONS, as_json=as_json, empty="no revisions")
+
+
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="e.g. FROM candles('kraken','BTC/USDT','1m')")],
+    as_json: Json = False,
+) -> None:
+    """Run DuckDB SQL over the lake: candles('slug','SYM','1m'), all_candles, series, gaps, connections, revisions."""
+    from storage import open_lake
+
+    lake = open_lake()
+    try:
+        frame = lake.sql(sql)
+    finally:
+        lake.close()
+    print_rows(frame.to_dicts(), frame.columns, as_json=as_json, empty="no rows")
+
+
+def check_filter(lake: Lake, slug: str | None, timeframe: str | None = None) -> None:
+    """Refuse a connection that does not exist and a timeframe that has no meaning: an empty answer would hide a typo."""
+    from sqlalchemy import select
+
+    from core.errors import NotFoundError
+    from core.series import check_slug
+    from core.timeframe import Timeframe as Length
+    from storage.metadata.tables import connections
+
+    if timeframe is not None:
+        Length.parse(timeframe)
+    if slug is None:
+        return
+    check_slug(slug)
+    with lake.metadata.read() as tx:
+        known = sorted(tx.execute(select(connections.c.slug)).scalars())
+    if slug not in known:
+        raise NotFoundError(f"no connection {slug!r}; there are: {', '.join(known) or 'none'}; see candlelake connections list")
+
+
+def parse_range(start: str | None, end: str | None) -> tuple[datetime | None, datetime | None]:
+    """Return the two ends that a person gave as aware datetimes; a reversed or empty range is an InputError."""
+    from core.interval import Interval
+
+    first = None if start is None else parse_moment(start, "--start")
+    last = None if end is None else parse_moment(end, "--end")
+    if start is not None and end is not None:
+        Interval.parse(start, end)
+    return first, last
+
+
+def parse_moment(text: str, what: str) -> datetime:
+    """Return an instant that a person gave; `what` names it in an InputError."""
+    from core.clock import parse_instant, to_datetime
+
+    return to_datetime(parse_instant(text, what))
+
+
+def _key(series: Series) -> dict[str, object]:
+    return {"connection": series.connection, "symbol": series.symbol, "timeframe": series.timeframe.name}
+
+
+def _iso(us: int | None) -> str | None:
+    from core.clock import isoformat
+
+    return None if us is None else isoformat(us)

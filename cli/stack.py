@@ -1,0 +1,139 @@
+"""The servers of `candlelake up`: their command lines, their environment, and how one sees that they answer."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from cli.output import note
+from cli.processes import Child, Household, Stop
+from core.errors import ProviderUnavailableError
+from core.settings import Settings
+
+PREFECT_SECONDS = 180.0  # a cold server on a busy machine
+SANDBOX_SECONDS = 60.0
+RUN_SECONDS = 180.0  # a scheduled run from its order to its end
+FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+# What only our own processes need to know: Prefect's server stores none of it and gets none of it.
+KEPT_FROM_PREFECT = ("CANDLELAKE_KEYS", "CANDLELAKE_METADATA_URL")
+
+
+@dataclass(slots=True)
+class Stack:
+    """Starts the servers of one home into a household."""
+
+    settings: Settings
+    household: Household
+    stop: Stop
+    _prefect: Child | None = None
+    _runner: Child | None = None
+
+    @property
+    def home(self) -> Path:
+        """The folder of all state, absolute."""
+        return self.settings.home.absolute()
+
+    @property
+    def sandbox_url(self) -> str:
+        """Where the sandbox listens."""
+        return f"http://127.0.0.1:{self.settings.sandbox_port}"
+
+    @property
+    def api_url(self) -> str:
+        """Prefect's API."""
+        return f"http://127.0.0.1:{self.settings.prefect_port}/api"
+
+    def start_sandbox(self) -> None:
+        """Start the sandbox, its present shifted to now, and wait until it answers."""
+        child = self._start("sandbox", [
+            sys.executable, "-m", "cli.main", "sandbox", "serve", "--port", str(self.settings.sandbox_port),
+            "--mode", "replay",
+        ], self._environment())
+        self.household.wait_ready(child, lambda: _answers(self.sandbox_url), SANDBOX_SECONDS, self.stop)
+
+    def start_prefect(self) -> None:
+        """Start Prefect's server on loopback; `await_prefect` waits for it."""
+        environment = {k: v for k, v in self._environment().items() if k not in KEPT_FROM_PREFECT}
+        self._prefect = self._start("prefect server", [
+            sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1",
+            "--port", str(self.settings.prefect_port), "--ui",
+        ], environment)
+
+    def await_prefect(self) -> None:
+        """Wait until Prefect's server is healthy."""
+        if self._prefect is not None:
+            self.household.wait_ready(self._prefect, lambda: _answers(f"{self.api_url}/health"), PREFECT_SECONDS, self.stop)
+
+    def start_runner(self) -> None:
+        """Register the deployments and serve them; wait until `fetch` is registered."""
+        self._runner = self._start("runner", [sys.executable, "-m", "deployments.embedded"], self._environment())
+        url = f"{self.api_url}/deployments/name/fetch/fetch"
+        self.household.wait_ready(self._runner, lambda: _answers(url), PREFECT_SECONDS, self.stop)
+
+    def prove_schedule(self) -> None:
+        """Order one run of the `fetch` deployment and wait for its end: what an operator would see is then there.
+
+        Raises:
+            ProviderUnavailableError: the run did not complete.
+        """
+        with httpx.Client(base_url=self.api_url, timeout=30, trust_env=False) as client:
+            deployment = client.get("/deployments/name/fetch/fetch").raise_for_status().json()
+            run = client.post(f"/deployments/{deployment['id']}/create_flow_run", json={}).raise_for_status().json()
+            note(f"ordered a fetch run through Prefect: {run['name']}")
+            state = self._await_run(client, run["id"])
+        if state["type"] != "COMPLETED":
+            raise ProviderUnavailableError(
+                f"the fetch run {run['name']} ended as {state['name']}: {state.get('message') or 'no message'}; "
+                f"see {self.home / 'logs'}")
+        note(f"fetch run {run['name']}: {state['name']}")
+
+    def _await_run(self, client: httpx.Client, run_id: str) -> dict[str, str]:
+        deadline = time.monotonic() + RUN_SECONDS
+        while time.monotonic() < deadline:
+            state: dict[str, str] = client.get(f"/flow_runs/{run_id}").raise_for_status().json()["state"]
+            if state["type"] in FINAL_STATES:
+                return state
+            self.household.restart_dead(note)
+            time.sleep(0.5)
+        raise ProviderUnavailableError(f"the fetch run did not end within {RUN_SECONDS:.0f} s; see {self.home / 'logs'}")
+
+    def _start(self, name: str, command: list[str], environment: dict[str, str]) -> Child:
+        log = self.home / "logs" / f"{name.replace(' ', '-')}.log"
+        return self.household.start(Child(name, command, log, environment))
+
+    def _environment(self) -> dict[str, str]:
+        """Ours without anybody else's Prefect settings: this server lives in this home alone."""
+        own = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+        prefect = self.home / "prefect"
+        prefect.mkdir(parents=True, exist_ok=True)
+        return {
+            **own,
+            "CANDLELAKE_HOME": str(self.home),
+            "CANDLELAKE_SANDBOX_PORT": str(self.settings.sandbox_port),
+            "CANDLELAKE_PREFECT_PORT": str(self.settings.prefect_port),
+            "DO_NOT_TRACK": "1",
+            "NO_COLOR": "1",
+            "PREFECT_HOME": str(prefect),
+            "PREFECT_API_URL": self.api_url,
+            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_API_HOST": "127.0.0.1",
+            "PREFECT_SERVER_API_PORT": str(self.settings.prefect_port),
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{prefect / 'prefect.db'}",
+            "PREFECT_SERVER_UI_API_URL": self.api_url,
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+def _answers(url: str) -> bool:
+    """Whether a server of ours answers with anything but a failure; no proxy stands between us and loopback."""
+    try:
+        response = httpx.get(url, timeout=5, trust_env=False)
+    except httpx.TransportError:
+        return False
+    return response.status_code < 400 or (response.status_code == 404 and "/api/" not in url)

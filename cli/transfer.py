@@ -1,0 +1,186 @@
+"""Commands that move data in and out: export, import, backup, restore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.output import note, print_json, progress_bar
+
+if TYPE_CHECKING:
+    import polars as pl
+
+EXPORT_FORMATS = ("parquet", "csv", "json")
+TIME_COLUMNS = ("ts", "time", "timestamp", "date", "open_time")
+NEEDED = ("open", "high", "low", "close", "volume")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
+Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The connection.")]
+Symbol = Annotated[str, typer.Argument(metavar="SYMBOL", help="In the provider's spelling, e.g. BTC/USDT.")]
+Timeframe = Annotated[str, typer.Argument(metavar="TIMEFRAME", help="e.g. 1m, 1h, 1d.")]
+File = Annotated[Path, typer.Argument(metavar="FILE")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to `app`."""
+    app.command()(export)
+    app.command("import")(import_)
+    app.command()(backup)
+    app.command()(restore)
+
+
+def export(
+    slug: Slug, symbol: Symbol, timeframe: Timeframe, file: File,
+    format_: Annotated[str | None, typer.Option("--format", help="parquet, csv or json; by the file's name without it.")] = None,
+    start: Annotated[str | None, typer.Option(help="From this open time on; ISO 8601, UTC when it has no offset.")] = None,
+    end: Annotated[str | None, typer.Option(help="Up to this open time, exclusive.")] = None,
+    as_of: Annotated[str | None, typer.Option(help="What was known at this instant.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a series to a file."""
+    from cli.data import parse_moment, parse_range
+    from core.errors import InputError
+    from core.series import Series
+    from storage import open_lake
+    from storage.series import find_series
+
+    shape = format_ or file.suffix.removeprefix(".").lower()
+    if shape not in EXPORT_FORMATS:
+        raise InputError("--format", shape, EXPORT_FORMATS, "use one of those")
+    series = Series.parse(slug, symbol, timeframe)
+    first, last = parse_range(start, end)
+    known = None if as_of is None else parse_moment(as_of, "--as-of")
+    lake = open_lake()
+    try:
+        with lake.metadata.read() as tx:
+            find_series(tx, series)
+        rows = lake.export(slug, symbol, series.timeframe.name, file, format=shape, start=first, end=last, as_of=known)
+    finally:
+        lake.close()
+    if as_json:
+        print_json({"rows": rows, "file": str(file)})
+    else:
+        note(f"{rows} candles of {series} written to {file}")
+
+
+def import_(
+    slug: Slug, symbol: Symbol, timeframe: Timeframe, file: File, as_json: Json = False,
+) -> None:
+    """Store the candles of a Parquet or CSV file: columns ts, open, high, low, close, volume and optionally spread.
+
+    `ts` is the open time in UTC. Rows that cannot be candles are quarantined with a reason, not stored.
+    """
+    from core.candles import check, empty_candles
+    from core.clock import LATEST_US
+    from core.interval import Interval
+    from core.series import Series
+    from core.timeframe import Grid
+    from feed import open_feed
+    from storage.head import Batch
+    from storage.series import ensure_series
+
+    series = Series.parse(slug, symbol, timeframe)
+    raw = read_candles(file)
+    with open_feed() as feed:
+        connection = feed.connections.get(slug)
+        checked = check(raw, Grid(series.timeframe), Interval(0, LATEST_US), feed.clock.now_us())
+        with feed.lake.metadata.write() as tx:
+            row = ensure_series(tx, connection.id, symbol, series.timeframe)
+        run_id = feed.new_run_id("import")
+        done = feed.lake.import_candles(row.id, checked.candles, run_id=run_id)
+        if len(checked.rejected):
+            feed.lake.write([Batch(row.id, empty_candles(), "import", rejected=checked.rejected)], run_id=run_id)
+    reasons = {str(key): int(value) for key, value in checked.rejected["reason"].value_counts().iter_rows()}
+    if as_json:
+        print_json({"stored": done.stored, "revised": done.revised, "unchanged": done.unchanged, "rejected": reasons})
+        return
+    note(f"{done.stored} candles stored, {done.revised} revised, {done.unchanged} already there")
+    if reasons:
+        note("not stored: " + ", ".join(f"{count} rows {reason}" for reason, count in reasons.items()))
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The tar file to write; must not exist yet.")],
+    as_json: Json = False,
+) -> None:
+    """Write the metadata and the lake to one file, while work goes on. Keys are not in it: keep the key file too."""
+    from cli.backup import backup as write_backup
+    from core.settings import settings
+
+    with progress_bar("backup", quiet=as_json) as progress:
+        result = write_backup(settings(), file, progress)
+    if as_json:
+        print_json({"files": result.files, "size_bytes": result.size_bytes, "file": str(file)})
+    else:
+        note(f"{result.files} lake files and the metadata written to {file}; keep the credential keys apart from it")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file written by candlelake backup.")],
+    as_json: Json = False,
+) -> None:
+    """Bring a backup back into a home that has no data yet."""
+    from cli.backup import restore as read_backup
+    from core.errors import InputError
+    from core.settings import settings
+
+    if not file.is_file():
+        raise InputError("backup file", str(file), "a file that exists", "check the path")
+    with progress_bar("restore", quiet=as_json) as progress:
+        result = read_backup(settings(), file, progress)
+    if as_json:
+        print_json({"files": result.files, "size_bytes": result.size_bytes})
+    else:
+        note(f"{result.files} lake files and the metadata restored into {settings().home.absolute()}")
+
+
+def read_candles(file: Path) -> pl.DataFrame:
+    """Read candles from a Parquet or CSV file, as a frame of CANDLE_SCHEMA, unchecked.
+
+    Raises:
+        InputError: the file is not there, of another kind, or lacks columns.
+    """
+    import polars as pl
+
+    from core.candles import CANDLE_SCHEMA
+    from core.errors import InputError
+
+    kind = file.suffix.lower()
+    if kind not in {".parquet", ".csv"} or not file.is_file():
+        raise InputError("file", str(file), "a .parquet or .csv file that exists", "check path and suffix")
+    try:
+        frame = pl.read_parquet(file) if kind == ".parquet" else pl.read_csv(file)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError("file", str(file), "Parquet or CSV", f"it cannot be read: {str(error).splitlines()[0]}") from error
+    frame = frame.rename({name: name.strip().lower() for name in frame.columns})
+    times = [name for name in TIME_COLUMNS if name in frame.columns]
+    lacking = [name for name in NEEDED if name not in frame.columns]
+    if not times or lacking:
+        raise InputError("columns", ", ".join(frame.columns), f"ts, {', '.join(NEEDED)} and optionally spread",
+                         f"lacking: {', '.join([*([] if times else ['ts']), *lacking])}")
+    if "spread" not in frame.columns:
+        frame = frame.with_columns(spread=pl.lit(None, dtype=pl.Float64))
+    try:
+        return frame.with_columns(ts=_instants(frame[times[0]])).select(list(CANDLE_SCHEMA)).cast(CANDLE_SCHEMA)
+    except pl.exceptions.PolarsError as error:
+        raise InputError("columns", str(file), "times and numbers", str(error).splitlines()[0]) from error
+
+
+def _instants(column: pl.Series) -> pl.Series:
+    """Read times: with a zone as they are, without one as UTC, texts as ISO 8601, numbers by their size as s, ms or us."""
+    import polars as pl
+
+    from core.clock import LATEST_US
+
+    if column.dtype == pl.String:
+        return column.str.to_datetime(time_unit="us", time_zone="UTC", strict=True)
+    if column.dtype.is_integer():
+        largest = int(str(column.max() or 0))
+        scale = next(factor for factor in (1_000_000, 1_000, 1, 0) if largest * factor <= LATEST_US)
+        return (column.cast(pl.Int64) * scale).cast(pl.Datetime("us", "UTC"))
+    if column.dtype == pl.Date:
+        column = column.cast(pl.Datetime("us"))
+    zoned = getattr(column.dtype, "time_zone", None)
+    return column.dt.convert_time_zone("UTC") if zoned else column.dt.replace_time_zone("UTC")

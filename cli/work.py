@@ -1,0 +1,191 @@
+"""Commands that change the lake: fetch, backfill, repair, audit, flush, verify, cleanup."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.output import note, print_json, print_object, print_rows, progress_bar
+
+if TYPE_CHECKING:
+    from feed import Feed
+    from feed.result import RunResult
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
+Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The connection.")]
+AnySlug = Annotated[str | None, typer.Argument(metavar="[SLUG]", help="One connection; all of them without it.")]
+COVERAGE = ("connection", "symbol", "timeframe", "first", "last", "expected", "stored", "explained", "unexplained")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to `app`."""
+    for command in (fetch, backfill, repair, audit, flush, verify, cleanup):
+        app.command()(command)
+
+
+def fetch(
+    slug: Slug,
+    symbol: Annotated[str | None, typer.Option(help="Only this symbol.")] = None,
+    timeframe: Annotated[str | None, typer.Option(help="Only this timeframe, e.g. 1m, 1h, 1d.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Fetch what is due of a connection: new candles, an overlap, gaps that are due for another try."""
+    from core.series import check_slug, check_symbol
+    from core.timeframe import Timeframe
+    from feed import open_feed
+    from feed.fetch import fetch as run_fetch
+
+    check_slug(slug)
+    length = None if timeframe is None else Timeframe.parse(timeframe).name
+    wanted = None if symbol is None else check_symbol(symbol)
+    with open_feed() as feed:
+        feed.connections.get(slug)
+        _check_any_series(feed, slug, wanted, length)
+        with progress_bar(f"fetch {slug}", quiet=as_json) as progress:
+            result = asyncio.run(run_fetch(
+                feed, connections=[slug], symbol=wanted, timeframe=length, due_only=False, progress=progress))
+    return _end(result, as_json=as_json)
+
+
+def backfill(
+    slug: Slug,
+    symbol: Annotated[str, typer.Argument(metavar="SYMBOL", help="In the provider's spelling, e.g. BTC/USDT.")],
+    timeframe: Annotated[str, typer.Argument(metavar="TIMEFRAME", help="e.g. 1m, 1h, 1d.")],
+    start: Annotated[str, typer.Argument(metavar="START", help="ISO 8601, UTC when it has no offset.")],
+    end: Annotated[str, typer.Argument(metavar="END", help="ISO 8601, exclusive.")],
+    as_json: Json = False,
+) -> int:
+    """Fetch the history of a series from START up to END; goes on where an earlier run stopped."""
+    from core.interval import Interval
+    from core.series import Series
+    from feed import open_feed
+    from feed.backfill import backfill as run_backfill
+
+    series = Series.parse(slug, symbol, timeframe)
+    interval = Interval.parse(start, end)
+    with open_feed() as feed, progress_bar(f"backfill {series}", quiet=as_json) as progress:
+        result = asyncio.run(run_backfill(feed, series, interval, progress=progress))
+    return _end(result, as_json=as_json)
+
+
+def repair(slug: AnySlug = None, as_json: Json = False) -> int:
+    """Ask again for every missing candle that a provider may still have."""
+    from feed import open_feed
+    from feed.repair import repair as run_repair
+
+    with open_feed() as feed:
+        if slug is not None:
+            feed.connections.get(slug)
+        with progress_bar("repair", quiet=as_json) as progress:
+            result = asyncio.run(run_repair(feed, connection=slug, progress=progress))
+    return _end(result, as_json=as_json)
+
+
+def audit(
+    slug: AnySlug = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="First rebuild lost metadata from the lake's files.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Check that every expected candle is stored or has a recorded cause; exit 1 where one has neither."""
+    from cli.data import coverage_rows
+    from storage import open_lake
+
+    lake = open_lake()
+    try:
+        if rebuild:
+            report = lake.rebuild()
+            note(f"rebuilt from the lake's files: {_fields(report)}")
+        rows = coverage_rows(lake, slug)
+    finally:
+        lake.close()
+    print_rows(rows, COVERAGE, as_json=as_json, empty="no series yet: candlelake connections add")
+    open_slots = sum(int(str(row["unexplained"])) for row in rows)
+    if open_slots:
+        note(f"{open_slots} expected candles are neither stored nor explained; run: candlelake repair")
+        return 1
+    return 0
+
+
+def flush(as_json: Json = False) -> int:
+    """Move the head's candles into the Parquet lake and renew its catalog."""
+    from feed import open_feed, upkeep
+
+    with open_feed() as feed, progress_bar("flush", quiet=as_json) as progress:
+        result = upkeep.flush(feed, progress)
+    print_object({"partitions": result.partitions, "rows": result.rows}, as_json=as_json)
+    return 0
+
+
+def verify(as_json: Json = False) -> int:
+    """Check every file of the lake against its recorded digest; exit 1 when one is damaged."""
+    from feed import open_feed, upkeep
+
+    with open_feed() as feed, progress_bar("verify", quiet=as_json) as progress:
+        report = upkeep.verify(feed, progress)
+    problems = [{"path": str(item.path), "what": item.what, "fix": item.fix} for item in report.problems]
+    if as_json:
+        print_json({"files": report.files, "rows": report.rows, "problems": problems})
+    else:
+        print_rows(problems, ("path", "what", "fix"), as_json=False,
+                   empty=f"{report.files} files with {report.rows} rows, all as recorded")
+    return 1 if problems else 0
+
+
+def cleanup(
+    retention_days: Annotated[
+        int | None, typer.Option(help="Keep so many days; default CANDLELAKE_RETENTION_DAYS.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this the plan is shown only.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Show which old candles would be removed, and with --apply remove them (their files go to .old/ first)."""
+    from core.errors import InputError
+    from core.settings import settings
+    from feed import open_feed, upkeep
+
+    days = settings().retention_days if retention_days is None else retention_days
+    if days is None:
+        raise InputError("--retention-days", None, "1 to 36500", "give it, or set CANDLELAKE_RETENTION_DAYS")
+    if not 1 <= days <= 36500:
+        raise InputError("--retention-days", days, "1 to 36500", "0 would remove everything")
+    with open_feed() as feed:
+        plan = upkeep.plan_cleanup(feed, days)
+        items = [{"series": str(item.series), "rows": item.rows} for item in plan.plan.items]
+        done = upkeep.apply_cleanup(feed, plan) if apply else None
+    if as_json:
+        print_json({"applied": apply, "rows": plan.plan.rows, "items": items})
+        return 0
+    print_rows(items, ("series", "rows"), as_json=False, empty=f"nothing is older than {days} days")
+    if done is not None:
+        note(f"removed {done.rows} rows; the old files stay in .old/ for the grace time")
+    elif items:
+        note(f"dry run: {plan.plan.rows} rows would go; add --apply to remove them")
+    return 0
+
+
+def _check_any_series(feed: Feed, slug: str, symbol: str | None, timeframe: str | None) -> None:
+    from core.errors import NotFoundError
+    from storage.series import list_series
+
+    with feed.lake.metadata.read() as tx:
+        if list_series(tx, slug, symbol, timeframe, only_active=True):
+            return
+        known = ", ".join(f"{row.series.symbol} {row.series.timeframe}" for row in list_series(tx, slug, only_active=True))
+    asked = " ".join(part for part in (slug, symbol, timeframe) if part)
+    raise NotFoundError(
+        f"no active series {asked}; there are: {known or 'none'}; "
+        f"add one with: candlelake backfill {slug} SYMBOL TIMEFRAME START END")
+
+
+def _end(result: RunResult, *, as_json: bool) -> int:
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        note(("error: " if result.exit_code == 1 else "") + " ".join(result.message.split()))
+    return result.exit_code
+
+
+def _fields(report: object) -> str:
+    names = getattr(report, "__dataclass_fields__", {})
+    return ", ".join(f"{name} {getattr(report, name)}" for name in names if isinstance(getattr(report, name), int))

@@ -187,6 +187,8 @@ def _read(file: ReplayFile, clock: ServerClock | None) -> pl.DataFrame:
         raise BadPayloadError(f"replay: {file.path.name} has columns {', '.join(frame.columns)}; allowed: {', '.join(_NEEDED)}")
     if "spread" not in frame.columns:
         frame = frame.with_columns(spread=pl.lit(None, dtype=pl.Float64))
+    if frame["volume"].is_null().all():  # a source without volumes: 0 is what brokers write there
+        frame = frame.with_columns(volume=pl.lit(0.0))
     if file.is_broker_time and clock is not None:
         return to_utc(frame.select(pl.col("ts").dt.epoch("us").alias("local_us"), *VALUES), clock)
     return frame.select(list(CANDLE_SCHEMA)).with_columns(pl.col("ts").cast(TS)).cast(CANDLE_SCHEMA)

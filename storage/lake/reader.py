@@ -1,0 +1,154 @@
+"""Reads candles: pins manifest and head in one snapshot of the metadata store, then reads those exact files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+import pyarrow.parquet as pq
+from sqlalchemy import Connection
+
+from core.candles import STORED_SCHEMA
+from core.clock import EARLIEST_US, LATEST_US, to_datetime
+from core.errors import StoreCorruptError
+from core.interval import Interval
+from storage.lake import layout
+from storage.lake.place import Place
+from storage.lake.schema import HEAD_COLUMNS, empty_stored, frame_of, overlay
+from storage.statements import Row, fetch
+
+T = TypeVar("T")
+_ALL = Interval(EARLIEST_US, LATEST_US)
+_HEAD = ", ".join(HEAD_COLUMNS)
+_MOVES = 50  # a pinned file moves once at most; so many of a query's files may move while it runs
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A snapshot of one series: the live files that touch the range, ascending, and the head's rows in it."""
+
+    files: tuple[str, ...]
+    head: pl.DataFrame
+
+
+def live_files(tx: Connection, series_id: int, interval: Interval = _ALL) -> tuple[str, ...]:
+    """Return the paths of the live files that may hold candles of `interval`, ascending."""
+    rows = fetch(tx, "SELECT path FROM lake_files WHERE series_id = ? AND dataset = 'candles'"
+                     " AND superseded_at_us IS NULL AND first_us < ? AND last_us >= ? ORDER BY first_us",
+                 (series_id, interval.end, interval.start))
+    return tuple(row[0] for row in rows)
+
+
+def head_rows(tx: Connection, series_id: int, interval: Interval = _ALL) -> list[Row]:
+    """Return the head's rows of a series in `interval`, columns HEAD_COLUMNS, ascending."""
+    return fetch(tx, f"SELECT {_HEAD} FROM head_candles WHERE series_id = ? AND ts_us >= ? AND ts_us < ?"  # noqa: S608  names
+                     " ORDER BY ts_us", (series_id, interval.start, interval.end))
+
+
+def pin(tx: Connection, series_id: int, interval: Interval = _ALL) -> Pin:
+    """Pin a series' snapshot. `tx` is one read snapshot: files and head fit together."""
+    return Pin(live_files(tx, series_id, interval), frame_of(head_rows(tx, series_id, interval)))
+
+
+def read_pin(root: Path, pinned: Pin, interval: Interval = _ALL) -> pl.DataFrame:
+    """Return the candles of a snapshot in `interval`: STORED_SCHEMA, ascending."""
+    return overlay(read_files(root, pinned.files, interval), pinned.head)
+
+
+def read_files(root: Path, files: Sequence[str], interval: Interval = _ALL) -> pl.DataFrame:
+    """Return what the files hold in `interval`; the files of one series, ascending."""
+    if not files:
+        return empty_stored()
+    start, end = to_datetime(interval.start), to_datetime(interval.end)
+
+    def read(paths: list[Path]) -> pl.DataFrame:
+        scan = pl.scan_parquet(paths, hive_partitioning=False, glob=False)
+        if interval != _ALL:
+            scan = scan.filter(pl.col("ts").is_between(start, end, closed="left"))
+        return scan.collect()
+
+    return with_files(root, files, read).select(list(STORED_SCHEMA))
+
+
+def last_candles(place: Place, series_id: int, count: int) -> pl.DataFrame:
+    """Return the `count` newest candles of a series, ascending, at the cost of the last row groups."""
+    with place.metadata.read() as tx:
+        newest = fetch(tx, f"SELECT {_HEAD} FROM head_candles WHERE series_id = ?"  # noqa: S608  column names
+                           " ORDER BY ts_us DESC LIMIT ?", (series_id, count))
+        files = fetch(tx, "SELECT path, rows, last_us FROM lake_files WHERE series_id = ? AND dataset = 'candles'"
+                          " AND superseded_at_us IS NULL ORDER BY first_us DESC LIMIT 2400", (series_id,))
+    head = frame_of(newest[::-1])
+    parts: list[pl.DataFrame] = []
+    got = 0
+    for path, _rows, last_us in files:
+        if got >= count or (len(newest) == count and last_us < newest[-1][0]):
+            break
+        tail = with_files(place.root, [path], lambda paths: _tail(paths[0], count - got))  # noqa: B023  called at once
+        parts.insert(0, tail)
+        got += tail.height
+    below = pl.concat(parts) if parts else empty_stored()
+    return overlay(below, head).tail(count)
+
+
+def stored_slots(place: Place, series_id: int, interval: Interval) -> pl.Series:
+    """Return the open times stored in `interval`, head and lake, as an ascending Int64 series of microseconds."""
+    with place.metadata.read() as tx:
+        files = live_files(tx, series_id, interval)
+        head = [row[0] for row in fetch(
+            tx, "SELECT ts_us FROM head_candles WHERE series_id = ? AND ts_us >= ? AND ts_us < ? ORDER BY ts_us",
+            (series_id, interval.start, interval.end))]
+    above = pl.Series("ts", head, dtype=pl.Int64)
+    if not files:
+        return above
+    below = with_files(place.root, files, lambda paths: pl.scan_parquet(paths, hive_partitioning=False, glob=False).select(
+        pl.col("ts").dt.epoch("us")).collect()["ts"])
+    below = below.filter(below.is_between(interval.start, interval.end, closed="left"))
+    return pl.concat([below, above]).unique().sort() if head else below
+
+
+def with_files(root: Path, files: Sequence[str], read: Callable[[list[Path]], T]) -> T:
+    """Run `read` on the files' present places: a pinned file that is superseded meanwhile has moved to .old/.
+
+    Raises:
+        StoreCorruptError: a file is in neither place, or cannot be read.
+    """
+    seen: list[Path] = []
+    for _ in range(_MOVES):
+        paths = [_present(root, path) for path in files]
+        try:
+            return read(paths)
+        except (OSError, pl.exceptions.ComputeError) as error:
+            if paths == seen:  # nothing has moved since: it is the file itself
+                raise StoreCorruptError(
+                    f"cannot read {_first_line(error)}; run `candlelake verify`, then repair or restore the file") from error
+            seen = paths
+    raise StoreCorruptError(f"{len(files)} files kept moving while they were read; try again")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _present(root: Path, path: str) -> Path:
+    place = root / path
+    if place.exists():
+        return place
+    old = layout.old_path(root, path)
+    return old if old.exists() else place
+
+
+def _tail(path: Path, count: int) -> pl.DataFrame:
+    with pq.ParquetFile(path) as file:
+        wanted, groups = 0, []
+        for index in range(file.metadata.num_row_groups - 1, -1, -1):
+            groups.insert(0, index)
+            wanted += file.metadata.row_group(index).num_rows
+            if wanted >= count:
+                break
+        table = file.read_row_groups(groups, use_threads=False)
+    frame = pl.from_arrow(table.slice(max(0, table.num_rows - count)))
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101  a table gives a frame
+    return frame.select(list(STORED_SCHEMA)).cast(STORED_SCHEMA)

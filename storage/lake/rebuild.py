@@ -1,0 +1,115 @@
+"""Makes manifest, series and connections again from the files alone, after the metadata was lost."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from sqlalchemy import Connection, insert, select
+
+from core.candles import STORED_SCHEMA
+from core.clock import to_us
+from core.errors import StoreCorruptError
+from core.series import Series
+from storage.lake import layout
+from storage.lake.flush import live_by_label, lock_series
+from storage.lake.place import Place, locked, retire
+from storage.lake.retention import refresh_watermarks
+from storage.lake.sweep import manifest, tree_files
+from storage.lake.writer import NewFile, swap_manifest, write_file
+from storage.metadata.tables import connections
+from storage.series import ensure_series
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """What was made again; `skipped` names files that are not ours or cannot be read."""
+
+    connections: int
+    series: int
+    files: int
+    rows: int
+    skipped: list[str]
+
+
+def rebuild(place: Place) -> RebuildReport:
+    """Take every candle file that the manifest does not know into it; connections come back inactive.
+
+    Files of one partition are merged: for each time the value known last wins. Revisions and what the head held are
+    lost; the gap ledger and the next fetch find what is missing.
+    """
+    known = manifest(place)
+    by_partition: dict[tuple[Series, str], list[str]] = defaultdict(list)
+    skipped: list[str] = []
+    for path in sorted(tree_files(place.root)):
+        if path in known:
+            continue
+        try:
+            by_partition[layout.parse_path(path)].append(path)
+        except StoreCorruptError:
+            skipped.append(path)
+    made, seen, files, rows = 0, set(), 0, 0
+    for (series, label), paths in sorted(by_partition.items()):
+        frames, readable = {}, []
+        for path in paths:
+            frame = _read(place.root, path)
+            if frame is None:
+                skipped.append(path)
+            else:
+                frames[path] = frame
+                readable.append(path)
+        if not readable:
+            continue
+        with locked(place.root, layout.lock_key(series)):
+            made += _take_in(place, series, label, frames)
+        seen.add(series)
+        files, rows = files + 1, rows + sum(frame.height for frame in frames.values())
+    return RebuildReport(made, len(seen), files, rows, skipped)
+
+
+def _read(root: Path, path: str) -> pl.DataFrame | None:
+    try:
+        frame = pl.read_parquet(root / path, hive_partitioning=False)
+        return frame.select(list(STORED_SCHEMA)).cast(STORED_SCHEMA) if frame.height else None
+    except (pl.exceptions.PolarsError, OSError):
+        return None  # the report names it
+
+
+def _take_in(place: Place, series: Series, label: str, frames: dict[str, pl.DataFrame]) -> int:
+    with place.metadata.write() as tx:
+        made, connection_id = _ensure_connection(tx, series.connection, place.clock.now_us())
+        row = ensure_series(tx, connection_id, series.symbol, series.timeframe, place.clock.now_us())
+        live = live_by_label(tx, row.id).get(label)
+    below = _read(place.root, live.path) if live else None
+    parts = [*frames.values(), *([below] if below is not None else [])]
+    merged = pl.concat(parts).sort("ts", "known_at").unique("ts", keep="last", maintain_order=True)
+    if len(parts) == 1:
+        path, frame = next(iter(frames.items()))
+        content = (place.root / path).read_bytes()
+        new = NewFile(path, label, frame.height, to_us(merged["ts"][0]), to_us(merged["ts"][-1]), len(content),
+                      hashlib.sha256(content).hexdigest())
+        gone: list[str] = []
+    else:
+        new = write_file(place, series, label, merged)
+        gone = [*frames, *([live.path] if live else [])]
+    with place.metadata.write() as tx:
+        lock_series(tx, row.id)
+        swap_manifest(tx, row.id, [new], {label: (live.id, live.generation)} if live else {}, place.clock.now_us())
+        refresh_watermarks(tx, row.id)
+    for path in gone:
+        retire(place.root, path)
+    return made
+
+
+def _ensure_connection(tx: Connection, slug: str, now_us: int) -> tuple[int, int]:
+    found = tx.execute(select(connections.c.id).where(connections.c.slug == slug)).scalar()
+    if found is not None:
+        return 0, found
+    made = tx.execute(insert(connections).values(
+        slug=slug, name=slug, type="crypto", provider="unknown", config={}, settings={}, status="inactive",
+        status_reason="rebuilt from the lake's files; set provider and credentials, then activate it",
+        is_active=False, is_admin_owned=False, created_at_us=now_us, updated_at_us=now_us))
+    return 1, int((made.inserted_primary_key or [0])[0])

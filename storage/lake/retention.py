@@ -1,0 +1,145 @@
+"""Removes candles below a boundary: plan first, then apply. Files go to .old/ and are deleted after its grace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+from sqlalchemy import Connection
+
+from core.clock import EARLIEST_US, LATEST_US, isoformat
+from core.errors import InputError, StoreBusyError
+from core.interval import Interval
+from core.series import Series
+from storage.lake import layout
+from storage.lake.flush import OvertakenError, discard, discard_unless_live, live_by_label, lock_series
+from storage.lake.place import Place, locked, retire
+from storage.lake.reader import read_files, stored_slots
+from storage.lake.writer import NewFile, swap_manifest, write_file
+from storage.ledger import clear_range
+from storage.series import list_series
+from storage.statements import execute_many, fetch
+
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionItem:
+    """What a series loses: candles, whole files, and files that are cut."""
+
+    series_id: int
+    series: Series
+    rows: int
+    whole_files: int
+    cut_files: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionPlan:
+    """What lies before `before_us`; `rows` counts all candles."""
+
+    items: list[RetentionItem]
+    rows: int
+    before_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionResult:
+    """Candles removed, and files moved to .old/."""
+
+    rows: int
+    files: int
+
+
+def plan_retention(place: Place, before_us: int, connection: str | None = None) -> RetentionPlan:
+    """Say what lies before `before_us`, without changing anything.
+
+    Raises:
+        InputError: the boundary lies outside 1970 to 2100.
+    """
+    if not EARLIEST_US <= before_us <= LATEST_US:
+        raise InputError("retention boundary", before_us, f"0 to {LATEST_US} ({isoformat(LATEST_US)})", "give microseconds")
+    with place.metadata.read() as tx:
+        rows = [row for row in list_series(tx, connection) if row.first_us is not None and row.first_us < before_us]
+        touched = {row.id: _below(tx, row.id, before_us) for row in rows}
+    items = []
+    for row in rows:
+        whole, cut = touched[row.id]
+        count = len(stored_slots(place, row.id, Interval(EARLIEST_US, before_us)))
+        items.append(RetentionItem(row.id, row.series, count, len(whole), len(cut)))
+    return RetentionPlan(items, sum(item.rows for item in items), before_us)
+
+
+def apply_retention(place: Place, plan: RetentionPlan) -> RetentionResult:
+    """Remove what lies before the plan's boundary in the plan's series.
+
+    Whole partitions are dropped and the boundary's own is cut exactly, together with head rows, revisions and booked
+    gaps; each series is one transaction.
+
+    Raises:
+        StoreBusyError, StoreFullError, StoreUnwritableError: series that are done stay done; apply again for the rest.
+    """
+    rows = files = 0
+    for item in plan.items:
+        with locked(place.root, layout.lock_key(item.series)):
+            done = _apply(place, item, plan.before_us)
+        rows, files = rows + done.rows, files + done.files
+    return RetentionResult(rows, files)
+
+
+def refresh_watermarks(tx: Connection, series_id: int) -> None:
+    """Set first and last stored candle to what head and manifest say."""
+    ends = fetch(tx, "SELECT min(first_us), max(last_us) FROM (SELECT first_us, last_us FROM lake_files"
+                     " WHERE series_id = ? AND dataset = 'candles' AND superseded_at_us IS NULL UNION ALL"
+                     " SELECT min(ts_us), max(ts_us) FROM head_candles WHERE series_id = ?) AS ends", (series_id, series_id))
+    execute_many(tx, "UPDATE series SET first_us = ?, last_us = ? WHERE id = ?", [(*ends[0], series_id)])
+
+
+def _below(tx: Connection, series_id: int, before_us: int) -> tuple[list[str], list[str]]:
+    """Return the labels of live partitions that lie below the boundary whole, and of those that cross it."""
+    rows = fetch(tx, "SELECT period, last_us FROM lake_files WHERE series_id = ? AND dataset = 'candles'"
+                     " AND superseded_at_us IS NULL AND first_us < ? ORDER BY first_us", (series_id, before_us))
+    return [row[0] for row in rows if row[1] < before_us], [row[0] for row in rows if row[1] >= before_us]
+
+
+def _apply(place: Place, item: RetentionItem, before_us: int) -> RetentionResult:
+    for _ in range(_ATTEMPTS):
+        with place.metadata.read() as tx:
+            whole, cut = _below(tx, item.series_id, before_us)
+            live = live_by_label(tx, item.series_id)
+        count = len(stored_slots(place, item.series_id, Interval(EARLIEST_US, before_us)))
+        files = [write_file(place, item.series, label, _kept(place, live[label].path, before_us)) for label in cut]
+        gone = [live[label].path for label in (*whole, *cut)]
+        try:
+            _commit(place, item.series_id, files, whole, before_us, {label: (live[label].id, live[label].generation)
+                                                                     for label in (*whole, *cut)})
+        except OvertakenError:
+            discard(place, files)
+            continue
+        except BaseException:
+            discard_unless_live(place, item.series_id, files)
+            raise
+        for path in gone:
+            retire(place.root, path)
+        return RetentionResult(count, len(gone))
+    raise StoreBusyError(f"{item.series}: other writers keep changing its partitions; try again")
+
+
+def _kept(place: Place, path: str, before_us: int) -> pl.DataFrame:
+    return read_files(place.root, [path], Interval(before_us, LATEST_US))
+
+
+def _commit(place: Place, series_id: int, files: list[NewFile], whole: list[str], before_us: int,
+            old: dict[str, tuple[int, int]]) -> None:
+    now_us = place.clock.now_us()
+    with place.metadata.write() as tx:
+        lock_series(tx, series_id)
+        live = live_by_label(tx, series_id)
+        if any(label not in live or (live[label].id, live[label].generation) != seen for label, seen in old.items()):
+            raise OvertakenError
+        swap_manifest(tx, series_id, files, old, now_us)
+        execute_many(tx, "UPDATE lake_files SET superseded_at_us = ? WHERE id = ?", [(now_us, old[label][0]) for label in whole])
+        for table in ("head_candles", "revisions"):
+            execute_many(tx, f"DELETE FROM {table} WHERE series_id = ? AND ts_us < ?", [(series_id, before_us)])  # noqa: S608  names
+        clear_range(tx, series_id, Interval(EARLIEST_US, before_us))
+        refresh_watermarks(tx, series_id)

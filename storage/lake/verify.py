@@ -1,0 +1,131 @@
+"""Checks every file of the lake against the manifest: no Parquet reader notices a flipped bit by itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+from sqlalchemy import Connection
+
+from core.candles import STORED_SCHEMA
+from core.clock import to_us
+from core.errors import StoreCorruptError
+from storage.lake import layout
+from storage.lake.place import Place, locked
+from storage.lake.sweep import manifest, tree_files
+from storage.statements import fetch
+
+Progress = Callable[[int, int, str], None]
+_REFETCH = "move the file out of the lake, run `candlelake audit --rebuild` and backfill its range"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, and what to do about it. `path` is below the lake's root."""
+
+    path: str
+    what: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What was checked, and what is wrong."""
+
+    files: int
+    rows: int
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    path: str
+    rows: int
+    first_us: int
+    last_us: int
+    size_bytes: int
+    digest: str
+
+
+def verify(place: Place, progress: Progress | None = None) -> VerifyReport:
+    """Check digest, row count, schema and order of every live file, and look for files that are missing or not ours."""
+    with place.metadata.read() as tx:
+        entries = _entries(tx)
+    problems: list[Problem] = []
+    for done, entry in enumerate(entries):
+        if progress is not None:
+            progress(done, len(entries), entry.path)
+        problem = _check(place.root, entry)
+        if problem is not None and _is_live(place, entry.path):  # superseded meanwhile: nothing is wrong
+            problems.append(problem)
+    problems += _strays(place)
+    if progress is not None:
+        progress(len(entries), len(entries), "verified")
+    return VerifyReport(len(entries), sum(entry.rows for entry in entries), problems)
+
+
+def _entries(tx: Connection) -> list[_Entry]:
+    return [_Entry(*row) for row in fetch(tx, "SELECT path, rows, first_us, last_us, size_bytes, digest FROM lake_files"
+                                              " WHERE superseded_at_us IS NULL AND dataset = 'candles' ORDER BY path")]
+
+
+def _is_live(place: Place, path: str) -> bool:
+    return manifest(place).get(path, False)
+
+
+def _check(root: Path, entry: _Entry) -> Problem | None:
+    path = root / entry.path
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        if layout.old_path(root, entry.path).exists():
+            return Problem(entry.path, "live, but lies in .old/", f"move it back from .old/ to {entry.path}")
+        return Problem(entry.path, "missing", "restore it from a backup, or run `candlelake audit --rebuild` and backfill its range")
+    except OSError as error:
+        return Problem(entry.path, f"cannot be read: {error.strerror}", "check the disk and the file's mode")
+    if hashlib.sha256(content).hexdigest() != entry.digest:
+        size = "" if len(content) == entry.size_bytes else f" ({len(content)} bytes instead of {entry.size_bytes})"
+        return Problem(entry.path, f"its bytes are not those that were written{size}", _REFETCH)
+    try:
+        what = _content_problem(pl.read_parquet(content, hive_partitioning=False), entry)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        what = f"not readable as Parquet: {str(error).splitlines()[0]}"
+    return None if what is None else Problem(entry.path, what, _REFETCH)
+
+
+def _content_problem(frame: pl.DataFrame, entry: _Entry) -> str | None:
+    if dict(frame.schema) != dict(STORED_SCHEMA):
+        return f"its columns are {', '.join(frame.columns)} or their types differ from the lake's"
+    if frame.height != entry.rows:
+        return f"holds {frame.height} rows instead of {entry.rows}"
+    if not frame["ts"].is_sorted() or frame["ts"].n_unique() != frame.height:
+        return "not sorted by time, or two rows for one time"
+    if (to_us(frame["ts"][0]), to_us(frame["ts"][-1])) != (entry.first_us, entry.last_us):
+        return "its first or last time is not what the manifest says"
+    return None
+
+
+def _strays(place: Place) -> list[Problem]:
+    known = manifest(place)
+    return [problem for path in sorted(tree_files(place.root)) if not known.get(path, False)
+            and (problem := _stray(place, path)) is not None]
+
+
+def _stray(place: Place, path: str) -> Problem | None:
+    try:
+        key, _ = layout.parse_path(path)
+        if not path.endswith(".parquet"):
+            raise StoreCorruptError(f"{path} is not Parquet; move it out of candles/")
+    except StoreCorruptError:
+        return Problem(path, "not a file of the lake; it breaks other readers", "move it out of candles/")
+    with locked(place.root, layout.lock_key(key)):  # its writer may be about to commit it, or to move it away
+        known = manifest(place)
+        if known.get(path, False) or not (place.root / path).exists():
+            return None
+    if path in known:
+        return Problem(path, "superseded, but still in the tree: plain readers see its rows twice", "run `candlelake cleanup --apply`, which sweeps")
+    return Problem(path, "not in the manifest", "`candlelake cleanup --apply` sweeps what a killed writer left;"
+                         " `candlelake audit --rebuild` takes it in after lost metadata")

@@ -1,0 +1,97 @@
+"""Writes one immutable Parquet file into the lake: staged, synced, checked, renamed in. The manifest comes after."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow.parquet as pq
+from sqlalchemy import Connection
+
+from core.candles import STORED_SCHEMA
+from core.clock import to_us
+from core.errors import StoreCorruptError
+from core.series import Series
+from storage.lake import layout
+from storage.lake.place import Place, make_durable_folder, sync_folder, translated
+from storage.lake.schema import COMPRESSION_LEVEL, ROW_GROUP_ROWS
+from storage.statements import execute_many
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file that lies in the tree and is not in the manifest yet. `path` is below the lake's root."""
+
+    path: str
+    label: str
+    rows: int
+    first_us: int
+    last_us: int
+    size_bytes: int
+    digest: str
+
+
+def write_file(place: Place, series: Series, label: str, frame: pl.DataFrame) -> NewFile:
+    """Write `frame` (STORED_SCHEMA, sorted and unique on ts, not empty) as a new file of a partition.
+
+    The caller holds the series' lock. When this returns, the file and its name are on disk.
+
+    Raises:
+        StoreFullError, StoreUnwritableError: nothing is left behind.
+        StoreCorruptError: what came back from the disk is not what was written.
+    """
+    content = encode(frame)
+    digest = hashlib.sha256(content).hexdigest()
+    path = layout.new_file(series, label)
+    staged, target = layout.staging_path(place.root, series), place.root / path
+    with translated(target.parent):
+        try:
+            _write_synced(staged, content)
+            _check_back(staged, digest, frame.height)
+            make_durable_folder(place.root, target.parent)
+            staged.rename(target)
+            sync_folder(target.parent)
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            target.unlink(missing_ok=True)
+            raise
+    return NewFile(path, label, frame.height, to_us(frame["ts"][0]), to_us(frame["ts"][-1]), len(content), digest)
+
+
+def encode(frame: pl.DataFrame) -> memoryview:
+    """Return the bytes of a Parquet file that DuckDB, Polars, pyarrow, pandas and Spark read."""
+    buffer = io.BytesIO()
+    frame.select(list(STORED_SCHEMA)).write_parquet(
+        buffer, compression="zstd", compression_level=COMPRESSION_LEVEL, row_group_size=ROW_GROUP_ROWS, statistics=True)
+    return buffer.getbuffer()
+
+
+def swap_manifest(tx: Connection, series_id: int, files: list[NewFile], old: dict[str, tuple[int, int]],
+                  now_us: int) -> None:
+    """Make `files` the live ones of their partitions; `old` gives id and generation of those they supersede, by label."""
+    superseded = [(now_us, old[file.label][0]) for file in files if file.label in old]
+    execute_many(tx, "UPDATE lake_files SET superseded_at_us = ? WHERE id = ?", superseded)
+    execute_many(
+        tx, "INSERT INTO lake_files (dataset, series_id, period, path, rows, first_us, last_us, size_bytes, digest,"
+        " generation, created_at_us) VALUES ('candles', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(series_id, file.label, file.path, file.rows, file.first_us, file.last_us, file.size_bytes, file.digest,
+          old.get(file.label, (0, 0))[1] + 1, now_us) for file in files])
+
+
+def _write_synced(staged: os.PathLike[str], content: memoryview) -> None:
+    # After a failed fsync the kernel may have dropped the pages: the file is abandoned, never synced again.
+    with open(staged, "xb", buffering=0) as file:  # noqa: PTH123  Path.open has the same meaning and no advantage here
+        view = content
+        while view:
+            view = view[file.write(view):]
+        os.fsync(file.fileno())
+
+
+def _check_back(staged: os.PathLike[str], digest: str, rows: int) -> None:
+    with open(staged, "rb") as file:  # noqa: PTH123  as above
+        same = hashlib.file_digest(file, "sha256").hexdigest() == digest
+        if not same or pq.ParquetFile(file).metadata.num_rows != rows:
+            raise StoreCorruptError(f"{staged}: the disk gave back other bytes than were written; check the disk")

@@ -1,0 +1,216 @@
+"""Opens the store and gives it one face: `Lake`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import polars as pl
+
+from core.clock import Clock, SystemClock, parse_instant, to_us
+from core.errors import InputError, UnsupportedError
+from core.interval import Interval
+from core.series import Series
+from core.settings import Settings, settings
+from core.timeframe import Timeframe
+from storage import exchange_files, head, query
+from storage.head import Batch, Written
+from storage.lake import bulk, flush, rebuild, retention, sweep, verify
+from storage.lake.flush import FlushResult, Progress
+from storage.lake.place import Place, make_folders
+from storage.lake.reader import last_candles, pin, read_pin, stored_slots
+from storage.lake.rebuild import RebuildReport
+from storage.lake.retention import RetentionPlan, RetentionResult
+from storage.lake.revisions import as_known, changed_after
+from storage.lake.sweep import SweepResult
+from storage.lake.verify import VerifyReport
+from storage.metadata import migrate
+from storage.metadata.store import MetadataStore, open_metadata
+from storage.series import find_series
+
+Instant = datetime | str | int | None
+_EARLIEST, _LATEST = 0, 4_102_444_800_000_000
+
+
+class Lake:
+    """Candles of all connections: the head in the metadata store and the Parquet lake, read and written as one.
+
+    Instants are aware datetimes, ISO 8601 texts or microseconds since 1970 UTC; ranges are half-open. Safe to use from
+    several threads and processes at once.
+    """
+
+    def __init__(self, place: Place, grace_hours: float = 24.0) -> None:
+        self.place = place
+        self._grace_hours = grace_hours
+
+    @property
+    def root(self) -> Path:
+        """The folder of the lake."""
+        return self.place.root
+
+    @property
+    def metadata(self) -> MetadataStore:
+        """The metadata store."""
+        return self.place.metadata
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that stamps what is stored."""
+        return self.place.clock
+
+    def close(self) -> None:
+        """Close the metadata store's connections."""
+        self.metadata.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def candles(self, connection: str, symbol: str, timeframe: str | Timeframe, start: Instant = None,
+                end: Instant = None, as_of: Instant = None, fill: Literal["previous"] | None = None) -> pl.DataFrame:
+        """Return a series' candles that open in [start, end), ascending.
+
+        Args:
+            connection: slug of the connection.
+            symbol: in the provider's spelling.
+            timeframe: e.g. 1m.
+            start: first instant; None is the first stored candle.
+            end: the first instant that is not wanted any more; None is past the last stored candle.
+            as_of: give the values that were known at this instant.
+            fill: "previous" adds a row for each missing slot between first and last row: all prices are the last close,
+                volume 0, and `is_filled` says so. Such rows are never stored.
+
+        Returns:
+            Columns ts (UTC), open, high, low, close, volume, spread, known_at, source, run_id; with fill also is_filled.
+
+        Raises:
+            NotFoundError: no such series. InputError: a range or an instant that is none.
+            StoreCorruptError: a file of the lake is missing or damaged.
+        """
+        if fill not in {None, "previous"}:
+            raise InputError("fill", fill, "previous or None", "leave it out to get stored candles only")
+        interval = _interval(start, end)
+        at = None if as_of is None else _instant(as_of, "as_of")
+        key = _series(connection, symbol, timeframe)
+        with self.metadata.read() as tx:
+            row = find_series(tx, key)
+            pinned = pin(tx, row.id, interval)
+            later = [] if at is None else changed_after(tx, row.id, interval, at)
+        frame = read_pin(self.root, pinned, interval)
+        if at is not None:
+            frame = as_known(frame, later, at)
+        return exchange_files.filled(frame, key.timeframe) if fill else frame
+
+    def latest(self, connection: str, symbol: str, timeframe: str | Timeframe, count: int = 100) -> pl.DataFrame:
+        """Return the `count` newest candles of a series, ascending; columns as in `candles`."""
+        if count < 1:
+            raise InputError("count", count, "1 or more", "ask for at least one candle")
+        with self.metadata.read() as tx:
+            row = find_series(tx, _series(connection, symbol, timeframe))
+        return last_candles(self.place, row.id, count)
+
+    def sql(self, text: str, parameters: Sequence[object] | Mapping[str, object] | None = None) -> pl.DataFrame:
+        """Run one SELECT (or FROM ...) of DuckDB over the lake and the metadata, all of one snapshot.
+
+        There are `candles('slug', 'SYMBOL', '1m')`, `all_candles`, `series`, `gaps`, `connections`, `revisions`, `files`.
+
+        Raises:
+            InputError: not a query, or one that DuckDB refuses; nothing but the lake can be read.
+        """
+        return query.run(self.place, text, parameters)
+
+    def write(self, batches: Sequence[Batch], *, run_id: str) -> list[Written]:
+        """Store batches in one durable transaction; see `storage.head.write`."""
+        return head.write(self.place, batches, run_id)
+
+    def import_candles(self, series_id: int, frame: pl.DataFrame, *, run_id: str) -> Written:
+        """Merge a frame of CANDLE_SCHEMA straight into the partitions; see `storage.lake.bulk.import_candles`."""
+        return bulk.import_candles(self.place, series_id, frame, run_id)
+
+    def stored_slots(self, series_id: int, interval: Interval) -> pl.Series:
+        """Return the open times stored in `interval`: an ascending Int64 series of microseconds."""
+        return stored_slots(self.place, series_id, interval)
+
+    def flush(self, series_ids: Sequence[int] | None = None, progress: Progress | None = None) -> FlushResult:
+        """Move head rows into the lake's partitions; see `storage.lake.flush.flush`."""
+        return flush.flush(self.place, series_ids, progress)
+
+    def verify(self, progress: Progress | None = None) -> VerifyReport:
+        """Check every file against the manifest; see `storage.lake.verify.verify`."""
+        return verify.verify(self.place, progress)
+
+    def plan_retention(self, before_us: int, connection: str | None = None) -> RetentionPlan:
+        """Say what lies before an instant, without changing anything."""
+        return retention.plan_retention(self.place, before_us, connection)
+
+    def apply_retention(self, plan: RetentionPlan) -> RetentionResult:
+        """Remove what a plan names."""
+        return retention.apply_retention(self.place, plan)
+
+    def sweep(self) -> SweepResult:
+        """Delete .old/ past its grace and what killed writers left."""
+        return sweep.sweep(self.place, self._grace_hours)
+
+    def write_catalog(self) -> None:
+        """Write LAKE/catalog/*.parquet and LAKE/candlelake.duckdb anew."""
+        query.write_catalog(self.place)
+
+    def export(self, connection: str, symbol: str, timeframe: str | Timeframe, path: str | Path,
+               format: Literal["parquet", "csv", "json"] = "parquet", start: Instant = None,  # noqa: A002  the public name
+               end: Instant = None, as_of: Instant = None) -> int:
+        """Write a series' candles to a file of your own and return how many."""
+        frame = self.candles(connection, symbol, timeframe, start, end, as_of)
+        return exchange_files.write_candle_file(frame, Path(path), format)
+
+    def rebuild(self) -> RebuildReport:
+        """Make manifest and series rows again from the files; see `storage.lake.rebuild.rebuild`."""
+        return rebuild.rebuild(self.place)
+
+
+def open_lake(home: str | Path | None = None, clock: Clock | None = None) -> Lake:
+    """Open the store at `home` (None: CANDLELAKE_HOME), made and migrated up when needed.
+
+    Raises:
+        StoreUnwritableError, StoreFullError, StoreBusyError: the place cannot be used; says why.
+        UnsupportedError: a place that is not a folder.
+    """
+    chosen = settings() if home is None else settings().model_copy(update={"home": Path(home)})
+    metadata = open_metadata(chosen.database_url)
+    try:
+        migrate.upgrade(metadata)
+        place = Place(_root(chosen), metadata, clock or SystemClock())
+        make_folders(place.root)
+    except BaseException:
+        metadata.close()
+        raise
+    return Lake(place, chosen.old_files_grace_hours)
+
+
+def _root(chosen: Settings) -> Path:
+    if "://" in chosen.lake_root:
+        raise UnsupportedError(f"CANDLELAKE_LAKE {chosen.lake_root}: only a folder can hold the lake as yet; give a path")
+    return Path(chosen.lake_root).absolute()
+
+
+def _series(connection: str, symbol: str, timeframe: str | Timeframe) -> Series:
+    return Series.parse(connection, symbol, str(timeframe))
+
+
+def _interval(start: Instant, end: Instant) -> Interval:
+    first = _EARLIEST if start is None else _instant(start, "start")
+    return Interval(first, max(first, _LATEST) if end is None else _instant(end, "end"))
+
+
+def _instant(moment: Any, what: str) -> int:
+    if isinstance(moment, datetime):
+        return to_us(moment)
+    if isinstance(moment, str):
+        return parse_instant(moment, what)
+    if isinstance(moment, int):
+        return moment
+    raise InputError(what, moment, "an aware datetime, ISO 8601 text or microseconds since 1970", "give one of them")

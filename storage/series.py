@@ -1,0 +1,110 @@
+"""The series of the store: one row for each connection, symbol and timeframe that is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Select, select
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from core.clock import SystemClock
+from core.errors import NotFoundError
+from core.series import Series, check_symbol
+from core.timeframe import Timeframe
+from storage.lake.layout import encode_symbol
+from storage.metadata.tables import connections, series
+from storage.statements import is_sqlite
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesRow:
+    """A series as stored. `first_us` and `last_us` are its first and last stored candle, None when it has none."""
+
+    id: int
+    connection_id: int
+    series: Series
+    is_active: bool
+    first_us: int | None
+    last_us: int | None
+    settle_seconds: float | None
+    fetched_at_us: int | None
+    next_due_us: int
+
+
+def ensure_series(tx: Connection, connection_id: int, symbol: str, timeframe: str | Timeframe,
+                  now_us: int | None = None) -> SeriesRow:
+    """Return the series, added when it is not there yet.
+
+    Raises:
+        InputError: the symbol or the timeframe cannot name a series.
+        NotFoundError: no connection has that id.
+    """
+    length = timeframe if isinstance(timeframe, Timeframe) else Timeframe.parse(timeframe)
+    encode_symbol(check_symbol(symbol))
+    wanted = (series.c.connection_id == connection_id, series.c.symbol == symbol, series.c.timeframe == length.name)
+    found = tx.execute(_joined().where(*wanted)).mappings().first()
+    if found is not None:
+        return _row(found)
+    if tx.execute(select(connections.c.id).where(connections.c.id == connection_id)).first() is None:
+        raise NotFoundError(f"no connection has the id {connection_id}; add the connection before its series")
+    values = {"connection_id": connection_id, "symbol": symbol, "timeframe": length.name, "is_active": True,
+              "created_at_us": SystemClock().now_us() if now_us is None else now_us}
+    insert = sqlite_insert if is_sqlite(tx) else postgres_insert
+    tx.execute(insert(series).values(values).on_conflict_do_nothing())
+    return _row(tx.execute(_joined().where(*wanted)).mappings().one())
+
+
+def find_series(tx: Connection, key: Series) -> SeriesRow:
+    """Return the row of a series; NotFoundError when it is not in the store."""
+    query = _joined().where(connections.c.slug == key.connection, series.c.symbol == key.symbol,
+                            series.c.timeframe == key.timeframe.name)
+    found = tx.execute(query).mappings().first()
+    if found is None:
+        raise NotFoundError(f"no series {key} in the store; `candlelake coverage` lists what there is")
+    return _row(found)
+
+
+def get_series(tx: Connection, series_id: int) -> SeriesRow:
+    """Return the row of a series by its id; NotFoundError when there is none."""
+    found = tx.execute(_joined().where(series.c.id == series_id)).mappings().first()
+    if found is None:
+        raise NotFoundError(f"no series has the id {series_id}; `candlelake coverage` lists what there is")
+    return _row(found)
+
+
+def list_series(tx: Connection, connection: str | None = None, symbol: str | None = None,
+                timeframe: str | Timeframe | None = None, only_active: bool = False) -> list[SeriesRow]:
+    """Return the series that match all that is given, by connection, symbol and timeframe.
+
+    `only_active` leaves out series that are switched off, and those of inactive connections.
+    """
+    query = _joined()
+    if connection is not None:
+        query = query.where(connections.c.slug == connection)
+    if symbol is not None:
+        query = query.where(series.c.symbol == symbol)
+    if timeframe is not None:
+        query = query.where(series.c.timeframe == Timeframe.parse(str(timeframe)).name)
+    if only_active:
+        query = query.where(series.c.is_active, connections.c.is_active)
+    return sorted((_row(item) for item in tx.execute(query).mappings()), key=lambda row: row.series)
+
+
+def mark_fetched(tx: Connection, series_id: int, fetched_at_us: int, next_due_us: int) -> None:
+    """Note that a fetch of the series ended well, and when the next one is due."""
+    tx.execute(series.update().where(series.c.id == series_id).values(
+        fetched_at_us=fetched_at_us, next_due_us=next_due_us))
+
+
+def _joined() -> Select[Any]:
+    return select(series, connections.c.slug).join_from(series, connections)
+
+
+def _row(found: Any) -> SeriesRow:
+    return SeriesRow(
+        id=found["id"], connection_id=found["connection_id"],
+        series=Series(found["slug"], found["symbol"], Timeframe.parse(found["timeframe"])),
+        is_active=found["is_active"], first_us=found["first_us"], last_us=found["last_us"],
+        settle_seconds=found["settle_seconds"], fetched_at_us=found["fetched_at_us"], next_due_us=found["next_due_us"])

@@ -79,7 +79,7 @@ def _detail(error: Exception) -> str:
     """Name the cause where it helps: a TLS certificate is for a person to repair, not for us to retry quietly."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, ssl.SSLError):
+        if isinstance(seen, ssl.SSLError) and not isinstance(seen, ssl.SSLWantReadError):
             return f": TLS, {redact(seen.reason or type(seen).__name__)[:100]}"
         seen = seen.__cause__ or seen.__context__
     return f" ({type(error).__name__})"

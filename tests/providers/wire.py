@@ -44,26 +44,41 @@ class Wire:
         self.handler = handler
         self.requests: list[Request] = []
         self.url = ""
+        self.tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request and close."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        target = urlsplit(head[0].split(" ")[1])
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        try:
+            head = b""
+            while b"\r\n\r\n" not in head and not head.startswith(b"\x16"):  # 0x16 begins a TLS greeting
+                part = await reader.read(65536)
+                if not part:
+                    return
+                head += part
+            writer.write(b"plain text\r\n\r\n" if head.startswith(b"\x16") else await self._answer(head))
+            await writer.drain()
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+            self.tasks.discard(task)
+
+    async def _answer(self, head: bytes) -> bytes:
+        lines = head.decode("latin-1").split("\r\n")
+        target = urlsplit(lines[0].split(" ")[1])
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)}
         request = Request(target.path, dict(parse_qsl(target.query)), headers)
         self.requests.append(request)
         reply = self.handler(request)
         await asyncio.sleep(reply.wait)
-        body = reply.body if reply.cut is None else reply.body[: reply.cut]
-        lines = [f"HTTP/1.1 {reply.status} X", f"Content-Length: {len(reply.body)}", "Connection: close"]
-        lines += [f"{name}: {value}" for name, value in reply.headers.items()]
-        writer.write(reply.raw if reply.raw is not None else "\r\n".join([*lines, "", ""]).encode() + body)
-        try:
-            await writer.drain()
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
+        if reply.raw is not None:
+            return reply.raw
+        out = [f"HTTP/1.1 {reply.status} X", f"Content-Length: {len(reply.body)}", "Connection: close"]
+        out += [f"{name}: {value}" for name, value in reply.headers.items()]
+        return "\r\n".join([*out, "", ""]).encode() + (reply.body if reply.cut is None else reply.body[: reply.cut])
 
 
 @asynccontextmanager
@@ -76,3 +91,8 @@ async def listening(handler: Callable[[Request], Reply]) -> AsyncIterator[Wire]:
         yield wire
     finally:
         server.close()
+        running = list(wire.tasks)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.sleep(0.01)  # lets closed transports go

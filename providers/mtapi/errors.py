@@ -18,7 +18,6 @@ from core.errors import (
     ProviderUnavailableError,
     RateLimitedError,
     SessionLostError,
-    TransientError,
     UnknownSymbolError,
 )
 from core.secrets import MASK, Secret, redact
@@ -84,9 +83,4 @@ def _clean(text: str, secrets: Iterable[Secret]) -> str:
     for secret in secrets:
         if secret:
             text = text.replace(secret.reveal(), MASK)
-    return redact(_GUID.sub(MASK, text))[:200]
-
-
-def is_lost(error: TransientError) -> bool:
-    """Return whether a new login may help."""
-    return isinstance(error, SessionLostError)
+    return " ".join(redact(_GUID.sub(MASK, text)).split())[:200]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +30,7 @@ def test_pages_hold_every_candle_once_in_order(grid, first_day, candles, limit, 
     found = list(pages(interval, grid, limit))
     assert [slot for page in found for slot in grid.slots(page)] == grid.slots(interval)
     assert all(0 < grid.count(page) <= limit for page in found)
-    assert all(left.end == right.start for left, right in zip(found, found[1:], strict=False))
+    assert all(left.end == right.start for left, right in itertools.pairwise(found))
     assert all(grid.is_on(page.start) and grid.is_on(page.end) for page in found)
 
 

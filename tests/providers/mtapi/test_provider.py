@@ -161,7 +161,7 @@ async def test_a_wrong_assumption_is_found_when_the_clocks_part():
 
 
 async def test_witnesses_that_contradict_each_other_stop_the_connection():
-    """serverTime and ServerTimezone hours apart is a ClockSkewError, unless orders bear serverTime out."""
+    """AccountDetails and ServerTimezone hours apart is a ClockSkewError, unless orders bear serverTime out."""
     bridge = make("2021-01-05T00:00", timezone=300)
     stamp = bridge.clock.now_us() // 1_000_000 - 3600
     async with listening(bridge) as wire:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,14 +61,16 @@ class Booker:
         return [self._retried(run, "fetch_failed", proof) for run in self._runs(slots)]
 
     def _absent(self, run: Interval, answer: CandlePage, *, both_sides: bool) -> Gap:
+        now = self.clock.now_us()
         proof: dict[str, object] = {"request": answer.request_id, "both_sides": both_sides}
+        if not both_sides:
+            return self._retried(run, "provider_empty", proof)
         earlier = self._earlier(run)
-        if both_sides and earlier is not None and earlier.proof.get("both_sides"):
-            apart = self.clock.now_us() - earlier.first_seen_us
-            if apart >= OBSERVATIONS_APART_US:
-                proof |= {"first_request": earlier.proof.get("request"), "first_seen": isoformat(earlier.first_seen_us)}
-                return self._gap(run, "no_trade", None, proof)
-        return self._retried(run, "provider_empty", proof)
+        sighted = earlier.proof.get("sighted_us") if earlier is not None else None
+        if isinstance(sighted, int) and earlier is not None and now - sighted >= OBSERVATIONS_APART_US:
+            proof |= {"first_request": earlier.proof.get("request"), "sighted_us": sighted, "again_us": now}
+            return self._gap(run, "no_trade", None, proof)
+        return self._retried(run, "provider_empty", proof | {"sighted_us": sighted if isinstance(sighted, int) else now})
 
     def _retried(self, run: Interval, cause: str, proof: dict[str, object]) -> Gap:
         earlier = self._earlier(run)
@@ -79,8 +82,10 @@ class Booker:
         return Gap(self.series_id, run, cause, next_try_us=next_try, proof=proof)
 
     def _earlier(self, run: Interval) -> Gap | None:
-        return next((gap for gap in self.booked
-                     if gap.interval.start <= run.start and run.end <= gap.interval.end), None)
+        place = bisect_right(self.booked, run.start, key=lambda gap: gap.interval.start) - 1
+        if place < 0 or self.booked[place].interval.end < run.end:
+            return None
+        return self.booked[place]
 
     def _runs(self, slots: Slots) -> list[Interval]:
         return slot_runs(slots[~np.isin(slots, self.stored)], self.grid)

@@ -17,7 +17,7 @@ from feed.filling import Filler
 from feed.planning import Slots, expected_slots, missing_slots
 from feed.writing import Writer
 from providers.base import MarketDataProvider
-from storage.ledger import Gap, list_gaps
+from storage.ledger import Gap, booked_in
 from storage.series import SeriesRow
 
 # Causes that leave a person wondering; the rest explain why there is no candle.
@@ -84,5 +84,4 @@ def settle_seconds(feed: Feed, row: SeriesRow) -> float:
 def gaps_inside(feed: Feed, row: SeriesRow, interval: Interval) -> list[Gap]:
     """Return the ledger's entries of the series that touch `interval`."""
     with feed.lake.metadata.read() as tx:
-        gaps = list_gaps(tx, row.series.connection, row.series.symbol, row.series.timeframe.name)
-    return [gap for gap in gaps if gap.interval.intersect(interval) is not None]
+        return [gap for gap in booked_in(tx, row.id, interval) if gap.interval.intersect(interval) is not None]

@@ -10,7 +10,9 @@ from core.clock import DAY_US
 from core.errors import InputError
 from feed.context import Feed
 from feed.result import Progress, no_progress
-from storage import FlushResult, RetentionPlan, RetentionResult, VerifyReport
+from storage.lake.flush import FlushResult
+from storage.lake.retention import RetentionPlan, RetentionResult
+from storage.lake.verify import VerifyReport
 
 
 def flush(feed: Feed, progress: Progress = no_progress) -> FlushResult:

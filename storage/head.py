@@ -20,7 +20,7 @@ from core.timeframe import Grid, Timeframe
 from storage.lake.place import Place
 from storage.lake.reader import read_files
 from storage.lake.schema import HEAD_COLUMNS
-from storage.ledger import Gap, book_gaps, booked_of, clear_stored
+from storage.ledger import Gap, book_gaps, clear_stored
 from storage.statements import Row, execute_many, fetch, is_sqlite, marks
 
 _PART = 500  # bound parameters of one statement stay far below every driver's limit
@@ -132,8 +132,10 @@ def _prepare(batches: Sequence[Batch]) -> list[_Work]:
     """Turn all frames into tuples at once: a frame operation for each of 500 small batches would cost more than storing."""
     if not batches:
         return []
-    columns = list(CANDLE_SCHEMA)
-    whole = pl.concat([batch.candles.select(columns) for batch in batches], rechunk=False).cast(dict(CANDLE_SCHEMA))
+    try:
+        whole = _shaped(pl.concat([batch.candles for batch in batches], rechunk=False))
+    except pl.exceptions.PolarsError:  # their columns differ in order or type
+        whole = pl.concat([_shaped(batch.candles) for batch in batches], rechunk=False)
     # Adding zero turns -0.0 into 0.0.
     plain = whole.select(pl.col("ts").dt.epoch("us"), *(pl.col(name) + 0.0 for name in VALUES))
     bad = whole.select(_broken())["broken"]
@@ -154,6 +156,10 @@ def _prepare(batches: Sequence[Batch]) -> list[_Work]:
         work.append(_Work(batch, sorted(good, key=itemgetter(0)), refused))
         start = end
     return work
+
+
+def _shaped(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.select(pl.col(name).cast(kind) for name, kind in CANDLE_SCHEMA.items())
 
 
 def _broken() -> pl.Expr:
@@ -201,7 +207,7 @@ def _files_below(tx: Connection, work: list[_Work], bounds: Mapping[int, tuple[A
     for start in range(0, len(ids), _PART):
         part = ids[start:start + _PART]
         sql = ("SELECT path, series_id, first_us, last_us FROM lake_files WHERE superseded_at_us IS NULL"
-               f" AND dataset = 'candles' AND series_id IN ({marks(part)})")  # noqa: S608  marks only
+               f" AND dataset = 'candles' AND series_id IN ({marks(part)})")
         for path, series_id, first, last in fetch(tx, sql, part):
             both = ranges[series_id].intersect(Interval(first, last + 1))
             if both is not None:
@@ -306,8 +312,20 @@ def _jsonable(value: float | None) -> float | str | None:
 
 def _settle_ledger(tx: Connection, work: list[_Work], known: _Known, now_us: int) -> None:
     book_gaps(tx, [gap for item in work for gap in item.batch.gaps], now_us)
-    booked = booked_of(tx, sorted({item.batch.series_id for item in work if item.rows}))
-    for item in work:
-        if item.batch.series_id in booked:
-            grid = Grid(Timeframe.parse(known.timeframes[item.batch.series_id]))
-            clear_stored(tx, item.batch.series_id, [row[0] for row in item.rows], grid)
+    filled = [item for item in work if item.rows]
+    ends = _ledger_ends(tx, sorted({item.batch.series_id for item in filled}))
+    for item in filled:
+        series_id = item.batch.series_id
+        if item.rows[0][0] < ends.get(series_id, 0):
+            clear_stored(tx, series_id, [row[0] for row in item.rows], Grid(Timeframe.parse(known.timeframes[series_id])))
+
+
+def _ledger_ends(tx: Connection, ids: list[int]) -> dict[int, int]:
+    """Return where the last booked gap of each series ends; live candles lie past it, and cost no more than this look."""
+    out: dict[int, int] = {}
+    for start in range(0, len(ids), _PART):
+        part = ids[start:start + _PART]
+        sql = ("SELECT id, (SELECT end_us FROM gaps WHERE series_id = series.id ORDER BY start_us DESC LIMIT 1)"
+               f" FROM series WHERE id IN ({marks(part)})")  # noqa: S608  marks only
+        out.update({series_id: end for series_id, end in fetch(tx, sql, part) if end is not None})
+    return out

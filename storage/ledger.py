@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -19,12 +19,12 @@ from core.timeframe import Grid, Timeframe
 from storage.metadata.store import MetadataStore
 from storage.metadata.tables import connections, gaps, series
 from storage.series import SeriesRow, list_series
-from storage.statements import execute_many, fetch, marks
+from storage.statements import Row, execute_many, fetch, marks
 
 CAUSES = ("no_trade", "market_closed", "provider_empty", "fetch_failed", "out_of_reach", "before_listing",
           "after_delisting", "unknown")
-_INSERT = ("INSERT INTO gaps (series_id, start_us, end_us, cause, attempts, first_seen_us, last_seen_us, next_try_us,"
-           " proof) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
+_COLUMNS = "series_id, start_us, end_us, cause, attempts, first_seen_us, last_seen_us, next_try_us, proof"
+_INSERT = f"INSERT INTO gaps ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  column names
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,38 +81,50 @@ class StoredSlots(Protocol):
 
 
 def book_gaps(tx: Connection, new: Iterable[Gap], now_us: int) -> None:
-    """Book gaps, merged with what is booked.
+    """Book gaps, merged with what is booked, slot by slot.
 
-    Where one of the same cause overlaps, the two join and the attempts add up; where it only touches, they join and the
-    larger count stays. A gap of another cause loses the part that the new one covers.
+    Where one of the same cause is booked already, its attempts add up and it keeps when it was first seen; a gap of
+    another cause loses the part that the new one covers. Neighbours that say the same are one row.
     """
     by_series: dict[int, list[Gap]] = defaultdict(list)
     for gap in new:
         if not gap.interval.is_empty:
             by_series[gap.series_id].append(gap)
     for series_id, items in sorted(by_series.items()):
-        before = _load(tx, series_id)
+        span = Interval(min(gap.interval.start for gap in items), max(gap.interval.end for gap in items))
+        before = booked_in(tx, series_id, span)
         after = before
-        for gap in items:
-            after = _merged(after, gap, now_us)
-        _store(tx, series_id, before, after)
+        for gap in sorted(items, key=lambda item: item.interval):
+            after = _booked(after, gap, now_us)
+        _store(tx, series_id, before, _joined(after))
 
 
-def clear_stored(tx: Connection, series_id: int, slots: Iterable[int] | Callable[[], Iterable[int]], grid: Grid) -> None:
-    """Take slots that are stored now out of the ledger. `slots` may be a function: it is called only when gaps are booked."""
-    before = _load(tx, series_id)
+def clear_stored(tx: Connection, series_id: int, slots: Sequence[int], grid: Grid) -> None:
+    """Take slots (ascending) that are stored now out of the ledger."""
+    if not slots:
+        return
+    before = booked_in(tx, series_id, Interval(slots[0], slots[-1] + 1))
     if not before:
         return
-    span = Interval(before[0].interval.start, max(gap.interval.end for gap in before))
-    filled = _candles([slot for slot in (slots() if callable(slots) else slots) if slot in span], grid)
+    filled = _candles(slots, grid)
     if filled:
         _store(tx, series_id, before, _without(before, filled))
 
 
 def clear_range(tx: Connection, series_id: int, interval: Interval) -> None:
     """Take a whole range out of the ledger: what lies there is no longer expected."""
-    before = _load(tx, series_id)
+    before = booked_in(tx, series_id, interval)
     _store(tx, series_id, before, _without(before, [interval]))
+
+
+def booked_in(tx: Connection, series_id: int, interval: Interval) -> list[Gap]:
+    """Return one series' booked gaps that overlap or touch `interval`, ascending."""
+    sql = (f"SELECT {_COLUMNS} FROM gaps WHERE series_id = ? AND start_us <= ? AND end_us >= ?"  # noqa: S608  column names
+           # Gaps are disjoint: of those that begin before the interval only the last one can reach it.
+           " AND start_us >= COALESCE((SELECT MAX(start_us) FROM gaps WHERE series_id = ? AND start_us < ?), 0)"
+           " ORDER BY start_us")
+    rows = fetch(tx, sql, (series_id, interval.end, interval.start, series_id, interval.start))
+    return [_gap(row) for row in rows]
 
 
 def list_gaps(tx: Connection, connection: str | None = None, symbol: str | None = None,
@@ -161,13 +173,16 @@ def booked_of(tx: Connection, series_ids: Sequence[int]) -> dict[int, list[Gap]]
     out: dict[int, list[Gap]] = defaultdict(list)
     for start in range(0, len(series_ids), 500):
         part = series_ids[start:start + 500]
-        sql = ("SELECT series_id, start_us, end_us, cause, attempts, first_seen_us, last_seen_us, next_try_us, proof"
-               f" FROM gaps WHERE series_id IN ({marks(part)}) ORDER BY series_id, start_us")  # noqa: S608  marks only
-        for series_id, first, end, cause, attempts, first_seen, last_seen, next_try, proof in fetch(tx, sql, part):
-            known = json.loads(proof) if isinstance(proof, str) else proof
-            out[series_id].append(
-                Gap(series_id, Interval(first, end), cause, attempts, first_seen, last_seen, next_try, known))
+        sql = f"SELECT {_COLUMNS} FROM gaps WHERE series_id IN ({marks(part)}) ORDER BY series_id, start_us"  # noqa: S608  marks only
+        for row in fetch(tx, sql, part):
+            out[row[0]].append(_gap(row))
     return dict(out)
+
+
+def _gap(row: Row) -> Gap:
+    series_id, first, end, cause, attempts, first_seen, last_seen, next_try, proof = row
+    known = json.loads(proof) if isinstance(proof, str) else proof
+    return Gap(series_id, Interval(first, end), cause, attempts, first_seen, last_seen, next_try, known)
 
 
 def _covered(lake: StoredSlots, row: SeriesRow, booked: list[Gap], grid: Grid) -> CoverageRow:
@@ -193,45 +208,38 @@ def _candles(slots: Sequence[int], grid: Grid) -> list[Interval]:
     return merge(Interval(slot, grid.next(slot) if grid.is_on(slot) else slot + length) for slot in slots)
 
 
-def _merged(booked: list[Gap], new: Gap, now_us: int) -> list[Gap]:
-    span = new.interval
-    joined = replace(new, first_seen_us=new.first_seen_us or now_us, last_seen_us=now_us, proof=dict(new.proof))
-    others, overlapping = [], 0
+def _booked(booked: list[Gap], new: Gap, now_us: int) -> list[Gap]:
+    """Return `booked` with `new` in it; the slots that were booked before keep their history."""
+    fresh = replace(new, first_seen_us=new.first_seen_us or now_us, last_seen_us=now_us, proof=dict(new.proof))
+    out, rest = _without(booked, [new.interval]), [new.interval]
     for gap in booked:
-        if gap.interval.end < span.start or gap.interval.start > span.end:
-            others.append(gap)
-        elif gap.cause != new.cause:
-            others += _without([gap], [span])
+        both = gap.interval.intersect(new.interval)
+        if both is not None and gap.cause == new.cause:
+            out.append(replace(
+                fresh, interval=both, attempts=gap.attempts + new.attempts, first_seen_us=gap.first_seen_us))
+            rest = subtract(rest, [both])
+    out += [replace(fresh, interval=part) for part in rest]
+    return sorted(out, key=lambda gap: gap.interval)
+
+
+def _joined(booked: list[Gap]) -> list[Gap]:
+    out: list[Gap] = []
+    for gap in booked:
+        last = out[-1] if out else None
+        if last is not None and last.interval.end == gap.interval.start and replace(last, interval=gap.interval) == gap:
+            out[-1] = replace(last, interval=Interval(last.interval.start, gap.interval.end))
         else:
-            overlaps = gap.interval.intersect(span) is not None
-            if overlaps:
-                overlapping = max(overlapping, gap.attempts)
-            joined = replace(
-                joined, interval=Interval(min(gap.interval.start, joined.interval.start),
-                                          max(gap.interval.end, joined.interval.end)),
-                attempts=max(joined.attempts, gap.attempts), first_seen_us=min(joined.first_seen_us, gap.first_seen_us),
-                next_try_us=joined.next_try_us if overlaps else _sooner(joined.next_try_us, gap.next_try_us),
-                proof={**gap.proof, **joined.proof})
-    if overlapping:
-        joined = replace(joined, attempts=max(joined.attempts, overlapping + new.attempts))
-    return sorted([*others, joined], key=lambda gap: gap.interval)
-
-
-def _sooner(left: int | None, right: int | None) -> int | None:
-    tries = [item for item in (left, right) if item is not None]
-    return min(tries) if tries else None
+            out.append(gap)
+    return out
 
 
 def _without(booked: list[Gap], holes: list[Interval]) -> list[Gap]:
     return [replace(gap, interval=part) for gap in booked for part in subtract([gap.interval], holes)]
 
 
-def _load(tx: Connection, series_id: int) -> list[Gap]:
-    return booked_of(tx, [series_id]).get(series_id, [])
-
-
 def _store(tx: Connection, series_id: int, before: list[Gap], after: list[Gap]) -> None:
-    kept = {gap.interval: gap for gap in before if gap in after}
+    known = {gap.interval: gap for gap in after}
+    kept = {gap.interval: gap for gap in before if known.get(gap.interval) == gap}
     execute_many(tx, "DELETE FROM gaps WHERE series_id = ? AND start_us = ?",
                  [(series_id, gap.interval.start) for gap in before if gap.interval not in kept])
     execute_many(tx, _INSERT, [

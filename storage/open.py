@@ -16,7 +16,7 @@ from core.interval import Interval
 from core.series import Series
 from core.settings import Settings, settings
 from core.timeframe import Timeframe
-from storage import exchange_files, head, query
+from storage import catalog, exchange_files, head, query
 from storage.head import Batch, Written
 from storage.lake import bulk, flush, rebuild, retention, sweep, verify
 from storage.lake.flush import FlushResult, Progress
@@ -158,7 +158,7 @@ class Lake:
 
     def write_catalog(self) -> None:
         """Write LAKE/catalog/*.parquet and LAKE/candlelake.duckdb anew."""
-        query.write_catalog(self.place)
+        catalog.write_catalog(self.place)
 
     def export(self, connection: str, symbol: str, timeframe: str | Timeframe, path: str | Path,
                format: Literal["parquet", "csv", "json"] = "parquet", start: Instant = None,  # noqa: A002  the public name

@@ -1,3 +1,165 @@
-"""stub"""
-def run(place, text, parameters): raise NotImplementedError
-def write_catalog(place): raise NotImplementedError
+"""SQL over the lake: DuckDB on one snapshot of manifest, head and metadata, with nothing else in reach."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+from sqlalchemy import Connection
+
+from core.candles import STORED_SCHEMA
+from core.errors import InputError, NotFoundError
+from storage.catalog import TABLES, table
+from storage.lake.place import Place
+from storage.lake.reader import head_rows, live_files, with_files
+from storage.lake.schema import HEAD_COLUMNS, HIVE_TYPES, frame_of
+from storage.series import SeriesRow, list_series
+from storage.statements import fetch
+
+_COLUMNS = ", ".join(STORED_SCHEMA)
+_MACRO = ("CREATE MACRO candles(connection, symbol, timeframe) AS TABLE SELECT * FROM"
+          " query_table('candles_' || hex(connection) || '_' || hex(symbol) || '_' ||"
+          " hex(CASE timeframe WHEN '1M' THEN '1mo' ELSE timeframe END))")
+_UNKNOWN = re.compile(r"Table with name candles_([0-9A-F]*)_([0-9A-F]*)_([0-9A-F]*) does not exist")
+_HELP = "SELECT ... or FROM candles('slug', 'SYMBOL', '1m')"
+
+
+def run(place: Place, text: str, parameters: Sequence[object] | Mapping[str, object] | None) -> pl.DataFrame:
+    """Run one query; see `Lake.sql`.
+
+    Raises:
+        InputError: not one query, or DuckDB refuses it. NotFoundError: it names a series that is not in the store.
+    """
+    tree = _parse(text)
+    names = {node["table_name"] for node in tree if node.get("type") == "BASE_TABLE"}
+    wants_candles = any(node.get("function_name") == "candles" for node in tree)
+    texts = {str(node["literal"]["text"]) for node in tree if isinstance(node.get("literal"), dict) and "text" in node["literal"]}
+    texts |= {str(value) for value in (parameters.values() if isinstance(parameters, Mapping) else parameters or ())}
+    with place.metadata.read() as tx:
+        frames = {name: table(tx, name) for name in TABLES if name in {item.lower() for item in names}}
+        series = _named(tx, texts) if wants_candles else []
+        pins = [(row, live_files(tx, row.id), frame_of(head_rows(tx, row.id))) for row in series]
+        whole = _pin_all(tx) if "all_candles" in {item.lower() for item in names} else None
+    files = [path for _, paths, _ in pins for path in paths] + (whole[0] if whole else [])
+
+    def answer(paths: list[Path]) -> pl.DataFrame:
+        place_of = dict(zip(files, paths, strict=True))
+        with duckdb.connect(":memory:") as session:
+            _restrict(session, place.root)
+            for name, frame in frames.items():
+                session.register(name, frame)
+            for row, live, head in pins:
+                _candles_view(session, row, [place_of[path] for path in live], head)
+            if whole is not None:
+                _all_view(session, [place_of[path] for path in whole[0]], whole[1])
+            session.execute(_MACRO)
+            session.execute("SET lock_configuration = true")
+            return _execute(session, text, parameters)
+
+    return with_files(place.root, files, answer)
+
+
+def _parse(text: str) -> list[dict[str, Any]]:
+    """Return every node of the query's syntax tree."""
+    with duckdb.connect(":memory:") as session:
+        try:
+            statements = session.extract_statements(text)
+        except duckdb.Error as error:
+            raise InputError("query", _line(text), _HELP, _line(str(error))) from None
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise InputError("query", _line(text), f"one query: {_HELP}", "the lake is changed by commands, not by SQL")
+        row = session.execute("SELECT json_serialize_sql(?)", [text]).fetchone()
+    tree = json.loads(row[0]) if row else {"error": True, "error_message": "no answer"}
+    if tree["error"]:
+        raise InputError("query", _line(text), f"one query: {_HELP}", _line(tree["error_message"]))
+    return list(_nodes(tree))
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    todo = [tree]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, dict):
+            yield item
+            todo.extend(item.values())
+        elif isinstance(item, list):
+            todo.extend(item)
+
+
+def _named(tx: Connection, texts: set[str]) -> list[SeriesRow]:
+    """Return the series whose connection, symbol and timeframe are all among the texts of the query."""
+    frames = {"1mo" if item == "1M" else item for item in texts}
+    return [row for row in list_series(tx) if row.series.connection in texts and row.series.symbol in texts
+            and row.series.timeframe.name in frames]
+
+
+def _pin_all(tx: Connection) -> tuple[list[str], pl.DataFrame]:
+    files = [row[0] for row in fetch(tx, "SELECT path FROM lake_files WHERE dataset = 'candles'"
+                                         " AND superseded_at_us IS NULL ORDER BY path")]
+    rows = fetch(tx, f"SELECT slug, symbol, timeframe, {', '.join(HEAD_COLUMNS)} FROM head_candles"  # noqa: S608  names
+                     " JOIN series ON series.id = series_id JOIN connections ON connections.id = connection_id")
+    keys = pl.DataFrame([row[:3] for row in rows], schema={"connection": pl.String, "symbol": pl.String, "timeframe": pl.String},
+                        orient="row")
+    return files, pl.concat([keys, frame_of([row[3:] for row in rows])], how="horizontal")
+
+
+def _restrict(session: duckdb.DuckDBPyConnection, root: Path) -> None:
+    for setting in (f"allowed_directories = [{_quoted(root)}]", "enable_external_access = false",
+                    "autoinstall_known_extensions = false", "autoload_known_extensions = false",
+                    "python_enable_replacements = false", "TimeZone = 'UTC'"):
+        session.execute(f"SET {setting}")
+
+
+def _candles_view(session: duckdb.DuckDBPyConnection, row: SeriesRow, paths: list[Path], head: pl.DataFrame) -> None:
+    session.register(f"head_{row.id}", head)
+    parts = [f"SELECT {_COLUMNS} FROM head_{row.id}"]
+    if paths:
+        overlaid = f" ANTI JOIN head_{row.id} USING (ts)" if head.height else ""
+        parts.append(f"SELECT {_COLUMNS} FROM read_parquet({_list(paths)}, hive_partitioning = false){overlaid}")
+    key = (row.series.connection, row.series.symbol, row.series.timeframe.name)
+    name = "_".join(["candles", *(part.encode().hex().upper() for part in key)])
+    session.execute(f'CREATE TEMP VIEW "{name}" AS {" UNION ALL ".join(reversed(parts))}')
+
+
+def _all_view(session: duckdb.DuckDBPyConnection, paths: list[Path], head: pl.DataFrame) -> None:
+    session.register("head_of_all", head)
+    columns = f"connection, symbol, timeframe, {_COLUMNS}"
+    parts = [f"SELECT {columns} FROM head_of_all"]
+    if paths:
+        parts.append(f"SELECT {columns} FROM read_parquet({_list(paths)}, hive_types = {HIVE_TYPES})"
+                     " ANTI JOIN head_of_all USING (connection, symbol, timeframe, ts)")
+    session.execute(f"CREATE TEMP VIEW all_candles AS {' UNION ALL '.join(reversed(parts))}")
+
+
+def _execute(session: duckdb.DuckDBPyConnection, text: str,
+             parameters: Sequence[object] | Mapping[str, object] | None) -> pl.DataFrame:
+    try:
+        return session.sql(text, params=parameters or None).pl()
+    except duckdb.IOException as error:
+        raise FileNotFoundError(_line(str(error))) from error  # a file moved to .old/ while the query ran
+    except duckdb.Error as error:
+        message = _line(str(error))
+        unknown = _UNKNOWN.search(message)
+        if unknown:
+            named = " ".join(bytes.fromhex(part).decode() for part in unknown.groups())
+            raise NotFoundError(f"no series {named} in the store; `candlelake coverage` lists what there is") from None
+        raise InputError("query", _line(text), _HELP, message) from None
+
+
+def _list(paths: Sequence[Path]) -> str:
+    return "[" + ", ".join(_quoted(path) for path in paths) + "]"
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:300]
+
+

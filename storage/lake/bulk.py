@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import polars as pl
+from sqlalchemy import Connection
 
 from core.candles import CANDLE_SCHEMA, STORED_SCHEMA, VALUES
 from core.clock import to_datetime, to_us
@@ -14,7 +15,7 @@ from storage.lake import layout
 from storage.lake.flush import OvertakenError, commit, discard, discard_unless_live, live_by_label, merge
 from storage.lake.place import Place, locked
 from storage.lake.reader import pin, read_pin
-from storage.ledger import clear_stored
+from storage.ledger import booked_in, clear_stored
 from storage.series import SeriesRow, get_series
 
 _ATTEMPTS = 5
@@ -83,11 +84,10 @@ def _split(place: Place, row: SeriesRow, candles: pl.DataFrame, span: Interval, 
         known_at=pl.lit(to_datetime(place.clock.now_us()), dtype=STORED_SCHEMA["known_at"]),
         source=pl.lit("import"), run_id=pl.lit(run_id))
     files = merge(place, row.series, rows, live)
-    ledger = Grid(row.series.timeframe)
     try:
         commit(place, row.id, files, live, grown_to=Interval(to_us(new["ts"][0]), to_us(new["ts"][-1]) + 1),
                head_seen=(span, pinned.head),
-               also=lambda tx: clear_stored(tx, row.id, lambda: new["ts"].dt.epoch("us").to_list(), ledger))
+               also=lambda tx: _clear_ledger(tx, row, new))
     except OvertakenError:
         discard(place, files)
         raise
@@ -95,3 +95,9 @@ def _split(place: Place, row: SeriesRow, candles: pl.DataFrame, span: Interval, 
         discard_unless_live(place, row.id, files)
         raise
     return new.height, changed
+
+
+def _clear_ledger(tx: Connection, row: SeriesRow, new: pl.DataFrame) -> None:
+    span = Interval(to_us(new["ts"][0]), to_us(new["ts"][-1]) + 1)
+    if booked_in(tx, row.id, span):
+        clear_stored(tx, row.id, new["ts"].dt.epoch("us").to_list(), Grid(row.series.timeframe))

@@ -80,8 +80,10 @@ class StoredBudget:
         clock: the machine's own, never a moved one: other processes go by it.
     """
 
-    def __init__(self, metadata: MetadataStore, key: str, requests_per_second: float, concurrent: int,
-                 priority: Priority, clock: Clock) -> None:
+    def __init__(  # noqa: PLR0917  the contract gives the order
+        self, metadata: MetadataStore, key: str, requests_per_second: float, concurrent: int,
+        priority: Priority, clock: Clock,
+    ) -> None:
         if requests_per_second <= 0 or concurrent < 1:
             raise InputError("rate budget", (requests_per_second, concurrent), "more than 0 per second, 1 or more at once")
         self._metadata = metadata

@@ -1,0 +1,396 @@
+"""The connection service: everything that is done to a connection, each action logged in its own transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import hashlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import IntegrityError
+
+from connections.budget import StoredBudget
+from connections.health import NEVER_AGAIN, record_failure, record_success
+from connections.inputs import ConnectionInput, check_credentials, check_input, market_type
+from connections.rows import (
+    ConnectionRow,
+    LogRow,
+    Outcome,
+    read_connection,
+    read_connections,
+    read_logs,
+    write_log,
+)
+from connections.trial import ConnectionTest, TestStep, Trial
+from connections.watch import WatchedProvider
+from core.clock import LATEST_US, Clock, SystemClock
+from core.errors import CandlelakeError, CredentialsRefusedError, InputError, PermanentError
+from core.secrets import Secret
+from core.settings import Settings
+from core.timeframe import Timeframe
+from providers import registry
+from providers.addresses import check_url
+from providers.base import Capabilities, ConnectionSpec, MarketDataProvider, Priority, RateBudget, Unlimited
+from storage.metadata.tables import connections, head_candles, lake_files, series
+from storage.series import ensure_series
+from storage.vault import Vault
+
+if TYPE_CHECKING:
+    from storage import Lake
+
+__all__ = ["ConnectionInput", "ConnectionRow", "ConnectionService", "ConnectionTest", "Deleted", "LogRow", "TestStep"]
+
+OpenProvider = Callable[[ConnectionSpec, RateBudget], MarketDataProvider]
+Describe = Callable[[str], Capabilities]
+log = logging.getLogger(__name__)
+
+_ACCOUNT_FIELDS = ("user", "login", "api_key", "uid")  # the first that is there says whose limits are spent
+_BROKER_FIELDS = ("server", "host")  # where a bridge carries the password to
+_CHANGEABLE = frozenset(ConnectionInput.model_fields) - {"slug", "provider"}
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What was removed with a connection."""
+
+    slug: str
+    credentials: int
+    series: int
+    candles: int
+
+
+class ConnectionService:
+    """The connections of one home. Synchronous but for `test` and `open_provider`."""
+
+    def __init__(self, lake: Lake, vault: Vault, settings: Settings, clock: Clock, *,
+                 open_provider: OpenProvider = registry.open_provider, describe: Describe = registry.describe) -> None:
+        self.lake = lake
+        self.settings = settings
+        self.clock = clock
+        self._vault = vault
+        self._open = open_provider
+        self._describe = describe
+
+    def create(self, given: ConnectionInput) -> ConnectionRow:
+        """Add a connection with its series and credentials.
+
+        Raises:
+            InputError: a part is not allowed, or the slug is taken.
+            AddressRefusedError: the base URL is not one we may use.
+        """
+        capabilities = check_input(given, self._describe, allow_private=self.settings.allow_private_hosts)
+        secrets = _entered(given.credentials)
+        check_credentials(set(secrets), capabilities)
+        taken = InputError("slug", given.slug, "one that is not taken", "choose another, or update that connection")
+        try:
+            with self.lake.metadata.write() as tx:
+                if tx.execute(select(connections.c.id).where(connections.c.slug == given.slug)).first():
+                    raise taken
+                now_us = self.clock.now_us()
+                key = tx.execute(connections.insert().values(
+                    slug=given.slug, name=given.name or given.slug, type=market_type(given, capabilities),
+                    provider=given.provider, base_url=given.base_url, config=given.config, settings=given.settings,
+                    status="active" if given.is_active else "inactive", is_active=given.is_active, owner=given.owner,
+                    is_admin_owned=given.is_admin_owned, created_at_us=now_us, updated_at_us=now_us,
+                )).inserted_primary_key
+                connection_id = int(key[0]) if key is not None else 0
+                self._vault.put(tx, connection_id, given.owner, secrets)
+                _keep_series(tx, connection_id, given.symbols, given.timeframes, now_us)
+                self._log(tx, (connection_id, given.slug), "create", f"added ({given.provider})", series=_count(given))
+                return read_connection(tx, given.slug)
+        except IntegrityError:  # PostgreSQL: another process added it at the same moment
+            raise taken from None
+
+    def get(self, slug: str) -> ConnectionRow:
+        """Return one connection; NotFoundError when there is none of that slug."""
+        with self.lake.metadata.read() as tx:
+            return read_connection(tx, slug)
+
+    def list(self, owner: str | None = None) -> list[ConnectionRow]:
+        """Return all connections by slug; only one owner's when `owner` is given."""
+        with self.lake.metadata.read() as tx:
+            return read_connections(tx, owner)
+
+    def logs(self, slug: str, limit: int = 100) -> builtins.list[LogRow]:
+        """Return the newest log rows of a slug, newest first, those of a deleted connection too."""
+        with self.lake.metadata.read() as tx:
+            return read_logs(tx, slug, limit)
+
+    def update(self, slug: str, **changes: Any) -> ConnectionRow:
+        """Change what is given and keep the rest; a blank credential keeps the stored one.
+
+        Raises:
+            InputError: unknown field or value; or the host changes and not all stored credentials are entered again, which
+                would send them to somebody else.
+            NotFoundError: no such connection.
+        """
+        unknown = sorted(set(changes) - _CHANGEABLE)
+        if unknown:
+            raise InputError("update", unknown[0], sorted(_CHANGEABLE), "delete and add a connection to change the others")
+        with self.lake.metadata.write() as tx:
+            row = read_connection(tx, slug, for_update=True)
+            given = _merged(row, changes)
+            capabilities = check_input(given, self._describe, allow_private=self.settings.allow_private_hosts)
+            entered = _entered(given.credentials)
+            if "credentials" in changes or given.base_url != row.base_url:
+                self._check_kept(tx, row, given, entered)
+            check_credentials(set(row.credential_fields) | set(entered), capabilities)
+            if given.owner != row.owner:  # ciphertexts are bound to the owner: seal them anew
+                entered = {**self._vault.get(tx, row.id, row.owner), **entered}
+            self._vault.put(tx, row.id, given.owner, entered)
+            now_us = self.clock.now_us()
+            tx.execute(connections.update().where(connections.c.id == row.id).values(
+                name=given.name or slug, type=market_type(given, capabilities), base_url=given.base_url, config=given.config,
+                settings=given.settings, owner=given.owner, is_admin_owned=given.is_admin_owned, is_active=given.is_active,
+                updated_at_us=now_us, **_state_after(row, given, changes)))
+            if {"symbols", "timeframes"} & set(changes):
+                _keep_series(tx, row.id, given.symbols, given.timeframes, now_us)
+            self._log(tx, (row.id, slug), "update", f"changed {', '.join(sorted(changes))}")
+            return read_connection(tx, slug)
+
+    def activate(self, slug: str) -> ConnectionRow:
+        """Let scheduled fetches use the connection, from a clean state."""
+        return self._switch(slug, is_active=True)
+
+    def deactivate(self, slug: str) -> ConnectionRow:
+        """Keep the connection and its candles but fetch nothing through it."""
+        return self._switch(slug, is_active=False)
+
+    def delete(self, slug: str, *, purge: bool = False) -> Deleted:
+        """Remove a connection, its credentials and its series. Candles are never removed unless `purge` says so.
+
+        Raises:
+            PermanentError: candles of it are stored and `purge` was not given; nothing is changed.
+            NotFoundError: no such connection.
+        """
+        stored = self._stored(slug)
+        if stored and not purge:
+            raise PermanentError(
+                f"{slug} has {stored} stored candles; deactivate it to keep them, or delete it with purge to lose them")
+        if stored:
+            self.lake.apply_retention(self.lake.plan_retention(LATEST_US, slug))
+        with self.lake.metadata.write() as tx:
+            row = read_connection(tx, slug, for_update=True)
+            ids = [item for (item,) in tx.execute(select(series.c.id).where(series.c.connection_id == row.id))]
+            _check_empty(tx, slug, ids)
+            tx.execute(lake_files.delete().where(lake_files.c.series_id.in_(ids)))
+            removed = Deleted(slug, len(row.credential_fields), len(ids), stored)
+            self._log(tx, (row.id, slug), "delete", f"removed {removed.credentials} credential fields, {removed.series} series, "
+                      f"{removed.candles} candles", series=removed.series, candles=removed.candles)
+            tx.execute(connections.delete().where(connections.c.id == row.id))
+        return removed
+
+    async def test(self, slug: str) -> ConnectionTest:
+        """Try a stored connection with its stored credentials: address, TLS, login, permission, one candle.
+
+        What goes wrong is in the result; a refused login also stops the connection, a success clears its error.
+
+        Raises:
+            NotFoundError: no such connection.
+        """
+        row = await asyncio.to_thread(self.get, slug)
+        try:
+            spec = await asyncio.to_thread(self._spec, row)
+            budget = self._budget(spec, Priority.LIVE)
+            result, error = await self._try(spec, budget, row.symbols, row.timeframes)
+        except CandlelakeError as failed:  # a key is missing, or the config is not the provider's
+            result, error = ConnectionTest("error", f"{slug}: {failed}", []), failed
+        await asyncio.to_thread(self._note_test, row, result, error)
+        return result
+
+    async def test_input(self, given: ConnectionInput) -> ConnectionTest:
+        """Try a connection that is not stored; stores nothing.
+
+        Raises:
+            InputError, AddressRefusedError: as `create`.
+        """
+        capabilities = await asyncio.to_thread(
+            check_input, given, self._describe, allow_private=self.settings.allow_private_hosts)
+        secrets = _entered(given.credentials)
+        check_credentials(set(secrets), capabilities)
+        spec = self._make_spec(given.slug, given.provider, given.base_url, secrets, given.config)
+        result, _ = await self._try(spec, Unlimited(), given.symbols, given.timeframes)
+        return result
+
+    def open_provider(
+        self, slug: str, priority: Priority = Priority.LIVE,
+    ) -> AbstractAsyncContextManager[MarketDataProvider]:
+        """Return a context manager that yields the connected provider and always disconnects.
+
+        Raises:
+            NotFoundError: no such connection.
+            InputError: it is inactive.
+            CredentialsRefusedError: the login is refused, or was and nobody has changed the credentials since.
+            TransientError: the provider does not answer; counted, with back-off.
+        """
+        return self._opened(slug, priority)
+
+    @asynccontextmanager
+    async def _opened(self, slug: str, priority: Priority) -> AsyncIterator[MarketDataProvider]:
+        row = await asyncio.to_thread(self.get, slug)
+        if not row.is_active:
+            raise InputError("connection", slug, "an active one", f"run: candlelake connections activate {slug}")
+        if row.retry_at_us == NEVER_AGAIN:
+            raise CredentialsRefusedError(f"{slug}: {row.status_reason}")
+        watched: WatchedProvider | None = None
+        try:
+            spec = await asyncio.to_thread(self._spec, row)
+            watched = WatchedProvider(self._open(spec, self._budget(spec, priority)))
+            await watched.connect()
+            yield watched
+        except CandlelakeError as error:
+            failure = error if watched is None or watched.failure is None else watched.failure
+            await asyncio.to_thread(record_failure, self, slug, failure)
+            raise
+        else:
+            await self._conclude(row, watched)
+        finally:
+            if watched is not None:
+                await watched.disconnect()
+
+    async def _conclude(self, row: ConnectionRow, watched: WatchedProvider) -> None:
+        if watched.failure is not None:
+            await asyncio.to_thread(record_failure, self, row.slug, watched.failure)
+        else:
+            await asyncio.to_thread(self._succeeded, row.id)
+
+    def _succeeded(self, connection_id: int) -> None:
+        with self.lake.metadata.write() as tx:
+            record_success(tx, connection_id, self.clock.now_us())
+
+    async def _try(
+        self, spec: ConnectionSpec, budget: RateBudget, symbols: Iterable[str], timeframes: Iterable[str],
+    ) -> tuple[ConnectionTest, CandlelakeError | None]:
+        pairs = [(symbol, name) for symbol in symbols for name in timeframes]
+        trial = Trial(spec, self._open(spec, budget), pairs)
+        return await trial.run(), trial.error
+
+    def _note_test(self, row: ConnectionRow, result: ConnectionTest, error: CandlelakeError | None) -> None:
+        if isinstance(error, CredentialsRefusedError):
+            record_failure(self, row.slug, error)
+        with self.lake.metadata.write() as tx:
+            if error is None:
+                record_success(tx, row.id, self.clock.now_us())
+            self._log(tx, (row.id, row.slug), "test", result.message, "success" if error is None else "error",
+                      steps=[{"name": step.name, "ok": step.ok, "ms": step.ms} for step in result.steps])
+
+    def _spec(self, row: ConnectionRow) -> ConnectionSpec:
+        with self.lake.metadata.read() as tx:
+            secrets = self._vault.get(tx, row.id, row.owner)
+        return self._make_spec(row.slug, row.provider, row.base_url, secrets, row.config)
+
+    def _make_spec(self, slug: str, provider: str, base_url: str | None, secrets: Mapping[str, Secret],
+                   config: Mapping[str, Any]) -> ConnectionSpec:
+        return ConnectionSpec(
+            slug=slug, provider=provider, base_url=base_url, credentials=secrets, config=config,
+            timeout=self.settings.request_timeout, allow_private_hosts=self.settings.allow_private_hosts, clock=self.clock)
+
+    def _budget(self, spec: ConnectionSpec, priority: Priority) -> StoredBudget:
+        capabilities = self._describe(spec.provider)
+        return StoredBudget(
+            self.lake.metadata, budget_key(spec), capabilities.requests_per_second, capabilities.concurrent_requests,
+            priority, SystemClock())  # the machine's clock: other processes go by it, whatever clock this run was given
+
+    def _switch(self, slug: str, *, is_active: bool) -> ConnectionRow:
+        with self.lake.metadata.write() as tx:
+            row = read_connection(tx, slug, for_update=True)
+            status = "active" if is_active else "inactive"
+            tx.execute(connections.update().where(connections.c.id == row.id).values(
+                is_active=is_active, status=status, status_reason=None, consecutive_failures=0, retry_at_us=None,
+                updated_at_us=self.clock.now_us()))
+            self._log(tx, (row.id, slug), "activate" if is_active else "deactivate", f"now {status}")
+            return read_connection(tx, slug)
+
+    def _check_kept(self, tx: Connection, row: ConnectionRow, given: ConnectionInput, entered: Mapping[str, Secret]) -> None:
+        """Stored credentials must not go to another host because somebody edits an address."""
+        kept = sorted(set(row.credential_fields) - set(entered) - set(_BROKER_FIELDS) - {"port"})
+        if not kept:
+            return
+        moved = _moves(row.base_url, given.base_url)
+        if not moved and any(name in entered for name in _BROKER_FIELDS):
+            stored = self._vault.get(tx, row.id, row.owner)
+            moved = any(entered[name] != stored.get(name) for name in _BROKER_FIELDS if name in entered)
+        if moved:
+            raise InputError("credentials", f"another host without {', '.join(kept)}", "all stored credentials entered again",
+                             "stored ones are not sent to a new host")
+
+    def _stored(self, slug: str) -> int:
+        with self.lake.metadata.read() as tx:
+            row = read_connection(tx, slug)
+            ids = select(series.c.id).where(series.c.connection_id == row.id)
+            head = tx.execute(select(func.count()).select_from(head_candles).where(head_candles.c.series_id.in_(ids)))
+            lake = tx.execute(select(func.coalesce(func.sum(lake_files.c.rows), 0)).where(
+                lake_files.c.series_id.in_(ids), lake_files.c.superseded_at_us.is_(None)))
+            return int(head.scalar_one()) + int(lake.scalar_one())
+
+    def _log(self, tx: Connection, connection: tuple[int, str], action: str, message: str, outcome: Outcome = "success",
+             **metadata: object) -> None:
+        write_log(tx, connection, action, outcome, message, self.clock.now_us(), **metadata)
+
+
+def budget_key(spec: ConnectionSpec) -> str:
+    """Return whose limits a connection spends: venue and account, or venue and this machine for public data."""
+    venue = spec.provider if spec.base_url is None else f"{spec.provider}@{check_url(spec.base_url).host}"
+    for name in _ACCOUNT_FIELDS:
+        account = spec.credentials.get(name)
+        if account:
+            place = "".join(item.reveal() for item in (spec.credentials.get(f) for f in _BROKER_FIELDS) if item)
+            digest = hashlib.sha256(f"{place}\0{account.reveal()}".encode()).hexdigest()[:16]
+            return f"{venue[:150]}:account:{digest}"
+    return f"{venue[:120]}:public:{socket.gethostname()[:60]}"
+
+
+def _entered(credentials: Mapping[str, Secret]) -> dict[str, Secret]:
+    return {name: secret for name, secret in credentials.items() if secret}
+
+
+def _count(given: ConnectionInput) -> int:
+    return len(given.symbols) * len(given.timeframes)
+
+
+def _merged(row: ConnectionRow, changes: Mapping[str, Any]) -> ConnectionInput:
+    stored: dict[str, Any] = {name: getattr(row, name) for name in ConnectionInput.model_fields if name != "credentials"}
+    return ConnectionInput(**{**stored, **changes})
+
+
+def _moves(old: str | None, new: str | None) -> bool:
+    """Whether another host would be asked, or the same one without TLS. A port may change: it is the same machine."""
+    if old is None or new is None:
+        return old != new
+    before, after = check_url(old), check_url(new)
+    return before.host != after.host or (before.scheme in {"https", "wss"} and after.scheme not in {"https", "wss"})
+
+
+def _state_after(row: ConnectionRow, given: ConnectionInput, changes: Mapping[str, Any]) -> dict[str, object]:
+    """A change of what could be wrong gives the connection a fresh start; a change of its name does not."""
+    may_help = {"credentials", "base_url", "config", "is_active"} & set(changes)
+    refused = row.retry_at_us == NEVER_AGAIN
+    if (may_help and not refused) or (refused and _entered(given.credentials)) or not given.is_active:
+        return {"status": "active" if given.is_active else "inactive", "status_reason": None, "consecutive_failures": 0,
+                "retry_at_us": None if not refused or _entered(given.credentials) else NEVER_AGAIN}
+    return {}
+
+
+def _keep_series(tx: Connection, connection_id: int, symbols: Iterable[str], timeframes: Iterable[str], now_us: int) -> None:
+    """Have exactly these series active; others of the connection keep their candles and are fetched no more."""
+    names = [Timeframe.parse(name).name for name in timeframes]
+    wanted = [ensure_series(tx, connection_id, symbol, name, now_us).id for symbol in symbols for name in names]
+    mine = series.c.connection_id == connection_id
+    tx.execute(series.update().where(mine).values(is_active=False))
+    for first in range(0, len(wanted), 500):  # a statement takes only so many parameters
+        tx.execute(series.update().where(mine, series.c.id.in_(wanted[first: first + 500])).values(is_active=True))
+
+
+def _check_empty(tx: Connection, slug: str, series_ids: builtins.list[int]) -> None:
+    """A candle may have come in meanwhile: never remove it silently."""
+    head = tx.execute(select(head_candles.c.ts_us).where(head_candles.c.series_id.in_(series_ids)).limit(1)).first()
+    live = tx.execute(select(lake_files.c.path).where(
+        lake_files.c.series_id.in_(series_ids), lake_files.c.superseded_at_us.is_(None)).limit(1)).first()
+    if head is not None or live is not None:
+        raise PermanentError(f"{slug} still has stored data; deactivate it, wait for running fetches and delete it again")

@@ -143,7 +143,7 @@ class ExchangeProvider:
             raise UnsupportedError(f"{self._id} tells no balance through ccxt")
         balance = await self._signed(exchange, exchange.fetch_balance)
         info = balance.get("info") if isinstance(balance, dict) else None
-        if not isinstance(info, dict | list):
+        if not _is_account(info):
             raise BadPayloadError(f"{self._id} sent no balance; nothing of it is used")
         can_trade = info.get("canTrade") if isinstance(info, dict) else None
         return AccountInfo(
@@ -254,19 +254,20 @@ class ExchangeProvider:
 
     async def _signed(self, exchange: Any, call: Callable[[], Awaitable[Any]]) -> Any:
         """Call with the credentials in ccxt's hands for this long only: public data is asked for without them."""
-        given = self._spec.credentials
-        for ours, (theirs, is_required) in credential_fields(exchange).items():
-            if is_required and not given.get(ours):
-                needed = [name for name, (_, required) in credential_fields(exchange).items() if required]
-                raise InputError("credentials", ", ".join(given), needed, f"add {ours}")
-            if ours in given:
-                setattr(exchange, theirs, given[ours].reveal())
+        fields, given = credential_fields(exchange), self._spec.credentials
+        needed = [ours for ours, (_, is_required) in fields.items() if is_required]
+        missing = [ours for ours in needed if not given.get(ours)]
+        if missing:
+            raise InputError("credentials", ", ".join(given), needed, f"add {', '.join(missing)}")
         try:
+            for ours, secret in given.items():
+                setattr(exchange, fields[ours][0], secret.reveal())
             answer, _ = await self._ask(exchange, call)
         finally:
-            for ours, (theirs, _) in credential_fields(exchange).items():
-                if ours in given:
-                    setattr(exchange, theirs, "")
+            for ours in given:
+                setattr(exchange, fields[ours][0], "")
+            for name in ("last_request_headers", "last_request_body", "last_request_url", "last_http_response"):
+                setattr(exchange, name, None)  # ccxt keeps the signed request for debugging
         return answer
 
     async def _ask(self, exchange: Any, call: Callable[[], Awaitable[Any]]) -> tuple[Any, Call]:
@@ -309,6 +310,13 @@ def _login(credentials: Mapping[str, Secret]) -> str:
     named = credentials.get("uid") or credentials.get("api_key")
     shown = named.reveal()[-4:] if named is not None and len(named.reveal()) >= 12 else "****"
     return f"key ending in {shown}"
+
+
+def _is_account(info: object) -> bool:
+    """Whether a balance is an object that says something, or a list of objects or rows, which may be empty."""
+    if isinstance(info, dict):
+        return bool(info)
+    return isinstance(info, list) and all(isinstance(item, dict | list) for item in info)
 
 
 def _describe(market: Mapping[str, Any]) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 
 @dataclass(slots=True)
 class Exchanged:
-    """One HTTP answer as it was seen."""
+    """One HTTP answer as it was seen; shows its status alone, for an exchange may echo a key."""
 
     status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: str = ""
-    parsed: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: str = field(default="", repr=False)
+    parsed: Any = field(default=None, repr=False)
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class Call:
     """What happened on the wire during one call into ccxt. `rows` are the raw candles, None when ccxt parsed none."""
 
     answers: list[Exchanged] = field(default_factory=list)
-    rows: list[Any] | None = None
+    rows: list[Any] | None = field(default=None, repr=False)
     failed: Exchanged | None = None
 
 

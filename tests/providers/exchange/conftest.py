@@ -1,7 +1,6 @@
 """A venue that speaks as Binance, Kraken and Coinbase do, on loopback, with a clock and faults of its own."""
 
 import asyncio
-import json
 import random
 
 import pytest
@@ -39,6 +38,7 @@ class Venue:
         self.requests = []
         self.script = []
         self.url = ""
+        self.asked = asyncio.Event()
 
     def fault(self, part, *, status=200, body="{}", headers=None, times=1000, content_type="application/json"):
         """Answer the next `times` requests whose path holds `part` with this."""
@@ -46,6 +46,7 @@ class Venue:
 
     async def handle(self, request):
         """Answer one request."""
+        self.asked.set()
         self.requests.append((request.path, dict(request.query), dict(request.headers)))
         for rule in self.script:
             if rule[0] in request.path and rule[1] > 0:
@@ -134,13 +135,11 @@ class Venue:
                 "price": "37000", "base_increment": "0.00000001", "quote_increment": "0.01", "price_increment": "0.01",
                 "base_min_size": "0.0001", "base_max_size": "3400", "status": "online", "trading_disabled": False,
                 "quote_min_size": "1", "quote_max_size": "1000"}], "num_products": 1}
-        if path.endswith("/brokerage/time"):
-            return {"iso": "", "epochSeconds": str(now_ms // 1000), "epochMillis": str(now_ms)}
-        if path.endswith("/v2/time"):
-            return {"data": {"iso": "", "epoch": now_ms // 1000}}
-        if path.endswith("/exchange-rates"):
-            return {"data": {"currency": "USD", "rates": {"BTC": "0.00002"}}}
-        return {"data": [{"id": "USD", "name": "US Dollar", "min_size": "0.01"}]}
+        return {
+            "/v2/time": {"data": {"iso": "", "epoch": now_ms // 1000}},
+            "/api/v3/brokerage/time": {"iso": "", "epochSeconds": str(now_ms // 1000), "epochMillis": str(now_ms)},
+            "/v2/exchange-rates": {"data": {"currency": "USD", "rates": {"BTC": "0.00002"}}},
+        }.get(path, {"data": [{"id": "USD", "name": "US Dollar", "min_size": "0.01"}]})
 
 
 SYMBOLS = {"binance": "BTC/USDT", "kraken": "BTC/USD", "coinbase": "BTC/USD"}
@@ -175,7 +174,7 @@ async def venue(clock):
     built = Venue(clock)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", built.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     built.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
@@ -210,8 +209,3 @@ async def opened(venue, budget, clock):
     yield connected
     for provider in made:
         await provider.disconnect()
-
-
-def dumps(value):
-    """Return JSON text."""
-    return json.dumps(value)

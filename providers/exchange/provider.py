@@ -246,7 +246,7 @@ class ExchangeProvider:
         return self._time.now_us(self._spec.clock.now_us())
 
     async def _measure(self, exchange: Any) -> ServerTime:
-        told, _ = await self._ask(exchange, exchange.fetch_time)
+        told, _ = await self._ask(exchange, exchange.fetch_time, is_clock=True)
         if not isinstance(told, int | float) or not math.isfinite(told) or told <= 0:
             raise BadPayloadError(f"{self._id} did not tell its time; nothing of the answer is used")
         wall_us = self._spec.clock.now_us()
@@ -270,7 +270,7 @@ class ExchangeProvider:
                 setattr(exchange, name, None)  # ccxt keeps the signed request for debugging
         return answer
 
-    async def _ask(self, exchange: Any, call: Callable[[], Awaitable[Any]]) -> tuple[Any, Call]:
+    async def _ask(self, exchange: Any, call: Callable[[], Awaitable[Any]], *, is_clock: bool = False) -> tuple[Any, Call]:
         """Return what ccxt returned and what went over the wire; ccxt's errors become ours, with no trace of its frames."""
         from ccxt.base.errors import BaseError  # noqa: PLC0415  ccxt is slow to import
 
@@ -294,7 +294,7 @@ class ExchangeProvider:
         failure.__context__ = None  # it, and the frames in it, would hold signed URLs
         if isinstance(failure, RateLimitedError):
             await self._budget.penalise(PENALTY if failure.retry_after is None else failure.retry_after)
-        if isinstance(failure, ClockSkewError):
+        if isinstance(failure, ClockSkewError) and not is_clock:
             await self._resynchronise(exchange)
         raise failure
 

@@ -14,7 +14,7 @@ import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDictProxy
 
-from core.errors import BadPayloadError
+from core.errors import BadPayloadError, SessionLostError
 from providers.addresses import resolve
 
 BODY_LIMIT: Final = 64 * 1024 * 1024  # decompressed; the largest list of markets is about 20 MB
@@ -82,10 +82,13 @@ class GuardedSession:
 
         Raises:
             AddressRefusedError: the host is not one we may connect to.
+            SessionLostError: the session was closed.
             BadPayloadError: a redirect, or a body beyond BODY_LIMIT.
             aiohttp.ClientError, TimeoutError: no answer; ccxt translates these.
         """
-        if yarl.URL(url).host_subcomponent is not None and _is_address(str(url.host)):
+        if self._session.closed:
+            raise SessionLostError(f"the session to {url.host} was closed while a request was on its way; connect again")
+        if _is_address(str(url.host)):
             # aiohttp asks no resolver about a literal address
             await asyncio.to_thread(resolve, str(url.host), url.port or 443, self._allow_private)
         async with self._session.request(method, url, allow_redirects=False, **options) as response:

@@ -142,6 +142,30 @@ async def test_a_refused_clock_is_measured_again(opened, venue, clock):
     assert len((await provider.fetch_candles("BTC/USDT", M1, HOUR)).candles) == 60
 
 
+async def test_a_clock_that_refuses_our_clock_is_asked_once(opened, venue):
+    """Even the time endpoint may complain about our time: that ends, and is told."""
+    provider = await opened("binance")
+    venue.fault("/time", status=400, body='{"code":-1021}')
+    await fails(provider, errors.ClockSkewError)
+    assert sum("/time" in path for path, *_ in venue.requests) == 1
+
+
+async def test_disconnecting_under_a_request_is_a_lost_session_or_network(opened, venue):
+    """Whoever waits for an answer while another disconnects gets an error of ours."""
+    import asyncio
+
+    provider = await opened("binance")
+    venue.fault("klines", body="HANG")
+    venue.asked.clear()
+    task = asyncio.create_task(provider.fetch_candles("BTC/USDT", M1, HOUR))
+    await venue.asked.wait()
+    await provider.disconnect()
+    with pytest.raises(errors.TransientError):
+        await task
+    with pytest.raises(errors.SessionLostError):
+        await provider.fetch_candles("BTC/USDT", M1, HOUR)
+
+
 async def test_a_clock_that_is_no_time_is_refused(opened, venue):
     """A page is worth nothing when the exchange's time is not known."""
     provider = await opened("binance")

@@ -1,0 +1,188 @@
+"""Reading a folder of Parquet candles: `<VENUE>_<SYMBOL>_<timeframe>[_label].parquet` into books of candles."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from core.clock import DAY_US, HOUR_US, MINUTE_US
+from core.errors import InputError
+from sandbox.market import ROW, SCHEMA, Book, Mode, Source, WallClock
+
+_LOG = logging.getLogger(__name__)
+BUNDLED: Final = Path(__file__).parent / "data"
+BROKERS: Final = ("mt5", "mt4", "oanda", "fxcm")  # in case of two files for one symbol the first keeps its name
+BROKER: Final = "broker"
+_UNIT_US: Final = {"m": MINUTE_US, "h": HOUR_US, "d": DAY_US}
+_NAME: Final = re.compile(
+    r"(?P<venue>[a-z0-9]+)_(?P<symbol>[A-Za-z0-9.\-]{2,40})_(?P<frame>\d{1,2}[mhd]|[MHD]\d{1,2})(?:_(?P<label>\w+))?")
+_TRADES: Final = re.compile(r"(?P<venue>[a-z0-9]+)_spot_(?P<symbol>[A-Z0-9]{2,40})_trades_ws")
+_ALLOWED: Final = "<venue>_<SYMBOL>_<timeframe>.parquet, e.g. mt5_EURUSD_M1.parquet or binance_BTCUSDT_1h.parquet"
+
+
+@dataclass(slots=True)
+class Shelf:
+    """Everything that is served: books by (venue, symbol), trades by the same, and the files that were left out."""
+
+    books: dict[tuple[str, str], Book] = field(default_factory=dict)
+    trades: dict[tuple[str, str], pl.DataFrame] = field(default_factory=dict)
+    problems: list[InputError] = field(default_factory=list)
+
+    def of(self, venue: str) -> dict[str, Book]:
+        """Return the books of one venue by symbol; Kraken plays Coinbase's markets when it has none of its own."""
+        found = {symbol: book for (name, symbol), book in self.books.items() if name == venue}
+        return self.of("coinbase") if venue == "kraken" and not found else found
+
+    def end_us(self) -> int:
+        """Return when the last of all candles closes."""
+        return max(source.end_us for book in self.books.values() for source in book.sources)
+
+
+def load(data: Path | None, mode: Mode, server: WallClock) -> Shelf:
+    """Read every file of a folder (the bundled one for None).
+
+    Raises:
+        InputError: no folder, or not one usable file in it. A single bad file is logged and left out.
+    """
+    folder = BUNDLED if data is None else data
+    if not folder.is_dir():
+        raise InputError("sandbox data", str(folder), "a folder that exists", "check the path")
+    shelf = Shelf()
+    sources: list[Source] = []
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            _take(path, shelf, sources, server)
+        except InputError as problem:
+            shelf.problems.append(problem)
+            _LOG.warning("left out: %s", problem)
+    for (venue, symbol), found in _arrange(sources).items():
+        shelf.books[venue, symbol] = Book(found, mode)
+    if not shelf.books:
+        raise InputError("sandbox data", str(folder), f"at least one file named {_ALLOWED}",
+                         str(shelf.problems[0]) if shelf.problems else "add one")
+    return shelf
+
+
+def _take(path: Path, shelf: Shelf, sources: list[Source], server: WallClock) -> None:
+    if (trades := _TRADES.fullmatch(path.stem)) is not None:
+        shelf.trades[trades["venue"], trades["symbol"]] = _read(path, ("ts", "id", "price", "qty", "buyer_maker"))
+        return
+    named = _NAME.fullmatch(path.stem)
+    if named is None:
+        raise InputError(f"file {path.name}", path.stem, _ALLOWED, "rename it")
+    sources.append(read_source(path, named, server))
+
+
+def read_source(path: Path, named: re.Match[str], server: WallClock) -> Source:
+    """Read one file of candles, its times turned to UTC and its prices freed from binary noise.
+
+    Raises:
+        InputError: it cannot be read, lacks a column, is empty, or holds times twice or prices that are none.
+    """
+    raw = _read(path, ("ts", "open", "high", "low", "close", "volume"))
+    venue, is_broker = named["venue"], named["venue"] in BROKERS
+    frame = raw.select(
+        pl.col("ts").cast(pl.Datetime("us", "UTC")).cast(pl.Int64).alias("us"),
+        *(pl.col(name).cast(pl.Float64) for name in ROW[1:6]), _spread(raw),
+    )
+    if "brokertime" in (named["label"] or ""):
+        frame = frame.with_columns(us=server.to_utc("us", int(_first(frame)), int(_last(frame))))
+    frame = frame.sort("us")
+    prices = [pl.col(name) for name in ("open", "high", "low", "close")]
+    sound = pl.all_horizontal(price.is_finite() & (price > 0) for price in prices)
+    if frame["us"].is_duplicated().any() or not frame.select(sound.fill_null(value=False).all()).item():
+        raise InputError(f"file {path.name}", "a time twice, or a price that is none", "unique ts, finite prices above 0",
+                         "clean the file")
+    digits = _digits(frame)
+    frame = frame.with_columns(
+        *(price.round(digits) for price in prices), pl.col("spread").round(digits),
+        # Quote feeds count no volume; MetaTrader always shows one: a tick for every point of the candle's range.
+        volume=pl.coalesce("volume", ((pl.col("high") - pl.col("low")) * 10**digits).round(0) + 1))
+    return Source(venue, named["symbol"], _length_us(named["frame"], path), frame.select(ROW).cast(SCHEMA),
+                  is_broker, digits)
+
+
+def _first(frame: pl.DataFrame) -> int:
+    """Return the least time of a frame."""
+    return int(frame.select(pl.col("us").min()).item())
+
+
+def _last(frame: pl.DataFrame) -> int:
+    """Return the greatest time of a frame."""
+    return int(frame.select(pl.col("us").max()).item())
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    try:
+        frame = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"file {path.name}", reason[:120], "a readable Parquet file", "export it again") from error
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise InputError(f"file {path.name}", frame.columns, columns, f"add {', '.join(missing)}")
+    kind = frame.schema["ts"]
+    if not isinstance(kind, pl.Datetime) or kind.time_zone not in {None, "UTC"}:
+        raise InputError(f"file {path.name}", f"ts as {kind}", "ts as a timestamp in UTC", "convert the column")
+    numbers = [name for name in columns if name not in {"ts", "buyer_maker"}]
+    bad = [name for name in numbers if not (frame.schema[name].is_numeric() or frame.schema[name] == pl.Null)]
+    if bad or frame.is_empty() or frame["ts"].has_nulls():
+        raise InputError(f"file {path.name}", f"{frame.height} rows, not numbers: {bad}", "rows with a ts and numbers",
+                         "clean the file")
+    if kind.time_zone is None:
+        frame = frame.with_columns(pl.col("ts").dt.replace_time_zone("UTC"))
+    return frame
+
+
+def _spread(raw: pl.DataFrame) -> pl.Expr:
+    if "spread" in raw.columns:
+        return pl.col("spread").cast(pl.Float64)
+    if "ask_close" in raw.columns:
+        return (pl.col("ask_close") - pl.col("close")).cast(pl.Float64).alias("spread")
+    return pl.lit(None, dtype=pl.Float64).alias("spread")
+
+
+def _digits(frame: pl.DataFrame) -> int:
+    """Return the fewest decimals that hold every price of the file."""
+    for digits in range(9):
+        price = pl.col("open", "high", "low", "close")
+        fits = ((price.round(digits) - price).abs() <= price.abs() * 1e-12 + 1e-10).all()
+        if all(frame.select(fits).row(0)):
+            return digits
+    return 8
+
+
+def _length_us(text: str, path: Path) -> int:
+    unit = text[-1] if text[-1].isalpha() else text[0].lower()
+    number = int(text.strip("mhdMHD"))
+    length = number * _UNIT_US[unit]
+    if not 0 < length <= DAY_US or DAY_US % length:
+        raise InputError(f"file {path.name}", text, "a length that divides a day: 1m, 5m, 1h, 4h, 1d, ...", "rename it")
+    return length
+
+
+def _arrange(sources: list[Source]) -> dict[tuple[str, str], list[Source]]:
+    """Group files into books: brokers share one market; a second feed of a symbol gets the feed's name as a suffix."""
+    books: dict[tuple[str, str], dict[int, Source]] = {}
+    rank = {name: place for place, name in enumerate(BROKERS)}
+    for source in sorted(sources, key=lambda source: rank.get(source.venue, 0)):
+        venue = BROKER if source.is_fx else source.venue
+        key = (venue, source.symbol)
+        held = books.get(key, {})
+        if any(other.venue != source.venue for other in held.values()):
+            key = (venue, f"{source.symbol}.{source.venue}")
+        book = books.setdefault(key, {})
+        same = book.get(source.length_us)
+        book[source.length_us] = source if same is None else _join(same, source)
+    return {key: list(book.values()) for key, book in books.items()}
+
+
+def _join(one: Source, other: Source) -> Source:
+    """Return two files of one symbol and length as one source."""
+    frame = pl.concat([one.frame, other.frame]).unique("us", keep="first").sort("us")
+    return Source(one.venue, one.symbol, one.length_us, frame, one.is_fx, max(one.digits, other.digits))

@@ -6,13 +6,10 @@ Nothing heavy is imported until a provider of its kind is described or opened: c
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Final
 
 from core.errors import InputError
@@ -107,13 +104,10 @@ def _exchange(exchange_id: str) -> ProviderEntry:
     return ProviderEntry(lambda: exchange_capabilities(exchange_id), open_exchange)
 
 
-@lru_cache(maxsize=1)
 def _exchange_ids() -> tuple[str, ...]:
-    """Read ccxt's ids off its folder: it has one module for each exchange, and a test compares them with its own list."""
-    found = importlib.util.find_spec("ccxt")
-    folders = found.submodule_search_locations if found is not None else None
-    files = (path for folder in folders or () for path in Path(folder).glob("*.py"))
-    return tuple(sorted(path.stem for path in files if not path.stem.startswith("_")))
+    from providers.exchange import exchange_ids  # noqa: PLC0415  imported when used
+
+    return exchange_ids()
 
 
 def _plugin_names() -> set[str]:

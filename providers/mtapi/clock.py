@@ -28,32 +28,65 @@ SKEW_LIMIT_US: Final = 5 * MINUTE_US  # a server clock further from a quarter of
 OFFSET_LIMIT_US: Final = 14 * HOUR_US
 _WEEK_US: Final = 7 * DAY_US
 _MONDAY_US: Final = 4 * DAY_US
+_WINTER_END_HOUR: Final = 4 * 24 + 22  # of the week that begins on Monday 00:00 UTC
 _RULES: Final = ("none", "eu", "us")
 _FIX: Final = "set the connection's config server_clock, e.g. {\"offset_minutes\": 120, \"dst\": \"us\"}"
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One reading of the server's clock: its offset from UTC, and how far it runs from ours beside that."""
+    """One reading of the server's clock: its offset from UTC, and how far it runs from ours beside that.
+
+    A `is_late` clock stands or runs in the past (weekends, a bridge that shows its last quote, a replay of history):
+    its offset is what `/ServerTimezone` says, perhaps without summer time.
+    """
 
     offset_us: int
     skew_us: int
+    is_late: bool = False
 
 
-def measure(server_local_us: int, asked_us: int, answered_us: int) -> Measured:
-    """Return the offset, to a quarter of an hour, of a clock read half-way between asking and the answer.
+def measure(
+    server_local_us: int, asked_us: int, answered_us: int, timezone_us: int | None = None, orders_us: Sequence[int] = ()
+) -> Measured:
+    """Return the offset of a clock read half-way between asking and the answer, held against the other witnesses.
+
+    Args:
+        server_local_us: the reading.
+        asked_us: our clock before.
+        answered_us: our clock after.
+        timezone_us: what the server calls its time zone.
+        orders_us: server clock minus UTC by orders that know both.
 
     Raises:
-        ClockSkewError: no offset fits: one of the two clocks is wrong, or the bridge's is standing still.
+        ClockSkewError: the witnesses leave no offset that fits, or the server's clock is ahead of ours.
     """
     raw = server_local_us - (asked_us + answered_us) // 2
-    offset = (raw + QUARTER_US // 2) // QUARTER_US * QUARTER_US
-    skew = raw - offset
-    if abs(offset) > OFFSET_LIMIT_US or abs(skew) > SKEW_LIMIT_US:
+    measured = _rounded(raw)
+    if _runs_with_ours(measured) and agree(measured, timezone_us, orders_us):
+        return measured
+    late = None if timezone_us is None else Measured(timezone_us, raw - timezone_us, is_late=True)
+    if late is None or late.skew_us > -SKEW_LIMIT_US:
+        zone = "none" if timezone_us is None else f"UTC{timezone_us / HOUR_US:+g} h"
         raise ClockSkewError(
-            f"server clock: received {to_datetime(server_local_us):%Y-%m-%d %H:%M:%S}, {raw / HOUR_US:+.2f} h from ours; "
-            "allowed: within 5 minutes of a quarter hour, at most 14 h; check this machine's clock")
-    return Measured(offset, skew)
+            f"server clock: received {to_datetime(server_local_us):%Y-%m-%d %H:%M:%S}, {raw / HOUR_US:+.2f} h from ours, "
+            f"and ServerTimezone {zone}; allowed: two that agree within 5 minutes; check this machine's clock")
+    return late
+
+
+def is_plain(server_local_us: int, asked_us: int, answered_us: int, timezone_us: int | None) -> bool:
+    """Return whether a reading and the server's time zone settle the offset, without another witness."""
+    measured = _rounded(server_local_us - (asked_us + answered_us) // 2)
+    return _runs_with_ours(measured) and agree(measured, timezone_us, ())
+
+
+def _rounded(raw_us: int) -> Measured:
+    offset = (raw_us + QUARTER_US // 2) // QUARTER_US * QUARTER_US
+    return Measured(offset, raw_us - offset)
+
+
+def _runs_with_ours(measured: Measured) -> bool:
+    return abs(measured.offset_us) <= OFFSET_LIMIT_US and abs(measured.skew_us) <= SKEW_LIMIT_US
 
 
 def agree(measured: Measured, timezone_us: int | None, order_offsets_us: Sequence[int]) -> bool:
@@ -99,13 +132,16 @@ def infer(measured: Measured, now_us: int, hours_local_us: Sequence[int]) -> Ser
 
     Args:
         measured: the offset now.
-        now_us: the instant of the measurement, UTC.
+        now_us: the server's present at the measurement, UTC.
         hours_local_us: open times of hourly candles of an FX symbol, server wall clock; ascending or not, may be empty.
 
     Raises:
         InputError: nothing decides the rule and none is likely; a person has to say it.
     """
-    rule = rule_of(week_ends(hours_local_us, measured.offset_us))
+    ends = week_ends(hours_local_us, measured.offset_us)
+    rule = rule_of(ends)
+    if rule is not None and measured.is_late:
+        return ServerClock.fixed(_standard_of_ends(ends, rule), rule)
     if rule is not None:
         return ServerClock.fixed(_standard_minutes(measured, rule, now_us), rule)
     if measured.offset_us == 0 and _season(now_us) == "winter":
@@ -127,9 +163,18 @@ def verify(clock: ServerClock, measured: Measured, now_us: int) -> None:
     expected = clock.offset_us(now_us)
     # The minute of a change itself proves nothing: the two clocks may differ by seconds.
     near = {clock.offset_us(now_us - SKEW_LIMIT_US), clock.offset_us(now_us + SKEW_LIMIT_US)}
+    if measured.is_late:  # then the offset is the server's word, which may leave summer time out
+        near |= {rule.offset_minutes * MINUTE_US for rule in clock.rules}
     if measured.offset_us != expected and measured.offset_us not in near:
         raise InputError(
             "server clock", f"UTC{measured.offset_us / HOUR_US:+g} h now", f"UTC{expected / HOUR_US:+g} h by its rule", _FIX)
+
+
+def _standard_of_ends(ends: Mapping[Season, int], rule: DstRule) -> int:
+    """Return the winter offset in minutes from when weeks end: Friday 22:00 UTC in winter, 21:00 in New York's summer."""
+    if "winter" in ends:
+        return (ends["winter"] - _WINTER_END_HOUR) * 60
+    return (ends["summer"] - _WINTER_END_HOUR + (1 if rule == "none" else 0)) * 60
 
 
 Season = Literal["winter", "summer", "between"]

@@ -17,7 +17,6 @@ from core.candles import empty_candles
 from core.clock import HOUR_US, MINUTE_US, to_datetime
 from core.errors import (
     BadPayloadError,
-    ClockSkewError,
     PermanentError,
     SessionLostError,
     UnknownSymbolError,
@@ -38,6 +37,7 @@ MT5_URL: Final = "https://mt5.mtapi.io"
 MT4_URL: Final = "https://mt4.mtapi.io"
 EVIDENCE_HOURS: Final = 5000  # ten months: at least one season in which EU and US summer time differ
 RECHECK_US: Final = 15 * MINUTE_US
+LATE_RECHECK_US: Final = MINUTE_US
 _MAJORS: Final = ("EURUSD", "GBPUSD", "USDJPY", "AUDUSD", "USDCHF", "USDCAD", "NZDUSD", "EURGBP", "EURJPY", "XAUUSD")
 
 MT5_CAPABILITIES: Final = Capabilities(
@@ -97,6 +97,7 @@ class MtapiProvider(ABC):
         self._server_clock: ServerClock | None = None
         self._measured = clocks.Measured(0, 0)
         self._measured_at_us = 0
+        self._reading_us = 0  # the server's wall clock when it was measured
         self._answers = 0
 
     @property
@@ -120,8 +121,8 @@ class MtapiProvider(ABC):
         if self.is_connected:
             return
         await self._session.open()
-        measured = await self._measure()
-        now_us = self.spec.clock.now_us()
+        await self._measure()
+        measured, now_us = self._measured, self._measured_at_us + self._measured.skew_us
         if self._configured is None:
             hours = await self._evidence(now_us + measured.offset_us)
             clock = clocks.infer(measured, now_us, hours)
@@ -142,7 +143,7 @@ class MtapiProvider(ABC):
             InputError: its offset is no longer what the rule says.
         """
         await self._recheck(force=True)
-        return self.spec.clock.now_us() + self._measured.skew_us
+        return self._server_us(self.spec.clock.now_us())
 
     async def symbols(self) -> list[SymbolInfo]:
         """Return the symbols the account sees, sorted by name."""
@@ -175,13 +176,13 @@ class MtapiProvider(ABC):
         asked = next(pages(interval, grid, self.capabilities.page_limit(timeframe)), None)
         if asked is None:
             whole = grid.align(interval)
-            return CandlePage(empty_candles(), whole, self._server_now_us(), "nothing-asked")
+            return CandlePage(empty_candles(), whole, self._server_us(self.spec.clock.now_us()), "nothing-asked")
         base = base_timeframe(timeframe)
         bars, answer = await self._named(symbol, self._bars(symbol, base, asked, clock))
         candles = to_utc(bars, clock)
         if base != timeframe:
             candles = aggregate(candles, Grid(base, clock), grid, asked)
-        return CandlePage(candles, asked, answer.answered_us + self._measured.skew_us, self._request_id(answer))
+        return CandlePage(candles, asked, self._server_us(answer.answered_us), self._request_id(answer))
 
     async def fetch_ticks(self, symbol: str, interval: Interval) -> TickPage:
         """Refuse: the bridge hands out ticks over a websocket alone, without an end date."""
@@ -212,35 +213,37 @@ class MtapiProvider(ABC):
             raise SessionLostError(f"{self._http.host}: not connected; connect first")
         return self._server_clock
 
-    def _server_now_us(self) -> int:
-        return self.spec.clock.now_us() + self._measured.skew_us
+    def _server_us(self, now_us: int) -> int:
+        """Return the server's clock at an instant of ours; a late clock is taken to stand still until it is read again."""
+        if self._measured.is_late:
+            return self._connected_clock().to_utc_us(self._reading_us)
+        return now_us + self._measured.skew_us
 
     def _request_id(self, answer: Answer) -> str:
         self._answers += 1
         return f"{self.spec.slug}-{answer.asked_us}-{self._answers}"
 
     async def _recheck(self, *, force: bool = False) -> None:
-        """Measure again every quarter of an hour, and at once after a change of the server's clock."""
+        """Measure again every quarter of an hour (a late clock: every minute), and at once after the clock's change."""
         clock = self._connected_clock()
         now_us = self.spec.clock.now_us()
         changed = clock.offset_us(now_us) != clock.offset_us(self._measured_at_us)
-        if force or changed or abs(now_us - self._measured_at_us) >= RECHECK_US:
-            clocks.verify(clock, await self._measure(), now_us)
+        least = LATE_RECHECK_US if self._measured.is_late else RECHECK_US
+        if force or changed or abs(now_us - self._measured_at_us) >= least:
+            await self._measure()
+            clocks.verify(clock, self._measured, self._measured_at_us + self._measured.skew_us)
 
-    async def _measure(self) -> clocks.Measured:
+    async def _measure(self) -> None:
         value, answer = await self._session.call("/AccountDetails")
         reading = parse.local_us(parse.account_details(value).get("serverTime"), "serverTime")
-        measured = clocks.measure(reading, answer.asked_us, answer.answered_us)
         zone, _ = await self._session.call("/ServerTimezone")
         zone_us = parse.timezone_us(zone)
-        if not clocks.agree(measured, zone_us, ()):
+        witnesses: list[int] = []
+        if not clocks.is_plain(reading, answer.asked_us, answer.answered_us, zone_us):
             orders, _ = await self._session.call("/OpenedOrders")
-            if not clocks.agree(measured, zone_us, parse.order_offsets_us(orders)):
-                raise ClockSkewError(
-                    f"{self._http.host}: serverTime says UTC{measured.offset_us / HOUR_US:+g} h, ServerTimezone "
-                    f"UTC{(zone_us or 0) / HOUR_US:+g} h; allowed: the same, or an hour of summer time more; nothing is fetched")
-        self._measured, self._measured_at_us = measured, answer.answered_us
-        return measured
+            witnesses = parse.order_offsets_us(orders)
+        measured = clocks.measure(reading, answer.asked_us, answer.answered_us, zone_us, witnesses)
+        self._measured, self._measured_at_us, self._reading_us = measured, answer.answered_us, reading
 
     async def _evidence(self, local_us: int) -> list[int]:
         """Return open times of the newest hourly candles of an FX symbol, wall clock; none when there is no such symbol."""

@@ -74,7 +74,7 @@ class Bridge:
     def _text(self, text: str) -> Reply:
         return Reply(f'"{text}"'.encode() if self.quoted else text.encode())
 
-    def _value(self, path: str, query: dict[str, str]) -> object:
+    def _value(self, path: str, query: dict[str, str]) -> object:  # noqa: PLR0911  one line an endpoint
         now = self.server.from_utc_us(self.clock.now_us())
         if path == "/AccountDetails":
             return {"serverName": "Practice-Demo", "user": 62333850, "password": PASSWORD, "serverTime": wall(now),

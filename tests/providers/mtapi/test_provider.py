@@ -162,7 +162,7 @@ async def test_a_wrong_assumption_is_found_when_the_clocks_part():
 
 async def test_witnesses_that_contradict_each_other_stop_the_connection():
     """AccountDetails and ServerTimezone hours apart is a ClockSkewError, unless orders bear serverTime out."""
-    bridge = make("2021-01-05T00:00", timezone=300)
+    bridge = make("2021-01-05T00:00", timezone=-300)
     stamp = bridge.clock.now_us() // 1_000_000 - 3600
     async with listening(bridge) as wire:
         provider = open_provider(spec(wire.url, bridge.clock, config={"server_clock": EET}), Unlimited())
@@ -171,6 +171,25 @@ async def test_witnesses_that_contradict_each_other_stop_the_connection():
         bridge.orders = [{"openTimestampUTC": stamp, "openTime": wall(stamp * 1_000_000 + 2 * HOUR_US)}]
         await provider.connect()
         assert provider.is_connected
+        await provider.disconnect()
+
+
+@pytest.mark.parametrize("rule", ["eu", "us", "none"])
+@pytest.mark.parametrize("late", [51 * HOUR_US + 7 * MINUTE_US, 700 * DAY_US])
+async def test_a_clock_that_stands_in_the_past_is_read_by_zone_and_week_ends(rule, late):
+    """At weekends, and over recorded history, the server's present lags: it is reported as it is, candles stay right."""
+    bridge = make("2021-12-11T00:00", rule, is_open=fx_open)
+    ours = ManualClock(bridge.clock.now_us() + late)
+    async with listening(bridge) as wire:
+        provider = open_provider(spec(wire.url, ours), Unlimited())
+        await provider.connect()
+        assert provider.server_clock == ServerClock.fixed(120, rule)
+        assert await provider.server_time_us() == bridge.clock.now_us()
+        asked = Interval.parse("2021-07-05T00:00", "2021-07-05T05:00")
+        page = await provider.fetch_candles("EURUSD.m", H1, asked)
+        kept = check(page.candles, Grid(H1), asked, page.server_us).candles
+        assert kept["open"].to_list() == [price(us) for us in Grid(H1).slots(asked)]
+        assert page.server_us == bridge.clock.now_us()
         await provider.disconnect()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ async def backfill(
     """
     run_id = run_id or feed.new_run_id("backfill")
     row = register(feed, series)
-    writer = Writer(feed.lake, run_id)
+    writer = Writer(feed.lake, run_id, flush_rows=FLUSH_ROWS)
     result = writer.result(row.id, str(series))
     try:
         async with (
@@ -65,18 +66,15 @@ async def backfill(
     except CandlelakeError as error:
         log.warning("%s: backfill stopped: %s", series, error)
         result.error = error
-    feed.lake.flush([row.id])
+    await asyncio.to_thread(feed.lake.flush, [row.id])
     return conclude(run_id, f"backfill of {series}", [result])
 
 
 async def _fill(run: SeriesRun, writer: Writer, result: SeriesResult, progress: Progress) -> None:
-    wanted = run.missing()
+    wanted = run.missing(failed_too=True)
     counter = _Counter(len(run.expected), f"{run.row.series}", progress, done=len(run.expected) - len(wanted))
     progress(counter.done, counter.total, counter.what)
-    for first in range(0, len(wanted), FLUSH_ROWS):
-        await run.fill(wanted[first: first + FLUSH_ROWS], writer, "backfill", settled=counter.settled)
-        if first + FLUSH_ROWS < len(wanted):
-            run.feed.lake.flush([run.row.id])
+    await run.fill(wanted, writer, "backfill", settled=counter.settled)
     log.info("%s: %d requests, %d stored", run.row.series, result.requests, result.stored)
 
 

@@ -60,6 +60,26 @@ class Booker:
         proof: dict[str, object] = {"error": type(error).__name__, "message": str(error)[:300]}
         return [self._retried(run, "fetch_failed", proof) for run in self._runs(slots)]
 
+    def left_of(self, slot: int, limit: int) -> int:
+        """Return where a request for `slot` begins: for a booked slot at the stored candle before it, for proof."""
+        place = int(np.searchsorted(self.stored, slot)) - 1
+        if place < 0 or not self._is_booked(slot):
+            return slot
+        left = int(self.stored[place])
+        return left if slot - left < limit // 2 * self.grid.timeframe.length_us else slot
+
+    def right_of(self, slot: int, limit: int) -> int:
+        """Return where requests up to `slot` end: for a booked slot behind the stored candle after it, for proof."""
+        place = int(np.searchsorted(self.stored, slot, side="right"))
+        if place == len(self.stored) or not self._is_booked(slot):
+            return self.grid.next(slot)
+        right = int(self.stored[place])
+        near = right - slot < limit // 2 * self.grid.timeframe.length_us
+        return self.grid.next(right if near else slot)
+
+    def _is_booked(self, slot: int) -> bool:
+        return self._earlier(Interval(slot, slot)) is not None
+
     def _absent(self, run: Interval, answer: CandlePage, *, both_sides: bool) -> Gap:
         now = self.clock.now_us()
         proof: dict[str, object] = {"request": answer.request_id, "both_sides": both_sides}

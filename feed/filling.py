@@ -95,8 +95,8 @@ class Filler:
         if len(wanted) == 0:
             return
         limit = max(2, self.asker.provider.capabilities.page_limit(self.timeframe))
-        end = self.grid.next(int(wanted[-1]))
-        index, stuck, begin = 0, 0, int(wanted[0])
+        end = self.booker.right_of(int(wanted[-1]), limit)
+        index, stuck, begin = 0, 0, self.booker.left_of(int(wanted[0]), limit)
         while index < len(wanted):
             page = page_from(begin, self.grid, limit, end)
             left = wanted[index: int(np.searchsorted(wanted, page.end))]
@@ -120,7 +120,7 @@ class Filler:
                         begin = self._last_known
                         continue
             if index < len(wanted):
-                begin = int(wanted[index])
+                begin = self.booker.left_of(int(wanted[index]), limit)
 
     def _forward(self, index: int, count: int) -> int:
         self.settled(count)
@@ -130,6 +130,8 @@ class Filler:
         try:
             answer = await self.asker.page(self.row.series.symbol, self.timeframe, page)
         except TransientError as error:
+            if self.is_live:
+                raise  # the next run asks again; an entry in the ledger would only make it wait
             self._failed_pages += 1
             await self._write(self.booker.failed(left, error))
             log.warning("%s: no answer for %s: %s", self.row.series, page, error)

@@ -49,9 +49,13 @@ class SeriesRun:
         stored = np.asarray(feed.lake.stored_slots(row.id, clipped), dtype=np.int64)
         return SeriesRun(feed, provider, row, clipped, grid, expected, stored, gaps_inside(feed, row, clipped))
 
-    def missing(self) -> Slots:
-        """Return the slots to ask for: expected, not stored, not booked or due for another try."""
-        return missing_slots(self.expected, self.stored, self.booked, self.feed.clock.now_us())
+    def missing(self, *, failed_too: bool = False) -> Slots:
+        """Return the slots to ask for: expected, not stored, not booked or due for another try.
+
+        With `failed_too` what no answer came for is due at once: a person who starts a backfill again means it.
+        """
+        booked = [gap for gap in self.booked if not (failed_too and gap.cause == "fetch_failed")]
+        return missing_slots(self.expected, self.stored, booked, self.feed.clock.now_us())
 
     async def fill(
         self, wanted: Slots, writer: Writer, source: str, *, is_live: bool = False,

@@ -12,11 +12,18 @@ from storage.head import Batch
 
 @dataclass(slots=True)
 class Writer:
-    """Writes batches to the lake. `hold_rows` is how many rows may wait; 0 writes each batch as it comes."""
+    """Writes batches to the lake.
+
+    Attributes:
+        hold_rows: how many rows may wait; 0 writes each batch as it comes.
+        flush_rows: after so many rows the head is flushed to the lake's partitions; 0 leaves that to others.
+    """
 
     lake: Lake
     run_id: str
     hold_rows: int = 0
+    flush_rows: int = 0
+    _unflushed: int = field(default=0, init=False)
     _results: dict[int, SeriesResult] = field(default_factory=dict, init=False)  # by series id
     _waiting: list[Batch] = field(default_factory=list, init=False)
 
@@ -42,3 +49,7 @@ class Writer:
                 result.stored += counts.stored
                 result.revised += counts.revised
                 result.quarantined += counts.quarantined
+        self._unflushed += sum(counts.stored for counts in written)
+        if 0 < self.flush_rows <= self._unflushed:
+            self._unflushed = 0
+            await asyncio.to_thread(self.lake.flush, sorted({batch.series_id for batch in batches}))

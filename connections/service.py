@@ -122,7 +122,7 @@ class ConnectionService:
         with self.lake.metadata.read() as tx:
             return read_logs(tx, slug, limit)
 
-    def update(self, slug: str, **changes: Any) -> ConnectionRow:
+    def update(self, slug: str, /, **changes: Any) -> ConnectionRow:
         """Change what is given and keep the rest; a blank credential keeps the stored one.
 
         Raises:

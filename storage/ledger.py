@@ -191,7 +191,7 @@ def _covered(lake: StoredSlots, row: SeriesRow, booked: list[Gap], grid: Grid) -
     if not marks_us:
         return CoverageRow(row.series, row.first_us, row.last_us, 0, 0, 0, 0)
     whole = Interval(grid.floor(min(marks_us)), grid.next(max(marks_us)))
-    stored = list(lake.stored_slots(row.id, whole))
+    stored = [int(slot) for slot in lake.stored_slots(row.id, whole)]
     explaining = merge(gap.interval for gap in booked if gap.cause != "unknown")
     explained = sum(grid.count(part) - (bisect_left(stored, part.end) - bisect_left(stored, part.start))
                     for part in intersect(explaining, [whole]))

@@ -8,7 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from core.clock import Clock, SystemClock, parse_instant, to_us
 from core.errors import InputError, UnsupportedError
@@ -21,7 +23,7 @@ from storage.head import Batch, Written
 from storage.lake import bulk, flush, rebuild, retention, sweep, verify
 from storage.lake.flush import FlushResult, Progress
 from storage.lake.place import Place, make_folders
-from storage.lake.reader import last_candles, pin, read_pin, stored_slots
+from storage.lake.reader import pin, pin_last, read_last, read_pin, stored_slots
 from storage.lake.rebuild import RebuildReport
 from storage.lake.retention import RetentionPlan, RetentionResult
 from storage.lake.revisions import as_known, changed_after
@@ -111,8 +113,8 @@ class Lake:
         if count < 1:
             raise InputError("count", count, "1 or more", "ask for at least one candle")
         with self.metadata.read() as tx:
-            row = find_series(tx, _series(connection, symbol, timeframe))
-        return last_candles(self.place, row.id, count)
+            pinned = pin_last(tx, find_series(tx, _series(connection, symbol, timeframe)).id, count)
+        return read_last(self.root, pinned, count)
 
     def sql(self, text: str, parameters: Sequence[object] | Mapping[str, object] | None = None) -> pl.DataFrame:
         """Run one SELECT (or FROM ...) of DuckDB over the lake and the metadata, all of one snapshot.
@@ -132,9 +134,9 @@ class Lake:
         """Merge a frame of CANDLE_SCHEMA straight into the partitions; see `storage.lake.bulk.import_candles`."""
         return bulk.import_candles(self.place, series_id, frame, run_id)
 
-    def stored_slots(self, series_id: int, interval: Interval) -> pl.Series:
-        """Return the open times stored in `interval`: an ascending Int64 series of microseconds."""
-        return stored_slots(self.place, series_id, interval)
+    def stored_slots(self, series_id: int, interval: Interval) -> NDArray[np.int64]:
+        """Return the open times stored in `interval`, head and lake: ascending microseconds, int64."""
+        return stored_slots(self.place, series_id, interval).to_numpy()
 
     def flush(self, series_ids: Sequence[int] | None = None, progress: Progress | None = None) -> FlushResult:
         """Move head rows into the lake's partitions; see `storage.lake.flush.flush`."""

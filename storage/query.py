@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def run(place: Place, text: str, parameters: Sequence[object] | Mapping[str, obj
 
     def answer(paths: list[Path]) -> pl.DataFrame:
         place_of = dict(zip(files, paths, strict=True))
-        with duckdb.connect(":memory:") as session:
+        with _moved_files_named(), duckdb.connect(":memory:") as session:
             _restrict(session, place.root)
             for name, frame in frames.items():
                 session.register(name, frame)
@@ -108,6 +109,14 @@ def _pin_all(tx: Connection) -> tuple[list[str], pl.DataFrame]:
     return files, pl.concat([keys, frame_of([row[3:] for row in rows])], how="horizontal")
 
 
+@contextmanager
+def _moved_files_named() -> Iterator[None]:
+    try:
+        yield
+    except duckdb.IOException as error:
+        raise FileNotFoundError(_line(str(error))) from error  # it moved to .old/ meanwhile: `with_files` looks again
+
+
 def _restrict(session: duckdb.DuckDBPyConnection, root: Path) -> None:
     for setting in (f"allowed_directories = [{_quoted(root)}]", "enable_external_access = false",
                     "autoinstall_known_extensions = false", "autoload_known_extensions = false",
@@ -140,8 +149,8 @@ def _execute(session: duckdb.DuckDBPyConnection, text: str,
              parameters: Sequence[object] | Mapping[str, object] | None) -> pl.DataFrame:
     try:
         return session.sql(text, params=parameters or None).pl()
-    except duckdb.IOException as error:
-        raise FileNotFoundError(_line(str(error))) from error  # a file moved to .old/ while the query ran
+    except duckdb.IOException:
+        raise
     except duckdb.Error as error:
         message = _line(str(error))
         unknown = _UNKNOWN.search(message)

@@ -15,7 +15,10 @@ from core.series import Series, check_symbol
 from core.timeframe import Timeframe
 from storage.lake.layout import encode_symbol
 from storage.metadata.tables import connections, series
-from storage.statements import is_sqlite
+from storage.statements import fetch, is_sqlite
+
+_FIND = ("SELECT s.id, s.connection_id, s.is_active, s.first_us, s.last_us, s.settle_seconds, s.fetched_at_us, s.next_due_us"
+         " FROM series s JOIN connections c ON c.id = s.connection_id WHERE c.slug = ? AND s.symbol = ? AND s.timeframe = ?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,11 @@ def ensure_series(tx: Connection, connection_id: int, symbol: str, timeframe: st
 
 def find_series(tx: Connection, key: Series) -> SeriesRow:
     """Return the row of a series; NotFoundError when it is not in the store."""
-    query = _joined().where(connections.c.slug == key.connection, series.c.symbol == key.symbol,
-                            series.c.timeframe == key.timeframe.name)
-    found = tx.execute(query).mappings().first()
-    if found is None:
+    found = fetch(tx, _FIND, (key.connection, key.symbol, key.timeframe.name))  # plain SQL: each read begins with it
+    if not found:
         raise NotFoundError(f"no series {key} in the store; `candlelake coverage` lists what there is")
-    return _row(found)
+    series_id, connection_id, is_active, *rest = found[0]
+    return SeriesRow(series_id, connection_id, key, bool(is_active), *rest)
 
 
 def get_series(tx: Connection, series_id: int) -> SeriesRow:

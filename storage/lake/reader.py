@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,24 +74,27 @@ def read_files(root: Path, files: Sequence[str], interval: Interval = _ALL) -> p
     return with_files(root, files, read).select(list(STORED_SCHEMA))
 
 
-def last_candles(place: Place, series_id: int, count: int) -> pl.DataFrame:
-    """Return the `count` newest candles of a series, ascending, at the cost of the last row groups."""
-    with place.metadata.read() as tx:
-        newest = fetch(tx, f"SELECT {_HEAD} FROM head_candles WHERE series_id = ?"  # noqa: S608  column names
-                           " ORDER BY ts_us DESC LIMIT ?", (series_id, count))
-        files = fetch(tx, "SELECT path, rows, last_us FROM lake_files WHERE series_id = ? AND dataset = 'candles'"
-                          " AND superseded_at_us IS NULL ORDER BY first_us DESC LIMIT 2400", (series_id,))
-    head = frame_of(newest[::-1])
+def pin_last(tx: Connection, series_id: int, count: int) -> Pin:
+    """Pin what the `count` newest candles of a series need: head rows, and the newest files first."""
+    newest = fetch(tx, f"SELECT {_HEAD} FROM head_candles WHERE series_id = ?"  # noqa: S608  column names
+                       " ORDER BY ts_us DESC LIMIT ?", (series_id, count))
+    files = fetch(tx, "SELECT path, last_us FROM lake_files WHERE series_id = ? AND dataset = 'candles'"
+                      " AND superseded_at_us IS NULL ORDER BY first_us DESC", (series_id,))
+    oldest = newest[-1][0] if len(newest) == count else EARLIEST_US  # files that end below it are not needed
+    return Pin(tuple(path for path, last_us in files if last_us >= oldest), frame_of(newest[::-1]))
+
+
+def read_last(root: Path, pinned: Pin, count: int) -> pl.DataFrame:
+    """Return the `count` newest candles of what `pin_last` gave, ascending, at the cost of the last row groups."""
     parts: list[pl.DataFrame] = []
-    got = 0
-    for path, _rows, last_us in files:
-        if got >= count or (len(newest) == count and last_us < newest[-1][0]):
+    missing = count
+    for path in pinned.files:
+        if missing <= 0:
             break
-        tail = with_files(place.root, [path], lambda paths: _tail(paths[0], count - got))  # noqa: B023  called at once
+        tail = with_files(root, [path], partial(_tail, count=missing))
         parts.insert(0, tail)
-        got += tail.height
-    below = pl.concat(parts) if parts else empty_stored()
-    return overlay(below, head).tail(count)
+        missing -= tail.height
+    return overlay(pl.concat(parts) if parts else empty_stored(), pinned.head).tail(count)
 
 
 def stored_slots(place: Place, series_id: int, interval: Interval) -> pl.Series:
@@ -140,8 +144,8 @@ def _present(root: Path, path: str) -> Path:
     return old if old.exists() else place
 
 
-def _tail(path: Path, count: int) -> pl.DataFrame:
-    with pq.ParquetFile(path) as file:
+def _tail(paths: list[Path], count: int) -> pl.DataFrame:
+    with pq.ParquetFile(paths[0]) as file:
         wanted, groups = 0, []
         for index in range(file.metadata.num_row_groups - 1, -1, -1):
             groups.insert(0, index)
@@ -149,6 +153,5 @@ def _tail(path: Path, count: int) -> pl.DataFrame:
             if wanted >= count:
                 break
         table = file.read_row_groups(groups, use_threads=False)
-    frame = pl.from_arrow(table.slice(max(0, table.num_rows - count)))
-    assert isinstance(frame, pl.DataFrame)  # noqa: S101  a table gives a frame
-    return frame.select(list(STORED_SCHEMA)).cast(STORED_SCHEMA)
+    frame = pl.DataFrame(table.slice(max(0, table.num_rows - count)))
+    return frame if frame.schema == STORED_SCHEMA else frame.select(list(STORED_SCHEMA)).cast(STORED_SCHEMA)

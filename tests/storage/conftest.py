@@ -1,0 +1,61 @@
+"""Shared parts of the storage tests: an open lake with two connections, and frames of candles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from core.candles import CANDLE_SCHEMA
+from core.clock import MINUTE_US, ManualClock, parse_instant, to_datetime
+from storage import Lake, open_lake
+from storage.metadata.tables import connections
+from storage.series import ensure_series
+
+START_US = parse_instant("2026-01-31T23:30Z")  # half an hour before a partition's border
+
+
+def candles(start_us: int, count: int, price: float = 100.0, step_us: int = MINUTE_US, spread: float | None = None) -> pl.DataFrame:
+    """Return `count` sound candles from `start_us` on; the n-th closes at price + n."""
+    closes = [price + n for n in range(count)]
+    return pl.DataFrame(
+        {"ts": [to_datetime(start_us + n * step_us) for n in range(count)], "open": closes, "high": [c + 1 for c in closes],
+         "low": [c - 1 for c in closes], "close": closes, "volume": [float(n) for n in range(count)], "spread": [spread] * count},
+        schema=CANDLE_SCHEMA)
+
+
+def add_connection(lake: Lake, slug: str) -> int:
+    """Add a connection's row and return its id."""
+    with lake.metadata.write() as tx:
+        made = tx.execute(connections.insert().values(
+            slug=slug, name=slug, type="crypto", provider="ccxt:kraken", config={}, settings={}, status="active",
+            is_active=True, is_admin_owned=False, created_at_us=0, updated_at_us=0))
+        return int(made.inserted_primary_key[0])
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands still until it is moved."""
+    return ManualClock(parse_instant("2026-03-01"))
+
+
+@pytest.fixture
+def lake(tmp_path: Path, clock: ManualClock) -> Iterator[Lake]:
+    """An empty lake with one connection, `kraken`."""
+    opened = open_lake(tmp_path / "home", clock)
+    add_connection(opened, "kraken")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def add_series(lake: Lake) -> Callable[..., int]:
+    """Add a series of `kraken` and return its id."""
+
+    def add(symbol: str = "BTC/USDT", timeframe: str = "1m") -> int:
+        with lake.metadata.write() as tx:
+            return ensure_series(tx, 1, symbol, timeframe, 0).id
+
+    return add

@@ -1,3 +1,4 @@
+# ruff: noqa: S608  every query here is built from constants and quoted paths
 """Snapshots of the metadata for other tools: LAKE/catalog/*.parquet, and LAKE/candlelake.duckdb with views on the lake.
 
 Paths in candlelake.duckdb are absolute, so that it works from any working directory; a lake that moves writes it anew.
@@ -26,28 +27,28 @@ _JOINED = " JOIN series s ON s.id = t.series_id JOIN connections c ON c.id = s.c
 _QUERIES: Final[dict[str, tuple[dict[str, pl.DataType], str]]] = {
     "series": (
         {"id": pl.Int64(), **_KEY, "is_active": pl.Boolean(), "first": TS, "last": TS, "fetched_at": TS},
-        "SELECT s.id, c.slug, s.symbol, s.timeframe, s.is_active, s.first_us, s.last_us, s.fetched_at_us FROM series s"
-        " JOIN connections c ON c.id = s.connection_id ORDER BY 2, 3, 4"),
+        ("SELECT s.id, c.slug, s.symbol, s.timeframe, s.is_active, s.first_us, s.last_us, s.fetched_at_us FROM series s"
+        " JOIN connections c ON c.id = s.connection_id ORDER BY 2, 3, 4")),
     "gaps": (
         {**_KEY, "start": TS, "end": TS, "cause": pl.String(), "attempts": pl.Int64(), "first_seen": TS, "last_seen": TS,
          "next_try": TS, "proof": pl.String()},
-        "SELECT c.slug, s.symbol, s.timeframe, t.start_us, t.end_us, t.cause, t.attempts, t.first_seen_us, t.last_seen_us,"
-        f" t.next_try_us, CAST(t.proof AS TEXT) FROM gaps t{_JOINED} ORDER BY 1, 2, 3, 4"),
+        ("SELECT c.slug, s.symbol, s.timeframe, t.start_us, t.end_us, t.cause, t.attempts, t.first_seen_us, t.last_seen_us,"
+        f" t.next_try_us, CAST(t.proof AS TEXT) FROM gaps t{_JOINED} ORDER BY 1, 2, 3, 4")),
     "connections": (
         {"slug": pl.String(), "name": pl.String(), "type": pl.String(), "provider": pl.String(), "status": pl.String(),
          "status_reason": pl.String(), "is_active": pl.Boolean(), "owner": pl.String(), "last_connected_at": TS,
          "created_at": TS},
-        "SELECT slug, name, type, provider, status, status_reason, is_active, owner, last_connected_at_us, created_at_us"
-        " FROM connections ORDER BY 1"),
+        ("SELECT slug, name, type, provider, status, status_reason, is_active, owner, last_connected_at_us, created_at_us"
+        " FROM connections ORDER BY 1")),
     "revisions": (
         {**_KEY, "ts": TS, "known_at": TS, "old_known_at": TS, "old": pl.String(), "new": pl.String()},
-        "SELECT c.slug, s.symbol, s.timeframe, t.ts_us, t.known_at_us, t.old_known_at_us, CAST(t.old AS TEXT),"
-        f" CAST(t.new AS TEXT) FROM revisions t{_JOINED} ORDER BY 1, 2, 3, 4, 5"),
+        ("SELECT c.slug, s.symbol, s.timeframe, t.ts_us, t.known_at_us, t.old_known_at_us, CAST(t.old AS TEXT),"
+        f" CAST(t.new AS TEXT) FROM revisions t{_JOINED} ORDER BY 1, 2, 3, 4, 5")),
     "files": (
         {"path": pl.String(), **_KEY, "period": pl.String(), "rows": pl.Int64(), "first": TS, "last": TS,
          "size_bytes": pl.Int64(), "digest": pl.String(), "generation": pl.Int64(), "created_at": TS},
-        "SELECT t.path, c.slug, s.symbol, s.timeframe, t.period, t.rows, t.first_us, t.last_us, t.size_bytes, t.digest,"
-        f" t.generation, t.created_at_us FROM lake_files t{_JOINED} WHERE t.superseded_at_us IS NULL ORDER BY 1"),
+        ("SELECT t.path, c.slug, s.symbol, s.timeframe, t.period, t.rows, t.first_us, t.last_us, t.size_bytes, t.digest,"
+        f" t.generation, t.created_at_us FROM lake_files t{_JOINED} WHERE t.superseded_at_us IS NULL ORDER BY 1")),
 }
 TABLES: Final = tuple(_QUERIES)
 _SNAPSHOTS: Final = ("series", "gaps", "connections", "files")
@@ -105,7 +106,7 @@ def _build(path: Path, root: Path, *, has_files: bool) -> None:
     tree = f"{base}/{layout.CANDLES}"
     everything = f"SELECT * FROM read_parquet('{tree}/*/*/*/*/*.parquet', hive_types = {HIVE_TYPES})"
     if not has_files:  # read_parquet refuses a pattern without files
-        empty = {**{name: "VARCHAR" for name in _KEY}, "period": "DATE"}
+        empty = {**dict.fromkeys(_KEY, "VARCHAR"), "period": "DATE"}
         kinds = {pl.String(): "VARCHAR", pl.Float64(): "DOUBLE", TS: "TIMESTAMPTZ"}
         columns = {**{name: kinds[kind] for name, kind in STORED_SCHEMA.items()}, **empty}
         everything = "SELECT " + ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in columns.items()) + " WHERE false"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import polars as pl
 
@@ -94,7 +94,8 @@ def filled(frame: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
 
 
 def _read(file: Path) -> pl.DataFrame:
-    readers = {".parquet": pl.read_parquet, ".csv": _read_csv, ".json": pl.read_json, ".ndjson": pl.read_ndjson}
+    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
+        ".parquet": pl.read_parquet, ".csv": _read_csv, ".json": pl.read_json, ".ndjson": pl.read_ndjson}
     reader = readers.get(file.suffix.lower())
     if reader is None:
         raise InputError("file", file.name, f"a name that ends in {', '.join(readers)}", "rename or convert it")
@@ -134,10 +135,8 @@ def _epoch(raw: pl.Series, name: str) -> pl.Series:
         if raw.len() == raw.null_count():
             return pl.Series(raw.name, [None] * raw.len(), dtype=TS)
         raise _bad_time(name, top)
-    for limit, factor in _EPOCH_UNITS:
-        if top <= limit:
-            break
-    else:
+    factor = next((factor for limit, factor in _EPOCH_UNITS if top <= limit), None)
+    if factor is None:
         raise _bad_time(name, top)
     whole = raw.cast(pl.Int64) * factor if raw.dtype.is_integer() else (raw * factor).round().cast(pl.Int64)
     return whole.cast(TS)

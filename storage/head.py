@@ -206,7 +206,7 @@ def _files_below(tx: Connection, work: list[_Work], bounds: Mapping[int, tuple[A
     out: dict[str, tuple[int, Interval]] = {}
     for start in range(0, len(ids), _PART):
         part = ids[start:start + _PART]
-        sql = ("SELECT path, series_id, first_us, last_us FROM lake_files WHERE superseded_at_us IS NULL"
+        sql = ("SELECT path, series_id, first_us, last_us FROM lake_files WHERE superseded_at_us IS NULL"  # noqa: S608  marks only
                f" AND dataset = 'candles' AND series_id IN ({marks(part)})")
         for path, series_id, first, last in fetch(tx, sql, part):
             both = ranges[series_id].intersect(Interval(first, last + 1))
@@ -251,7 +251,7 @@ def _head_below(tx: Connection, work: list[_Work], bounds: Mapping[int, tuple[An
         sql = f"SELECT series_id, {_COLUMNS} FROM head_candles WHERE series_id = ? AND ts_us >= ? AND ts_us < ?"  # noqa: S608  names
         cursor = tx.connection.cursor()
         for series_id, span in ranges.items():
-            found += cursor.execute(sql, (series_id, span.start, span.end))  # type: ignore[arg-type]
+            found += cursor.execute(sql, (series_id, span.start, span.end))
         cursor.close()
     else:
         sql = (f"SELECT series_id, {_COLUMNS} FROM head_candles JOIN unnest(?::bigint[], ?::bigint[], ?::bigint[])"  # noqa: S608  names
@@ -325,7 +325,7 @@ def _ledger_ends(tx: Connection, ids: list[int]) -> dict[int, int]:
     out: dict[int, int] = {}
     for start in range(0, len(ids), _PART):
         part = ids[start:start + _PART]
-        sql = ("SELECT id, (SELECT end_us FROM gaps WHERE series_id = series.id ORDER BY start_us DESC LIMIT 1)"
-               f" FROM series WHERE id IN ({marks(part)})")  # noqa: S608  marks only
+        sql = ("SELECT id, (SELECT end_us FROM gaps WHERE series_id = series.id ORDER BY start_us DESC LIMIT 1)"  # noqa: S608  marks only
+               f" FROM series WHERE id IN ({marks(part)})")
         out.update({series_id: end for series_id, end in fetch(tx, sql, part) if end is not None})
     return out

@@ -73,7 +73,8 @@ class Lake:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def candles(self, connection: str, symbol: str, timeframe: str | Timeframe, start: Instant = None,
+    def candles(self, connection: str, symbol: str, timeframe: str | Timeframe,  # noqa: PLR0917  the public signature
+                start: Instant = None,
                 end: Instant = None, as_of: Instant = None, fill: Literal["previous"] | None = None) -> pl.DataFrame:
         """Return a series' candles that open in [start, end), ascending.
 
@@ -162,7 +163,8 @@ class Lake:
         """Write LAKE/catalog/*.parquet and LAKE/candlelake.duckdb anew."""
         catalog.write_catalog(self.place)
 
-    def export(self, connection: str, symbol: str, timeframe: str | Timeframe, path: str | Path,
+    def export(self, connection: str, symbol: str, timeframe: str | Timeframe,  # noqa: PLR0917  the public signature
+               path: str | Path,
                format: Literal["parquet", "csv", "json"] = "parquet", start: Instant = None,  # noqa: A002  the public name
                end: Instant = None, as_of: Instant = None) -> int:
         """Write a series' candles to a file of your own and return how many."""

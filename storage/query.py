@@ -1,3 +1,4 @@
+# ruff: noqa: S608  views are built from constants, ids, hex names and quoted paths
 """SQL over the lake: DuckDB on one snapshot of manifest, head and metadata, with nothing else in reach."""
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _parse(text: str) -> list[dict[str, Any]]:
         row = session.execute("SELECT json_serialize_sql(?)", [text]).fetchone()
     tree = json.loads(row[0]) if row else {"error": True, "error_message": "no answer"}
     if tree["error"]:
-        raise InputError("query", _line(text), f"one query: {_HELP}", _line(tree["error_message"]))
+        raise InputError("query", _line(text), f"one query: {_HELP}", _line(str(tree["error_message"])))
     return list(_nodes(tree))
 
 
@@ -102,7 +103,7 @@ def _named(tx: Connection, texts: set[str]) -> list[SeriesRow]:
 def _pin_all(tx: Connection) -> tuple[list[str], pl.DataFrame]:
     files = [row[0] for row in fetch(tx, "SELECT path FROM lake_files WHERE dataset = 'candles'"
                                          " AND superseded_at_us IS NULL ORDER BY path")]
-    rows = fetch(tx, f"SELECT slug, symbol, timeframe, {', '.join(HEAD_COLUMNS)} FROM head_candles"  # noqa: S608  names
+    rows = fetch(tx, f"SELECT slug, symbol, timeframe, {', '.join(HEAD_COLUMNS)} FROM head_candles"
                      " JOIN series ON series.id = series_id JOIN connections ON connections.id = connection_id")
     keys = pl.DataFrame([row[:3] for row in rows], schema={"connection": pl.String, "symbol": pl.String, "timeframe": pl.String},
                         orient="row")
@@ -148,7 +149,8 @@ def _all_view(session: duckdb.DuckDBPyConnection, paths: list[Path], head: pl.Da
 def _execute(session: duckdb.DuckDBPyConnection, text: str,
              parameters: Sequence[object] | Mapping[str, object] | None) -> pl.DataFrame:
     try:
-        return session.sql(text, params=parameters or None).pl()
+        found: pl.DataFrame = session.sql(text, params=parameters or None).pl()
+        return found
     except duckdb.IOException:
         raise
     except duckdb.Error as error:

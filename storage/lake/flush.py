@@ -101,7 +101,7 @@ def live_by_label(tx: Connection, series_id: int) -> dict[str, LiveFile]:
     return {label: LiveFile(*rest) for label, *rest in rows}
 
 
-def commit(place: Place, series_id: int, files: list[NewFile], live: dict[str, LiveFile],
+def commit(place: Place, series_id: int, files: list[NewFile], live: dict[str, LiveFile], *,
            flushed: Sequence[Row] = (), grown_to: Interval | None = None,
            head_seen: tuple[Interval, pl.DataFrame] | None = None, also: Callable[[Connection], None] | None = None) -> None:
     """Swap the manifest to `files` in one transaction; then move the old files away.

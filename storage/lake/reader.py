@@ -145,8 +145,9 @@ def _present(root: Path, path: str) -> Path:
 
 
 def _tail(paths: list[Path], count: int) -> pl.DataFrame:
-    with pq.ParquetFile(paths[0]) as file:
-        wanted, groups = 0, []
+    with pq.ParquetFile(paths[0]) as file:  # type: ignore[no-untyped-call]
+        wanted = 0
+        groups: list[int] = []
         for index in range(file.metadata.num_row_groups - 1, -1, -1):
             groups.insert(0, index)
             wanted += file.metadata.row_group(index).num_rows

@@ -111,8 +111,8 @@ def _apply(place: Place, item: RetentionItem, before_us: int) -> RetentionResult
         files = [write_file(place, item.series, label, _kept(place, live[label].path, before_us)) for label in cut]
         gone = [live[label].path for label in (*whole, *cut)]
         try:
-            _commit(place, item.series_id, files, whole, before_us, {label: (live[label].id, live[label].generation)
-                                                                     for label in (*whole, *cut)})
+            _commit(place, item.series_id, files, whole, before_us,
+                    old={label: (live[label].id, live[label].generation) for label in (*whole, *cut)})
         except OvertakenError:
             discard(place, files)
             continue
@@ -129,7 +129,7 @@ def _kept(place: Place, path: str, before_us: int) -> pl.DataFrame:
     return read_files(place.root, [path], Interval(before_us, LATEST_US))
 
 
-def _commit(place: Place, series_id: int, files: list[NewFile], whole: list[str], before_us: int,
+def _commit(place: Place, series_id: int, files: list[NewFile], whole: list[str], before_us: int, *,
             old: dict[str, tuple[int, int]]) -> None:
     now_us = place.clock.now_us()
     with place.metadata.write() as tx:

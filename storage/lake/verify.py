@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from core.candles import STORED_SCHEMA
 from core.clock import to_us
 from core.errors import StoreCorruptError
+from core.series import Series
 from storage.lake import layout
 from storage.lake.place import Place, locked
 from storage.lake.sweep import manifest, tree_files
@@ -116,10 +117,10 @@ def _strays(place: Place) -> list[Problem]:
 
 def _stray(place: Place, path: str) -> Problem | None:
     try:
-        key, _ = layout.parse_path(path)
-        if not path.endswith(".parquet"):
-            raise StoreCorruptError(f"{path} is not Parquet; move it out of candles/")
+        key: Series | None = layout.parse_path(path)[0]
     except StoreCorruptError:
+        key = None
+    if key is None or not path.endswith(".parquet"):
         return Problem(path, "not a file of the lake; it breaks other readers", "move it out of candles/")
     with locked(place.root, layout.lock_key(key)):  # its writer may be about to commit it, or to move it away
         known = manifest(place)

@@ -93,5 +93,5 @@ def _write_synced(staged: os.PathLike[str], content: memoryview) -> None:
 def _check_back(staged: os.PathLike[str], digest: str, rows: int) -> None:
     with open(staged, "rb") as file:  # noqa: PTH123  as above
         same = hashlib.file_digest(file, "sha256").hexdigest() == digest
-        if not same or pq.ParquetFile(file).metadata.num_rows != rows:
+        if not same or pq.ParquetFile(file).metadata.num_rows != rows:  # type: ignore[no-untyped-call]
             raise StoreCorruptError(f"{staged}: the disk gave back other bytes than were written; check the disk")

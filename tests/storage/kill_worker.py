@@ -1,3 +1,4 @@
+# ruff: noqa: T201  its parent reads what it prints
 """Writes, revises, flushes and retains without end, until it is killed; prints what the store acknowledged."""
 
 from __future__ import annotations
@@ -6,10 +7,9 @@ import random
 import sys
 from pathlib import Path
 
-from tests.storage.conftest import START_US, candles
-
 from core.clock import MINUTE_US
 from storage import Batch, open_lake
+from tests.storage.conftest import START_US, candles
 
 
 def main(home: str, seed: int, first: int) -> None:

@@ -11,7 +11,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
-from tests.storage.conftest import START_US, add_connection, candles
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +27,7 @@ from storage.lake.place import store_error
 from storage.lake.schema import HIVE_SCHEMA
 from storage.ledger import coverage, list_gaps
 from storage.series import ensure_series, get_series
+from tests.storage.conftest import START_US, add_connection, candles
 
 KEY = ("kraken", "BTC/USDT", "1m")
 SYMBOLS = ["0700", "700", "1e5", "true", "inf", "NULL", "2026-01-01", "BTC/USDT", "BTC%2FUSDT", "EURUSDm", "EURUSDM", "a b",
@@ -270,9 +270,8 @@ def test_rebuild_after_lost_metadata(lake, add_series, tmp_path, clock):
     (lake.root / "candles" / "broken.parquet").write_bytes(b"x")
     home = lake.root.parent
     lake.close()
-    for name in os.listdir(home):
-        if name.startswith("metadata.db"):
-            (home / name).unlink()
+    for item in home.glob("metadata.db*"):
+        item.unlink()
     again = open_lake(home, clock)
     report = again.rebuild()
     assert (report.connections, report.series, report.files) == (1, 1, 2)
@@ -336,12 +335,12 @@ def test_a_remote_lake_is_refused_as_yet(tmp_path, monkeypatch):
         settings.cache_clear()
 
 
-@pytest.mark.parametrize("format", ["parquet", "csv", "json"])
-def test_export_comes_back_the_same(lake, add_series, tmp_path, format):
+@pytest.mark.parametrize("kind", ["parquet", "csv", "json"])
+def test_export_comes_back_the_same(lake, add_series, tmp_path, kind):
     """What is exported reads back as the same candles."""
     lake.write([Batch(add_series(), candles(START_US, 30, spread=0.25), "rest")], run_id="r")
-    file = tmp_path / f"out.{format}"
-    assert lake.export(*KEY, file, format) == 30
+    file = tmp_path / f"out.{kind}"
+    assert lake.export(*KEY, file, kind) == 30
     assert read_candle_file(file).equals(candles(START_US, 30, spread=0.25))
     with pytest.raises(InputError, match="format"):
         lake.export(*KEY, file, "xlsx")
@@ -383,7 +382,7 @@ def test_unknown_or_missing_files_are_refused(tmp_path):
 
 
 def test_coverage_counts_slots(lake, add_series):
-    """expected = stored + explained + unexplained, from the first stored or booked slot to the last."""
+    """Slots add up: expected = stored + explained + unexplained, from the first stored or booked slot to the last."""
     series = add_series()
     add_series("EMPTY")
     lake.write([Batch(series, candles(START_US, 10), "rest", gaps=[

@@ -9,10 +9,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.storage.conftest import START_US, candles
 
 from core.clock import MINUTE_US
 from storage import Batch, open_lake
+from tests.storage.conftest import START_US, candles
 
 ROOT = Path(__file__).parents[2]
 KEY = ("kraken", "BTC/USDT", "1m")

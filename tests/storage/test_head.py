@@ -6,7 +6,6 @@ import math
 
 import polars as pl
 import pytest
-from tests.storage.conftest import START_US, candles
 
 from core.candles import VALUES
 from core.clock import MINUTE_US
@@ -17,6 +16,7 @@ from storage.lake.revisions import list_revisions
 from storage.ledger import list_gaps
 from storage.series import get_series
 from storage.statements import fetch
+from tests.storage.conftest import START_US, candles
 
 
 def _write(lake, series_id, frame, run_id="run", **more):

@@ -12,11 +12,11 @@ import duckdb
 import polars as pl
 import pyarrow.dataset as ds
 import pytest
-from tests.storage.conftest import START_US, add_connection
 
 from core.clock import MINUTE_US
 from storage import open_lake
 from storage.series import ensure_series
+from tests.storage.conftest import START_US, add_connection
 
 KILLS = int(os.environ.get("CANDLELAKE_TEST_KILLS", "30"))
 ROOT = Path(__file__).parents[2]

@@ -10,13 +10,13 @@ import polars as pl
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests.storage.conftest import START_US, add_connection
 
 from core.candles import CANDLE_SCHEMA
 from core.clock import MINUTE_US, ManualClock, parse_instant, to_datetime
 from core.interval import Interval
 from storage import Batch, open_lake
 from storage.series import ensure_series
+from tests.storage.conftest import START_US, add_connection
 
 KEY = ("kraken", "BTC/USDT", "1m")
 SLOTS = st.sets(st.integers(0, 59), min_size=1, max_size=12)

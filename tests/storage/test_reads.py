@@ -5,13 +5,13 @@ from __future__ import annotations
 import duckdb
 import polars as pl
 import pytest
-from tests.storage.conftest import START_US, candles
 
 from core.candles import STORED_SCHEMA
 from core.clock import DAY_US, MINUTE_US, to_datetime
 from core.errors import InputError, NotFoundError, StoreCorruptError
 from core.interval import Interval
 from storage import Batch, Gap
+from tests.storage.conftest import START_US, candles
 
 KEY = ("kraken", "BTC/USDT", "1m")
 

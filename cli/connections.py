@@ -71,7 +71,7 @@ def add(
     with service() as connections:
         row = connections.create(ConnectionInput(
             slug=slug, name=name or slug, provider=provider, base_url=base_url, credentials=secret, config=options,
-            settings={}, symbols=symbols, timeframes=timeframes, owner=None, is_admin_owned=False, is_active=True))
+            symbols=tuple(symbols), timeframes=tuple(timeframes)))
         shown = _shown(row)
     if as_json:
         print_json(shown)
@@ -142,16 +142,17 @@ def update(
 def delete(
     slug: Slug,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without this nothing is deleted.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Remove its stored candles too.")] = False,
 ) -> None:
-    """Delete a connection and its credentials."""
+    """Delete a connection and its credentials; one that has stored candles only with --purge."""
     from core.errors import InputError
 
     with service() as connections:
         connections.get(slug)
         if not yes:
             raise InputError("connections delete", slug, "with --yes", "the connection and its credentials will be gone")
-        connections.delete(slug)
-    note(f"deleted {slug}")
+        gone = connections.delete(slug, purge=purge)
+    note(f"deleted {slug}: {gone.credentials} credential fields, {gone.series} series, {gone.candles} candles")
 
 
 @app.command()

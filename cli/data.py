@@ -44,7 +44,7 @@ def candles(
     end: Annotated[str | None, typer.Option(help="Up to this open time, exclusive.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many, the newest of the range.")] = None,
     as_of: Annotated[str | None, typer.Option(help="What was known at this instant.")] = None,
-    fill: Annotated[str | None, typer.Option(help="Fill missing candles in the answer, marked is_filled: forward.")] = None,
+    fill: Annotated[str | None, typer.Option(help="Fill missing candles in the answer, marked is_filled: previous.")] = None,
     format_: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
     as_json: Json = False,
@@ -59,6 +59,8 @@ def candles(
     if shape == "parquet" and output is None and sys.stdout.isatty():
         raise InputError("--format", shape, "parquet into a file or a pipe", "add -o FILE")
     series = Series.parse(slug, symbol, timeframe)
+    if fill not in {None, "previous"}:
+        raise InputError("--fill", fill, "previous", "leave it out to get stored candles only")
     span = parse_range(start, end)
     known = None if as_of is None else parse_moment(as_of, "--as-of")
     if shape == "table" and (start, end, limit) == (None, None, None):
@@ -78,7 +80,8 @@ def _read(
         with lake.metadata.read() as tx:
             find_series(tx, series)  # a series that is not there is an error, not an empty answer
         frame: pl.DataFrame = lake.candles(
-            series.connection, series.symbol, series.timeframe.name, start=span[0], end=span[1], as_of=known, fill=fill)
+            series.connection, series.symbol, series.timeframe.name, start=span[0], end=span[1], as_of=known,
+            fill=None if fill is None else "previous")
     finally:
         lake.close()
     return frame
@@ -188,7 +191,7 @@ def revisions(
 ) -> None:
     """Show what providers changed of candles already stored: the old value, the new one, and when it was seen."""
     from storage import open_lake
-    from storage.revisions import list_revisions
+    from storage.lake.revisions import list_revisions
 
     lake = open_lake()
     try:

@@ -49,12 +49,16 @@ def prepare_demos(feed: Feed, sandbox_url: str) -> None:
         if row is None:
             feed.connections.create(ConnectionInput(
                 slug=demo.slug, name=demo.name, provider=demo.provider, base_url=sandbox_url + demo.path,
-                credentials={name: Secret(value) for name, value in demo.credentials}, config={}, settings={},
-                symbols=[demo.symbol], timeframes=list(HISTORY_DAYS), owner=None, is_admin_owned=True, is_active=True))
+                credentials=_credentials(demo), symbols=(demo.symbol,), timeframes=tuple(HISTORY_DAYS), is_admin_owned=True))
         elif row.provider == demo.provider:
             if row.base_url != sandbox_url + demo.path:
-                feed.connections.update(demo.slug, base_url=sandbox_url + demo.path)
+                feed.connections.update(
+                    demo.slug, base_url=sandbox_url + demo.path, credentials=_credentials(demo))
             feed.connections.activate(demo.slug)
+
+
+def _credentials(demo: Demo) -> dict[str, Secret]:
+    return {name: Secret(value) for name, value in demo.credentials}
 
 
 def rest_demos(feed: Feed) -> None:

@@ -48,7 +48,7 @@ def health(as_json: Json = False) -> int:
         for row in found
     ]
     print_rows(rows, HEALTH, as_json=as_json, empty="no connections yet: candlelake connections add")
-    return 1 if any(row["status"] in {"error", "stale"} and row["connection"] in wanted for row in rows) else 0
+    return 1 if any(row["status"] in {"error", "stale", "failing"} and row["connection"] in wanted for row in rows) else 0
 
 
 def config(as_json: Json = False) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 from core.errors import ProviderUnavailableError
 from core.secrets import redact
@@ -51,7 +51,7 @@ class Child:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603  our own command line
-                [sys.executable, "-m", "cli.tether", str(os.getpid()), *self.command],
+                [sys.executable, "-P", "-m", "cli.tether", str(os.getpid()), *self.command],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=dict(self.environment),
                 start_new_session=True)
         self.started = time.monotonic()
@@ -158,7 +158,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def check(self) -> None:
         """Raise KeyboardInterrupt when we were asked to stop."""
@@ -181,4 +181,4 @@ class Stop:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  what signal.signal gave us
+            signal.signal(number, handler)

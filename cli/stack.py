@@ -126,6 +126,7 @@ class Stack:
             "PREFECT_SERVER_API_PORT": str(self.settings.prefect_port),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{prefect / 'prefect.db'}",
             "PREFECT_SERVER_UI_API_URL": self.api_url,
+            "PYTHONSAFEPATH": "1",  # a folder called `flows` where we were started is not ours
             "PYTHONUNBUFFERED": "1",
         }
 

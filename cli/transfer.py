@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from cli.output import note, print_json, progress_bar
 
 if TYPE_CHECKING:
-    import polars as pl
+    Format = Literal["parquet", "csv", "json"]
 
 EXPORT_FORMATS = ("parquet", "csv", "json")
-TIME_COLUMNS = ("ts", "time", "timestamp", "date", "open_time")
-NEEDED = ("open", "high", "low", "close", "volume")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
 Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The connection.")]
@@ -48,7 +46,7 @@ def export(
 
     shape = format_ or file.suffix.removeprefix(".").lower()
     if shape not in EXPORT_FORMATS:
-        raise InputError("--format", shape, EXPORT_FORMATS, "use one of those")
+        raise InputError("--format", shape, EXPORT_FORMATS, "give --format, or end the file's name with one of those")
     series = Series.parse(slug, symbol, timeframe)
     first, last = parse_range(start, end)
     known = None if as_of is None else parse_moment(as_of, "--as-of")
@@ -56,7 +54,8 @@ def export(
     try:
         with lake.metadata.read() as tx:
             find_series(tx, series)
-        rows = lake.export(slug, symbol, series.timeframe.name, file, format=shape, start=first, end=last, as_of=known)
+        rows = lake.export(
+            slug, symbol, series.timeframe, file, cast("Format", shape), start=first, end=last, as_of=known)
     finally:
         lake.close()
     if as_json:
@@ -68,21 +67,26 @@ def export(
 def import_(
     slug: Slug, symbol: Symbol, timeframe: Timeframe, file: File, as_json: Json = False,
 ) -> None:
-    """Store the candles of a Parquet or CSV file: columns ts, open, high, low, close, volume and optionally spread.
+    """Store the candles of a Parquet, CSV or JSON file: columns ts, open, high, low, close, volume, spread.
 
-    `ts` is the open time in UTC. Rows that cannot be candles are quarantined with a reason, not stored.
+    `ts` is the open time, UTC when it has no offset; volume and spread may be missing. Rows that cannot be candles are
+    quarantined with a reason, not stored.
     """
     from core.candles import check, empty_candles
     from core.clock import LATEST_US
+    from core.errors import InputError
     from core.interval import Interval
     from core.series import Series
     from core.timeframe import Grid
     from feed import open_feed
+    from storage.exchange_files import read_candle_file
     from storage.head import Batch
     from storage.series import ensure_series
 
     series = Series.parse(slug, symbol, timeframe)
-    raw = read_candles(file)
+    if not file.is_file():
+        raise InputError("file", str(file), "a file that exists", "check the path")
+    raw = read_candle_file(file)
     with open_feed() as feed:
         connection = feed.connections.get(slug)
         checked = check(raw, Grid(series.timeframe), Interval(0, LATEST_US), feed.clock.now_us())
@@ -134,53 +138,3 @@ def restore(
         print_json({"files": result.files, "size_bytes": result.size_bytes})
     else:
         note(f"{result.files} lake files and the metadata restored into {settings().home.absolute()}")
-
-
-def read_candles(file: Path) -> pl.DataFrame:
-    """Read candles from a Parquet or CSV file, as a frame of CANDLE_SCHEMA, unchecked.
-
-    Raises:
-        InputError: the file is not there, of another kind, or lacks columns.
-    """
-    import polars as pl
-
-    from core.candles import CANDLE_SCHEMA
-    from core.errors import InputError
-
-    kind = file.suffix.lower()
-    if kind not in {".parquet", ".csv"} or not file.is_file():
-        raise InputError("file", str(file), "a .parquet or .csv file that exists", "check path and suffix")
-    try:
-        frame = pl.read_parquet(file) if kind == ".parquet" else pl.read_csv(file)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError("file", str(file), "Parquet or CSV", f"it cannot be read: {str(error).splitlines()[0]}") from error
-    frame = frame.rename({name: name.strip().lower() for name in frame.columns})
-    times = [name for name in TIME_COLUMNS if name in frame.columns]
-    lacking = [name for name in NEEDED if name not in frame.columns]
-    if not times or lacking:
-        raise InputError("columns", ", ".join(frame.columns), f"ts, {', '.join(NEEDED)} and optionally spread",
-                         f"lacking: {', '.join([*([] if times else ['ts']), *lacking])}")
-    if "spread" not in frame.columns:
-        frame = frame.with_columns(spread=pl.lit(None, dtype=pl.Float64))
-    try:
-        return frame.with_columns(ts=_instants(frame[times[0]])).select(list(CANDLE_SCHEMA)).cast(CANDLE_SCHEMA)
-    except pl.exceptions.PolarsError as error:
-        raise InputError("columns", str(file), "times and numbers", str(error).splitlines()[0]) from error
-
-
-def _instants(column: pl.Series) -> pl.Series:
-    """Read times: with a zone as they are, without one as UTC, texts as ISO 8601, numbers by their size as s, ms or us."""
-    import polars as pl
-
-    from core.clock import LATEST_US
-
-    if column.dtype == pl.String:
-        return column.str.to_datetime(time_unit="us", time_zone="UTC", strict=True)
-    if column.dtype.is_integer():
-        largest = int(str(column.max() or 0))
-        scale = next(factor for factor in (1_000_000, 1_000, 1, 0) if largest * factor <= LATEST_US)
-        return (column.cast(pl.Int64) * scale).cast(pl.Datetime("us", "UTC"))
-    if column.dtype == pl.Date:
-        column = column.cast(pl.Datetime("us"))
-    zoned = getattr(column.dtype, "time_zone", None)
-    return column.dt.convert_time_zone("UTC") if zoned else column.dt.replace_time_zone("UTC")

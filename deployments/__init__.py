@@ -1,1 +1,1 @@
-"""What `prefect deploy` needs around prefect.yaml: pools, limits, automations."""
+"""What a Prefect server needs around prefect.yaml: pools, limits, schedules, automations; and the embedded runner."""

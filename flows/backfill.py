@@ -40,5 +40,5 @@ async def backfill(config: BackfillConfig) -> State[dict[str, Any]]:
     """
     run_id = f"backfill-{runtime.flow_run.id}"
     result = await backfill_series(
-        config.connection, config.symbol, config.timeframe, config.start, config.end, run_id)
+        config.connection, config.symbol, config.timeframe, config.start, config.end, run_id=run_id)
     return state_of(result)

@@ -83,7 +83,9 @@ async def conclude_fetch(run_id: str, parts: Sequence[RunResult]) -> RunResult:
 
 
 @task(name="backfill series", **POLICY)
-async def backfill_series(connection: str, symbol: str, timeframe: str, start: str, end: str, run_id: str) -> RunResult:
+async def backfill_series(
+    connection: str, symbol: str, timeframe: str, start: str, end: str, *, run_id: str,
+) -> RunResult:
     """Store or book every candle of [start, end); goes on where an earlier run stopped."""
     series, interval = Series.parse(connection, symbol, timeframe), Interval.parse(start, end)
     with open_feed() as feed:

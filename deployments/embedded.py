@@ -1,0 +1,80 @@
+"""`python -m deployments.embedded`: the runner of `candlelake up`. Registers all deployments, then runs what is scheduled.
+
+A runner rather than a worker of the pool, because it starts one process for a flow run where a worker starts two, and
+costs about half the CPU. It polls by deployment, so the deployments stay the same as on a server with workers. Schedules are
+not paused when it stops: what an operator set stays set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from uuid import UUID
+
+from core.errors import CandlelakeError
+from deployments.settings import prefect_environment
+
+WAIT_SECONDS = 180.0  # a cold server on a busy machine
+log = logging.getLogger("candlelake.runner")
+
+
+def main() -> int:
+    """Register and serve until SIGTERM or SIGINT; return the exit code."""
+    for name, value in prefect_environment().items():
+        os.environ.setdefault(name, value)  # before Prefect is imported; what is set outside wins
+    url = os.environ.get("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    os.environ.setdefault("PREFECT_API_URL", url)
+    try:
+        registered = register(url)
+    except CandlelakeError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    try:
+        asyncio.run(serve(registered))
+    except KeyboardInterrupt:
+        log.info("stopped")
+    return 0
+
+
+def register(api_url: str, wait: float = WAIT_SECONDS) -> dict[str, UUID]:
+    """Bring the server in line with prefect.yaml; return each deployment's id.
+
+    Raises:
+        CandlelakeError: the server does not answer within `wait` seconds, or refuses.
+    """
+    from deployments.declaration import read_declaration  # noqa: PLC0415  after the environment is set
+    from deployments.plan import apply  # noqa: PLC0415
+    from deployments.prefect_api import PrefectApi  # noqa: PLC0415
+
+    declared = read_declaration()
+    with PrefectApi(api_url, os.environ.get("PREFECT_API_AUTH_STRING")) as api:
+        api.wait_until_healthy(wait)
+        for change in apply(api, declared):
+            log.info("%s", change)
+        return {item.name: api.deployment_id(item.name) for item in declared.deployments}
+
+
+async def serve(registered: dict[str, UUID]) -> None:
+    """Run what is scheduled for these deployments, each run a process of its own, until cancelled."""
+    from prefect.deployments.runner import RunnerDeployment  # noqa: PLC0415  after the environment is set
+    from prefect.runner import Runner  # noqa: PLC0415
+
+    class Registered(RunnerDeployment):
+        """A deployment that the server holds already: to apply it is to name it."""
+
+        id: UUID
+
+        async def aapply(self, *_: object, **__: object) -> UUID:
+            return self.id
+
+    runner = Runner(name="candlelake", pause_on_shutdown=False)
+    for name, number in registered.items():
+        await runner.aadd_deployment(Registered(name=name, flow_name=name, id=number))
+    await runner.start()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    sys.exit(main())

@@ -28,6 +28,7 @@ SKEW_LIMIT_US: Final = 5 * MINUTE_US  # a server clock further from a quarter of
 OFFSET_LIMIT_US: Final = 14 * HOUR_US
 _WEEK_US: Final = 7 * DAY_US
 _MONDAY_US: Final = 4 * DAY_US
+_CLEAR: Final = 0.6  # of a season's weeks; holidays end some of them early
 _WINTER_END_HOUR: Final = 4 * 24 + 22  # of the week that begins on Monday 00:00 UTC
 _RULES: Final = ("none", "eu", "us")
 _FIX: Final = "set the connection's config server_clock, e.g. {\"offset_minutes\": 120, \"dst\": \"us\"}"
@@ -181,7 +182,10 @@ Season = Literal["winter", "summer", "between"]
 
 
 def week_ends(hours_local_us: Sequence[int], offset_us: int) -> dict[Season, int]:
-    """Return when FX weeks end, in hours of the server's week, by season; `between` is summer in one of EU and US only."""
+    """Return when FX weeks end, in hours of the server's week, by season; `between` is summer in one of EU and US only.
+
+    Seasons whose weeks do not end alike are left out: thin evidence must not decide a rule.
+    """
     seen: dict[Season, Counter[int]] = {"winter": Counter(), "summer": Counter(), "between": Counter()}
     ordered = sorted(set(hours_local_us))
     for last, following in itertools.pairwise(ordered):
@@ -189,7 +193,8 @@ def week_ends(hours_local_us: Sequence[int], offset_us: int) -> dict[Season, int
         if 30 * HOUR_US <= following - close <= 80 * HOUR_US:  # a weekend, not a hole in the history
             hour = (close - _MONDAY_US) % _WEEK_US // HOUR_US or _WEEK_US // HOUR_US
             seen[_season(close - offset_us)][hour] += 1
-    return {season: max(counts, key=lambda hour: (counts[hour], hour)) for season, counts in seen.items() if counts}
+    modes = {season: max(counts, key=lambda hour: (counts[hour], hour)) for season, counts in seen.items() if counts}
+    return {season: hour for season, hour in modes.items() if seen[season][hour] >= _CLEAR * seen[season].total()}
 
 
 def rule_of(ends: Mapping[Season, int]) -> DstRule | None:

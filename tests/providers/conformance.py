@@ -60,5 +60,5 @@ CANDIDATES = [
     Candidate("replay", "EURUSD", None),
     Candidate("ccxt:binance", "BTC/USDT", "", faults="*klines*"),
     Candidate("ccxt:kraken", "BTC/USD", "", faults="*OHLC*"),
-    Candidate("ccxt:coinbase", "BTC/USD", "", faults="*candles*"),
+    Candidate("ccxt:coinbase", "ETH/USD", "", faults="*candles*"),
 ]

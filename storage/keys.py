@@ -172,6 +172,10 @@ def _write(path: Path, keys: Mapping[str, bytes], *, replace: bool) -> None:
     """Write the file whole: a temporary one beside it, synced, then renamed (or linked, which never overwrites)."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnwritableError(
+            f"cannot make the folder {path.parent}: {error.strerror}; choose CANDLELAKE_KEY_FILE") from error
+    try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
         temporary = Path(name)
         try:

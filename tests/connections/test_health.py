@@ -1,0 +1,113 @@
+"""Health of connections as data: stale by open-market time, told once."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from connections.health import BACKOFF_MAX, backoff_seconds, check_health, counts_as_failure
+from core.clock import HOUR_US, MINUTE_US, parse_instant
+from core.errors import (
+    CredentialsRefusedError,
+    LeaseHeldError,
+    NetworkError,
+    RateLimitedError,
+    StoreBusyError,
+    StoreFullError,
+    UnknownSymbolError,
+)
+from storage.metadata.tables import connections, notifications, series
+
+FRIDAY_CLOSE = parse_instant("2024-01-05T22:00Z")
+
+
+@pytest.fixture
+def lake(service):
+    return service.lake
+
+
+def _last(service, us):
+    with service.lake.metadata.write() as tx:
+        tx.execute(series.update().values(first_us=0, last_us=us))
+
+
+def _kinds(lake):
+    with lake.metadata.read() as tx:
+        return list(tx.execute(select(notifications.c.kind).order_by(notifications.c.id)).scalars())
+
+
+def test_stale_is_told_once_and_fresh_once(service, lake, given, clock):
+    """A crypto series without a new candle for long is stale: one notification, then one when it has caught up."""
+    service.create(given())
+    now = clock.now_us()
+    _last(service, now - 2 * MINUTE_US)
+    (row,) = check_health(lake, now)
+    assert (row.status, row.last_candle_us, row.lag_seconds) == ("ok", now - 2 * MINUTE_US, 60.0)
+    for _ in range(3):
+        (row,) = check_health(lake, now + 3 * HOUR_US)
+        assert (row.slug, row.status) == ("small", "stale")
+        assert "BTC/USD 1m" in row.reason
+    assert _kinds(lake) == ["stale"]
+    _last(service, now + 3 * HOUR_US)
+    assert check_health(lake, now + 3 * HOUR_US)[0].status == "ok"
+    assert check_health(lake, now + 9 * HOUR_US)[0].status == "stale"
+    assert _kinds(lake) == ["stale", "fresh", "stale"]
+
+
+def test_a_weekend_makes_no_fx_connection_stale(service, lake, given, clock):
+    """FX counts open time only: nothing is stale on Sunday morning, and it is an hour after the week has opened."""
+    clock.set(FRIDAY_CLOSE - 10 * HOUR_US)
+    service.create(given())
+    with lake.metadata.write() as tx:
+        tx.execute(connections.update().values(type="fx"))
+    _last(service, FRIDAY_CLOSE - MINUTE_US)
+    assert check_health(lake, FRIDAY_CLOSE + 40 * HOUR_US)[0].status == "ok"
+    assert check_health(lake, FRIDAY_CLOSE + 49 * HOUR_US)[0].status == "stale"
+
+
+def test_states_come_before_staleness(service, lake, given, clock):
+    """Inactive, error and failing connections say so, with the reason."""
+    service.create(given())
+    clock.advance(timedelta(days=1))
+    for values, status, word in (
+        ({"is_active": False}, "inactive", "off"),
+        ({"is_active": True, "status": "error", "status_reason": "login refused"}, "error", "refused"),
+    ):
+        with lake.metadata.write() as tx:
+            tx.execute(connections.update().values(**values))
+        (row,) = check_health(lake, clock.now_us())
+        assert row.status == status
+        assert word in row.reason
+    assert _kinds(lake) == []
+    _last(service, clock.now_us())
+    with lake.metadata.write() as tx:
+        tx.execute(connections.update().values(status="active", consecutive_failures=2, last_error="no route"))
+    (row,) = check_health(lake, clock.now_us())
+    assert (row.status, row.reason) == ("failing", "2 failures in a row: no route")
+
+
+def test_no_series_is_said(service, lake, given, clock):
+    """A connection that keeps no series is fine and says that it has none."""
+    service.create(given(symbols=[], timeframes=[]))
+    (row,) = check_health(lake, clock.now_us())
+    assert (row.status, row.lag_seconds, row.last_candle_us) == ("ok", None, None)
+    assert "no series" in row.reason
+
+
+def test_backoff_grows_to_an_hour():
+    """Waits double with jitter up to an hour, and are never shorter than the provider asked for, nor longer than an hour."""
+    bounds = [(5 * 2**n / 2, 5 * 2**n) for n in range(9)]
+    for failures, (least, most) in enumerate(bounds, 1):
+        assert least <= backoff_seconds(failures) <= most
+    assert BACKOFF_MAX / 2 <= backoff_seconds(10_000) <= BACKOFF_MAX
+    assert backoff_seconds(1, RateLimitedError("slow", retry_after=600)) == 600
+    assert backoff_seconds(1, RateLimitedError("slow", retry_after=1e9)) == BACKOFF_MAX
+
+
+@pytest.mark.parametrize(("error", "counts"), [
+    (NetworkError("x"), True), (CredentialsRefusedError("x"), True), (LeaseHeldError("x"), False),
+    (StoreBusyError("x"), False), (StoreFullError("x"), False), (UnknownSymbolError("x"), False),
+])
+def test_what_counts(error, counts):
+    """Only what speaks against the connection itself is counted."""
+    assert counts_as_failure(error) is counts

@@ -7,7 +7,7 @@ Faults of transport (`status`, `hang`, `drop`, ...) replace or spoil an answer; 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from threading import Lock
@@ -161,7 +161,8 @@ def _revise(rows: pl.DataFrame, fault: Fault, length_us: int, now_us: int) -> pl
     return changed.with_columns(high=pl.max_horizontal("high", "close"), low=pl.min_horizontal("low", "close"))
 
 
-_SPOILERS: Final = {
+Spoiler = Callable[[pl.DataFrame, Fault, int, int], pl.DataFrame]
+_SPOILERS: Final[dict[str, Spoiler]] = {
     "empty_page": lambda rows, _f, _l, _n: rows.clear(),
     "short_page": lambda rows, fault, _l, _n: rows.head(max(rows.height - fault.rows, 0)),
     "missing_rows": _missing,

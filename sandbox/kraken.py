@@ -32,30 +32,19 @@ class Kraken:
         """Return the answer to one request; errors come with status 200."""
         if ask.box.switches.strict_limits and self.meter.spend(1)[1]:
             return _refuse("EAPI:Rate limit exceeded")
-        endpoint = path.rsplit("/", 1)[-1]
-        if endpoint == "Time":
-            seconds = ask.now_us // SECOND_US
-            return _give({"unixtime": seconds, "rfc1123": isoformat(seconds * SECOND_US)})
-        if endpoint == "SystemStatus":
-            return _give({"status": "online", "timestamp": isoformat(ask.now_us // SECOND_US * SECOND_US)})
-        if endpoint == "Assets":
-            return _give(self._assets(ask))
-        if endpoint == "AssetPairs":
-            return _give(dict(_pair(symbol, book) for symbol, book in sorted(ask.box.shelf.of(self.venue).items())))
-        if endpoint == "OHLC":
-            return self._ohlc(ask)
-        if endpoint == "BalanceEx":
-            if not ask.headers.get("api-key") or not ask.headers.get("api-sign"):
-                return _refuse("EAPI:Invalid key")
-            return _give({"ZUSD": {"balance": "1000.0000", "hold_trade": "0.0000"},
-                          "XXBT": {"balance": "0.5000000000", "hold_trade": "0.0000000000"}})
-        return _refuse("EGeneral:Unknown method")
+        endpoints = {"Time": _time, "SystemStatus": _status, "Assets": self._assets, "AssetPairs": self._pairs,
+                     "OHLC": self._ohlc, "BalanceEx": _balance}
+        endpoint = endpoints.get(path.rsplit("/", 1)[-1])
+        return _refuse("EGeneral:Unknown method") if endpoint is None else endpoint(ask)
 
-    def _assets(self, ask: Ask) -> dict[str, Any]:
+    def _pairs(self, ask: Ask) -> Response:
+        return _give(dict(_pair(symbol, book) for symbol, book in sorted(ask.box.shelf.of(self.venue).items())))
+
+    def _assets(self, ask: Ask) -> Response:
         names = sorted({part for symbol in ask.box.shelf.of(self.venue) for part in split(symbol)})
-        return {_OLD_NAMES.get(name, (name, name))[0]: {
+        return _give({_OLD_NAMES.get(name, (name, name))[0]: {
             "aclass": "currency", "altname": _OLD_NAMES.get(name, (name, name))[1], "decimals": 10,
-            "display_decimals": 5, "status": "enabled"} for name in names}
+            "display_decimals": 5, "status": "enabled"} for name in names})
 
     def _ohlc(self, ask: Ask) -> Response:
         wanted, found = ask.text("pair"), None
@@ -77,6 +66,22 @@ class Kraken:
             rows = rows.filter(pl.col("us") > since * SECOND_US)
         rows = ask.spoil(rows, length)
         return _give({name: [_row(row) for row in rows.iter_rows(named=True)], "last": last})
+
+
+def _time(ask: Ask) -> Response:
+    seconds = ask.now_us // SECOND_US
+    return _give({"unixtime": seconds, "rfc1123": isoformat(seconds * SECOND_US)})
+
+
+def _status(ask: Ask) -> Response:
+    return _give({"status": "online", "timestamp": isoformat(ask.now_us // SECOND_US * SECOND_US)})
+
+
+def _balance(ask: Ask) -> Response:
+    if not ask.headers.get("api-key") or not ask.headers.get("api-sign"):
+        return _refuse("EAPI:Invalid key")
+    return _give({"ZUSD": {"balance": "1000.0000", "hold_trade": "0.0000"},
+                  "XXBT": {"balance": "0.5000000000", "hold_trade": "0.0000000000"}})
 
 
 def _newest_filled(book: Book, length: int, now_us: int) -> pl.DataFrame:

@@ -37,18 +37,19 @@ class Bridge:
 
     def __init__(self) -> None:
         self.sessions = Sessions(self.platform)
+        kind = type(self)  # so that a platform's own methods are taken
         self.handlers = {
-            "connect": Bridge.connect, "connectex": Bridge.connect, "connectproxy": Bridge.connect,
-            "connectproxyex": Bridge.connect, "connectbytoken": Bridge.connect_by_token,
-            "checkconnect": Bridge.check_connect, "connectionstatus": Bridge.status, "disconnect": Bridge.disconnect,
-            "search": Bridge.search, "ping": lambda _bridge, _ask: Text("OK"), "symbols": Bridge.symbols,
+            "connect": kind.connect, "connectex": kind.connect, "connectproxy": kind.connect,
+            "connectproxyex": kind.connect, "connectbytoken": kind.connect_by_token,
+            "checkconnect": kind.check_connect, "connectionstatus": kind.status, "disconnect": kind.disconnect,
+            "search": kind.search, "ping": lambda _bridge, _ask: Text("OK"), "symbols": kind.symbols,
             "version": lambda _bridge, _ask: Text("v2026.09.10-19.05"), "health": lambda _b, _a: Text("Healthy"),
-            "symbollist": Bridge.symbol_list, "symbolparams": Bridge.symbol_params,
-            "symbolparamsmany": Bridge.symbol_params_many, "accountsummary": Bridge.summary, "account": Bridge.account,
-            "accountdetails": Bridge.details, "servertimezone": Bridge.timezone, "openedorders": Bridge.no_orders,
-            "closedorders": Bridge.no_orders, "openedorderstickets": Bridge.no_orders,
-            "orderhistory": Bridge.order_history, "symbolsessions": Bridge.symbol_sessions,
-            "istradesession": Bridge.is_session, "isquotesession": Bridge.is_session,
+            "symbollist": kind.symbol_list, "symbolparams": kind.symbol_params,
+            "symbolparamsmany": kind.symbol_params_many, "accountsummary": kind.summary, "account": kind.account,
+            "accountdetails": kind.details, "servertimezone": kind.timezone, "openedorders": kind.no_orders,
+            "closedorders": kind.no_orders, "openedorderstickets": kind.no_orders,
+            "orderhistory": kind.order_history, "symbolsessions": kind.symbol_sessions,
+            "istradesession": kind.is_session, "isquotesession": kind.is_session,
             **self.market_handlers(),
         }
 

@@ -16,6 +16,11 @@ from sandbox.faults import Fault
 
 _TICK: Final = 0.05
 _HUGE: Final = 64 * 1024 * 1024
+_TEXTS: Final = {
+    "html": ("<!DOCTYPE html><html><body>We are under maintenance</body></html>", "text/html"),
+    "empty_object": ("{}", "application/json"),
+    "null": ("null", "application/json"),
+}
 _TRANSPORTS: Final[dict[tuple[str, int], asyncio.Transport]] = {}
 
 
@@ -45,27 +50,25 @@ def reset(request: Request) -> None:
 
 async def hang(request: Request, stopping: asyncio.Event) -> None:
     """Wait until the caller gives up or the sandbox stops."""
-    while not stopping.is_set() and not await request.is_disconnected():
+    while not stopping.is_set() and not await request.is_disconnected():  # noqa: ASYNC110  leaving callers ring no bell
         await asyncio.sleep(_TICK)
 
 
 def spoil(answer: Response, fault: Fault) -> Response:
     """Return the answer as a fault of transport leaves it."""
-    body = bytes(answer.body)
     after = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+    if fault.kind in _TEXTS:
+        text, kind = _TEXTS[fault.kind]
+        return Response(text, 200, after, kind)
     if fault.kind == "status":
         return Response(fault.body, fault.status, after, "text/html")
-    if fault.kind == "html":
-        return Response("<!DOCTYPE html><html><body>We are under maintenance</body></html>", 200, after, "text/html")
-    if fault.kind == "truncated":
-        return Response(body[: len(body) // 2], answer.status_code, media_type="application/json")
     if fault.kind == "redirect":
         return Response("", 302, {"Location": fault.location})
-    if fault.kind == "huge":
-        return StreamingResponse(_many_blanks(), 200, media_type="application/json")
-    if fault.kind == "slow":
-        return StreamingResponse(_drip(body, fault.seconds), answer.status_code, media_type=answer.media_type)
-    return Response("{}" if fault.kind == "empty_object" else "null", 200, media_type="application/json")
+    body, kind = bytes(answer.body), answer.media_type or "application/json"
+    if fault.kind == "truncated":
+        return Response(body[: len(body) // 2], answer.status_code, media_type=kind)
+    stream = _many_blanks() if fault.kind == "huge" else _drip(body, fault.seconds)
+    return StreamingResponse(stream, answer.status_code, media_type=kind)
 
 
 async def _many_blanks() -> AsyncIterator[bytes]:

@@ -1,0 +1,136 @@
+"""History stands still, replays never change what has closed, and bad files are told."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.clock import DAY_US, HOUR_US, MINUTE_US, ManualClock, to_us
+from core.errors import InputError
+from core.server_clock import ServerClock
+from sandbox.market import WallClock
+from sandbox.server import running, serve
+from sandbox.sources import BUNDLED, load
+
+SHELF = load(None, "replay", WallClock(120, "us"))
+FX, CRYPTO = SHELF.books["broker", "EURUSD"], SHELF.books["coinbase", "BTCUSD"]
+FIRST, LAST = to_us(datetime(2016, 1, 1, tzinfo=UTC)), to_us(datetime(2030, 1, 1, tzinfo=UTC))
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def write(folder, name, **columns):
+    """Write a small file of candles."""
+    frame = pl.DataFrame({
+        "ts": [START + timedelta(minutes=i) for i in range(4)], "open": [1.0] * 4, "high": [2.0] * 4, "low": [0.5] * 4,
+        "close": [1.5] * 4, "volume": [1.0] * 4, **columns})
+    frame.write_parquet(folder / f"{name}.parquet")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([FX, CRYPTO]), st.sampled_from([MINUTE_US, 5 * MINUTE_US, HOUR_US, 4 * HOUR_US, DAY_US]),
+       st.integers(FIRST, LAST), st.integers(1, 400 * DAY_US), st.integers(0, 400 * DAY_US))
+def test_a_closed_candle_never_changes(book, length, at, wait, longer):
+    """Asked at any two presents and within any range, a closed candle is the same."""
+    start, end = at - at % DAY_US, at - at % DAY_US + 2 * DAY_US
+    early_now = end + wait
+    early = book.candles(length, start, end, early_now).filter(pl.col("us") + length <= early_now)
+    late = book.candles(length, start, end, early_now + longer)
+    assert early.equals(late.filter(pl.col("us").is_in(early["us"].implode())))
+    wider = book.candles(length, start - 3 * DAY_US, end + DAY_US, early_now + longer)
+    assert late.equals(wider.filter((pl.col("us") >= start) & (pl.col("us") < end)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(FIRST, LAST))
+def test_replayed_fx_keeps_new_york_weeks(at):
+    """No replayed FX candle opens between Friday 17:00 and Sunday 17:00 in New York, whatever the season."""
+    rows = FX.candles(MINUTE_US, at, at + 7 * DAY_US, LAST + 30 * DAY_US)
+    local = rows.select(pl.col("us").cast(pl.Datetime("us", "UTC")).dt.convert_time_zone("America/New_York"))["us"]
+    minutes = (local.dt.weekday().cast(pl.Int64) - 1) * 1440 + local.dt.hour().cast(pl.Int64) * 60 + local.dt.minute()
+    assert rows.height > 5000
+    assert not ((minutes >= 4 * 1440 + 17 * 60) & (minutes < 6 * 1440 + 17 * 60)).any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(FIRST, LAST), st.integers(0, MINUTE_US))
+def test_the_forming_candle_lies_within_the_closed_one(at, first):
+    """A forming candle has its open, stays within its final high and low, and its volume only grows."""
+    minute = at - at % MINUTE_US
+    final = CRYPTO.candles(MINUTE_US, minute, minute + 1, LAST + DAY_US)
+    early = CRYPTO.candles(MINUTE_US, minute, minute + 1, minute + first)
+    assert early.height == final.height
+    for one, whole in zip(early.iter_rows(named=True), final.iter_rows(named=True), strict=True):
+        assert whole["low"] <= one["low"] <= one["close"] <= one["high"] <= whole["high"]
+        assert one["open"] == whole["open"]
+        assert one["volume"] <= whole["volume"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(FIRST, LAST), st.sampled_from(["none", "eu", "us"]), st.integers(-12, 14))
+def test_the_wall_clock_is_cores(at, dst, hours):
+    """The frame-wide clock agrees with core.server_clock in both directions."""
+    one, other = WallClock(hours * 60, dst), ServerClock.fixed(hours * 60, dst)
+    assert one.wall(at) == other.from_utc_us(at)
+    assert one.utc(at) == other.to_utc_us(at)
+
+
+def test_replay_is_the_same_after_a_restart():
+    """Two servers started apart, at different presents, serve the same closed candles."""
+    seen = []
+    for now in ("2026-01-07T12:00:00+00:00", "2026-02-11T09:30:30+00:00"):
+        clock = ManualClock(datetime.fromisoformat(now))
+        with running(mode="replay", clock=clock) as box, httpx.Client(base_url=box.url) as client:
+            start = int(datetime(2026, 1, 6, tzinfo=UTC).timestamp())
+            seen.append(client.get(
+                "/api.coinbase.com/api/v3/brokerage/market/products/BTC-USD/candles",
+                params={"start": start, "end": start + 3600, "granularity": "ONE_MINUTE"}).json()["candles"])
+    assert seen[0] == seen[1]
+    assert len(seen[0]) > 50
+
+
+def test_your_own_files(tmp_path):
+    """Files named by the rule are served by their venue; each bad one is told in a line and left out."""
+    write(tmp_path, "mt5_XYZUSD_M1", volume=[None] * 4)
+    write(tmp_path, "kraken_BTCUSD_1m", spread=[0.1] * 4)
+    write(tmp_path, "kraken_BTCUSD_1m_more", ts=[START + timedelta(minutes=i + 4) for i in range(4)])
+    write(tmp_path, "fxcm_XYZUSD_M1")
+    write(tmp_path, "noname")
+    write(tmp_path, "mt5_BADUSD_M7")
+    write(tmp_path, "mt5_NANUSD_M1", close=[float("nan")] * 4)
+    write(tmp_path, "mt5_DUPUSD_M1", ts=[START] * 4)
+    write(tmp_path, "mt5_TXTUSD_M1", open=["a"] * 4)
+    write(tmp_path, "mt5_INTUSD_M1", ts=[1, 2, 3, 4])
+    (tmp_path / "mt5_CUTUSD_M1.parquet").write_bytes(b"PAR1")
+    pl.DataFrame({"ts": [START]}).write_parquet(tmp_path / "mt5_COLUSD_M1.parquet")
+    shelf = load(tmp_path, "history", WallClock())
+    assert set(shelf.books) == {("broker", "XYZUSD"), ("broker", "XYZUSD.fxcm"), ("kraken", "BTCUSD")}
+    assert shelf.of("kraken")["BTCUSD"].base.frame.height == 8
+    assert shelf.books["broker", "XYZUSD"].base.frame["volume"].to_list() == [16.0] * 4
+    assert len(shelf.problems) == 8
+    assert all("\n" not in str(problem) for problem in shelf.problems)
+
+
+def test_no_data_is_an_input_error(tmp_path):
+    """A folder that is missing or holds nothing usable, and a mode that is none, are refused."""
+    for data, mode in ((tmp_path / "none", "history"), (tmp_path, "history"), (None, "tomorrow")):
+        with pytest.raises(InputError), running(data, mode=mode):
+            pass
+
+
+def test_a_taken_port_is_an_os_error(box):
+    """Serving on a port that is in use raises OSError to the caller."""
+    with pytest.raises(OSError, match="in use"):
+        serve(port=int(box.url.rsplit(":", 1)[1]))
+
+
+def test_every_bundled_file_names_its_source():
+    """SOURCES.md names each file that is shipped, and they stay small."""
+    text = (BUNDLED / "SOURCES.md").read_text()
+    files = list(BUNDLED.glob("*.parquet"))
+    assert all(path.stem in text for path in files)
+    assert sum(path.stat().st_size for path in files) < 9_000_000

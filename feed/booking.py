@@ -50,6 +50,10 @@ class Booker:
         proof: dict[str, object] = {"timeframe": timeframe, "next": None if next_us is None else isoformat(next_us)}
         return [self._retried(run, "provider_empty", proof) for run in self._runs(slots)]
 
+    def closed(self, slots: Slots, calendar: str) -> list[Gap]:
+        """Book slots at which the market is closed: final."""
+        return [self._gap(run, "market_closed", None, {"calendar": calendar}) for run in self._runs(slots)]
+
     def quarantined(self, slots: Slots, answer: CandlePage) -> list[Gap]:
         """Book slots whose row may not be stored: the provider may mend it."""
         proof: dict[str, object] = {"request": answer.request_id, "quarantined": True}

@@ -138,6 +138,8 @@ def _wanted(feed: Feed, run: SeriesRun) -> Slots:
     """The missing slots, and the last stored ones again: the provider may have changed them."""
     overlap = run.stored[len(run.stored) - min(feed.settings.overlap_candles, len(run.stored)):]
     missing = run.missing()
+    if not len(missing) and run.is_closed_now():
+        return missing
     if len(run.stored):  # holes from before the first stored candle are backfill's work
         missing = missing[missing > run.stored[0]]
     return np.union1d(missing, overlap).astype(np.int64)

@@ -66,6 +66,7 @@ class Filler:
     is_live: bool = False
     settled: Callable[[int], None] = lambda _count: None  # told how many wanted slots are done with
     _last_known: int | None = field(default=None, init=False)
+    _first_known: int | None = field(default=None, init=False)
     _failed_pages: int = field(default=0, init=False)
     _unproved: list[Slots] = field(default_factory=list, init=False)
 
@@ -174,6 +175,7 @@ class Filler:
             Batch(self.row.id, sight.checked.candles, self.source, gaps=tuple(gaps), rejected=rejected))
         if len(sight.proved):
             self._last_known = int(sight.proved[-1])
+            self._first_known = min(int(sight.proved[0]), self._first_known or self._last_known)
 
     async def _write(self, gaps: list[Gap]) -> None:
         if gaps:
@@ -185,21 +187,26 @@ class Filler:
         When more is wanted beyond this page, a longer timeframe tells where candles begin again, so that years before a
         listing cost a few requests.
         """
-        if len(wanted) > len(left):
-            probe = await self._next_by_longer_timeframe(Interval(int(left[0]), self.grid.next(int(wanted[-1]))))
+        has_earlier = self._knows_before(int(left[0]))
+        if len(wanted) > len(left) or not has_earlier:
+            probe = await self._next_by_longer_timeframe(Interval(int(left[0]), max(self._first_known or 0, int(wanted[-1])) + 1))
             if probe is not None:
                 name, next_us = probe
                 silent = wanted if next_us is None else wanted[wanted < next_us]
-                if len(silent) > len(left):
-                    has_earlier = self._last_known is not None or bool((self.booker.stored < int(left[0])).any())
-                    gaps = (self.booker.nowhere(silent, name, next_us) if has_earlier or next_us is None
-                            else self.booker.before_listing(silent, name, next_us))
+                is_listing = not has_earlier and next_us is not None
+                if len(silent) > len(left) or (is_listing and len(silent)):
+                    gaps = (self.booker.before_listing(silent, name, next_us) if is_listing and next_us is not None
+                            else self.booker.nowhere(silent, name, next_us))
                     await self._write(gaps)
                     return len(silent)
         log.info("%s: nothing in %s, asked twice", self.row.series, page)
         self._unproved.append(left)
         await self._write(self.booker.absent(left, answer, both_sides=False))
         return len(left)
+
+    def _knows_before(self, slot: int) -> bool:
+        earliest = [us for us in (self.row.first_us, self._first_known) if us is not None]
+        return bool(earliest) and min(earliest) < slot
 
     async def _next_by_longer_timeframe(self, interval: Interval) -> tuple[str, int | None] | None:
         """Return the probing timeframe and the open time of its first candle in `interval` (None: there is none).

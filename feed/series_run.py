@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.candles import empty_candles
 from core.clock import SECOND_US
 from core.interval import Interval
 from core.timeframe import Grid
@@ -14,9 +15,10 @@ from feed.asking import Asker
 from feed.booking import Booker
 from feed.context import Feed
 from feed.filling import Filler
-from feed.planning import Slots, expected_slots, missing_slots
+from feed.planning import Slots, expected_slots, missing_slots, without
 from feed.writing import Writer
 from providers.base import MarketDataProvider
+from storage.head import Batch
 from storage.ledger import Gap, booked_in
 from storage.series import SeriesRow
 
@@ -49,6 +51,11 @@ class SeriesRun:
         stored = np.asarray(feed.lake.stored_slots(row.id, clipped), dtype=np.int64)
         return SeriesRun(feed, provider, row, clipped, grid, expected, stored, gaps_inside(feed, row, clipped))
 
+    def is_closed_now(self) -> bool:
+        """Whether the market is closed at present: nothing new can come."""
+        now = self.feed.clock.now_us()
+        return bool(self.feed.calendar(self.provider.capabilities.market_type).closed(Interval(now, now + 1)))
+
     def missing(self, *, failed_too: bool = False) -> Slots:
         """Return the slots to ask for: expected, not stored, not booked or due for another try.
 
@@ -72,8 +79,21 @@ class SeriesRun:
                         is_live=is_live, settled=settled)
         try:
             await filler.fill(wanted)
+            await self._book_closed(booker, writer, source)
         finally:
             writer.result(self.row.id, str(self.row.series)).requests += asker.requests
+
+    async def _book_closed(self, booker: Booker, writer: Writer, source: str) -> None:
+        """Book the closed time in the interval, as far as it is not booked and nothing was stored in it all the same."""
+        slots = np.asarray(self.grid.slots(self.interval), dtype=np.int64)
+        closed = slots[~np.isin(slots, self.expected, assume_unique=True)]
+        closed = without(closed, [gap.interval for gap in self.booked])
+        if len(closed):
+            await writer.flush()
+            now_stored = np.asarray(self.feed.lake.stored_slots(self.row.id, self.interval), dtype=np.int64)
+            gaps = booker.closed(closed[~np.isin(closed, now_stored)], self.provider.capabilities.market_type)
+            if gaps:
+                await writer.add(Batch(self.row.id, empty_candles(), source, gaps=tuple(gaps)))
 
     def open_gaps(self) -> int:
         """Return how many booked ranges in the interval are not explained for good."""

@@ -226,11 +226,18 @@ def _joined(booked: list[Gap]) -> list[Gap]:
     out: list[Gap] = []
     for gap in booked:
         last = out[-1] if out else None
-        if last is not None and last.interval.end == gap.interval.start and replace(last, interval=gap.interval) == gap:
-            out[-1] = replace(last, interval=Interval(last.interval.start, gap.interval.end))
+        if last is not None and last.interval.end == gap.interval.start and _says_the_same(last, gap):
+            out[-1] = replace(last, interval=Interval(last.interval.start, gap.interval.end),
+                              last_seen_us=max(last.last_seen_us, gap.last_seen_us))
         else:
             out.append(gap)
     return out
+
+
+def _says_the_same(left: Gap, right: Gap) -> bool:
+    if left.cause == right.cause == "market_closed":  # a weekend is one row, however often it was looked at
+        return left.proof == right.proof
+    return replace(left, interval=right.interval) == right
 
 
 def _without(booked: list[Gap], holes: list[Interval]) -> list[Gap]:

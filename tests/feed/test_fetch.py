@@ -141,3 +141,21 @@ async def test_repair_fills_the_middle_and_what_is_due(make_feed, series, clock,
     provider.asked.clear()
     assert (await repair(feed)).stored == 0
     assert provider.asked == []
+
+
+async def test_a_weekend_is_booked_as_closed_and_not_asked_for(make_feed, series, clock, candles_of) -> None:
+    """At an FX broker's weekend nothing is asked, and the weekend is one entry of the ledger however often we look."""
+    friday = 1_704_488_400_000_000  # 2024-01-05 21:00 UTC: an hour to the close
+    truth = candles_of(60, friday)
+    feed, provider = make_feed(truth, market_type="fx")
+    clock.set(friday + 60 * MINUTE_US)
+    await backfill(feed, series, Interval(friday, friday + 60 * MINUTE_US))
+    for hour in (1, 2, 30):
+        clock.set(friday + 60 * MINUTE_US + hour * HOUR_US)
+        await fetch(feed, due_only=False)
+    assert [(gap.cause, gap.interval.start) for gap in gaps(feed)] == [("market_closed", friday + 60 * MINUTE_US)]
+    asked = len(provider.asked)
+    clock.set(friday + 40 * HOUR_US)
+    result = await fetch(feed, due_only=False)
+    assert len(provider.asked) == asked
+    assert result.status == "complete"

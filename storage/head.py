@@ -249,10 +249,8 @@ def _head_below(tx: Connection, work: list[_Work], bounds: Mapping[int, tuple[An
     found: list[Row] = []
     if is_sqlite(tx):
         sql = f"SELECT series_id, {_COLUMNS} FROM head_candles WHERE series_id = ? AND ts_us >= ? AND ts_us < ?"  # noqa: S608  names
-        cursor = tx.connection.cursor()
         for series_id, span in ranges.items():
-            found += cursor.execute(sql, (series_id, span.start, span.end))
-        cursor.close()
+            found += fetch(tx, sql, (series_id, span.start, span.end))
     else:
         sql = (f"SELECT series_id, {_COLUMNS} FROM head_candles JOIN unnest(?::bigint[], ?::bigint[], ?::bigint[])"  # noqa: S608  names
                " AS span (id, start_us, end_us) ON series_id = id AND ts_us >= start_us AND ts_us < end_us")

@@ -21,9 +21,15 @@ def is_sqlite(tx: Connection) -> bool:
     return tx.dialect.name == "sqlite"
 
 
+def _cursor(tx: Connection) -> Any:
+    if not tx.in_transaction():
+        tx.begin()  # SQLAlchemy does not see what the driver's cursor does, and would commit nothing
+    return tx.connection.cursor()
+
+
 def fetch(tx: Connection, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
     """Run one query with `?` marks on the driver itself and return its rows as plain tuples."""
-    cursor = tx.connection.cursor()
+    cursor = _cursor(tx)
     try:
         cursor.execute(sql if is_sqlite(tx) else _for_psycopg(sql), tuple(parameters))
         return list(cursor.fetchall())
@@ -35,7 +41,7 @@ def execute_many(tx: Connection, sql: str, rows: Sequence[Sequence[object]]) -> 
     """Run one changing statement with `?` marks for each of `rows`."""
     if not rows:
         return
-    cursor = tx.connection.cursor()
+    cursor = _cursor(tx)
     try:
         cursor.executemany(sql if is_sqlite(tx) else _for_psycopg(sql), rows)
     finally:

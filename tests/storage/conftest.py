@@ -10,10 +10,12 @@ import pytest
 
 from core.candles import CANDLE_SCHEMA
 from core.clock import MINUTE_US, ManualClock, parse_instant, to_datetime
+from core.settings import settings
 from storage import Lake, open_lake
 from storage.metadata.tables import connections
 from storage.series import ensure_series
 
+BOTH_STORES = pytest.mark.parametrize("lake", ["sqlite", "postgres"], indirect=True)
 START_US = parse_instant("2026-01-31T23:30Z")  # half an hour before a partition's border
 
 
@@ -42,12 +44,17 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def lake(tmp_path: Path, clock: ManualClock) -> Iterator[Lake]:
-    """An empty lake with one connection, `kraken`."""
+def lake(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
+    """An empty lake with one connection, `kraken`; on PostgreSQL where the test is parametrized so."""
+    if getattr(request, "param", "sqlite") == "postgres":
+        monkeypatch.setenv("CANDLELAKE_METADATA_URL", request.getfixturevalue("postgres_url"))
+        settings.cache_clear()
     opened = open_lake(tmp_path / "home", clock)
     add_connection(opened, "kraken")
     yield opened
     opened.close()
+    monkeypatch.undo()
+    settings.cache_clear()
 
 
 @pytest.fixture

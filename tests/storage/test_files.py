@@ -27,7 +27,7 @@ from storage.lake.place import store_error
 from storage.lake.schema import HIVE_SCHEMA
 from storage.ledger import coverage, list_gaps
 from storage.series import ensure_series, get_series
-from tests.storage.conftest import START_US, add_connection, candles
+from tests.storage.conftest import BOTH_STORES, START_US, add_connection, candles
 
 KEY = ("kraken", "BTC/USDT", "1m")
 SYMBOLS = ["0700", "700", "1e5", "true", "inf", "NULL", "2026-01-01", "BTC/USDT", "BTC%2FUSDT", "EURUSDm", "EURUSDM", "a b",
@@ -124,6 +124,7 @@ def test_flush_only_what_is_named(lake, add_series):
     assert all("ETH" in path for path in _tree(lake))
 
 
+@BOTH_STORES
 def test_many_writers_and_flushers_at_once_lose_nothing(lake, add_series):
     """Threads that write, revise and flush one series at the same time end with every candle once, at its last value."""
     series = add_series()
@@ -154,6 +155,7 @@ def test_many_writers_and_flushers_at_once_lose_nothing(lake, add_series):
     assert lake.verify().problems == []
 
 
+@BOTH_STORES
 def test_import_goes_straight_to_the_lake_and_keeps_what_is_there(lake, add_series):
     """Imported candles fill partitions; equal ones change nothing, different ones are revisions; gaps are cleared."""
     series = add_series()
@@ -177,6 +179,7 @@ def test_import_refuses_unchecked_frames(lake, add_series, bad):
         lake.import_candles(add_series(), bad, run_id="i")
 
 
+@BOTH_STORES
 def test_retention_plans_then_cuts_exactly(lake, add_series, clock):
     """Partitions below the boundary go whole, its own is cut at the very candle; head, revisions, gaps and watermarks follow."""
     series = add_series()
@@ -216,6 +219,7 @@ def test_retention_of_everything_empties_the_series(lake, add_series):
         assert get_series(tx, series).last_us is None
 
 
+@BOTH_STORES
 def test_sweep_clears_leftovers_and_keeps_what_lives(lake, add_series, tmp_path):
     """Staging leftovers and orphans go; live files and files of unknown series stay; .old/ goes after its grace only."""
     series = add_series()
@@ -284,6 +288,7 @@ def test_rebuild_after_lost_metadata(lake, add_series, tmp_path, clock):
     again.close()
 
 
+@BOTH_STORES
 def test_rebuild_joins_orphans_to_live_partitions(lake, add_series):
     """A file that the manifest does not know is merged with the live one of its partition."""
     series = add_series()
@@ -381,6 +386,7 @@ def test_unknown_or_missing_files_are_refused(tmp_path):
         read_candle_file(tmp_path / "x.csv")
 
 
+@BOTH_STORES
 def test_coverage_counts_slots(lake, add_series):
     """Slots add up: expected = stored + explained + unexplained, from the first stored or booked slot to the last."""
     series = add_series()

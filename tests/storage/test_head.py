@@ -16,7 +16,9 @@ from storage.lake.revisions import list_revisions
 from storage.ledger import list_gaps
 from storage.series import get_series
 from storage.statements import fetch
-from tests.storage.conftest import START_US, candles
+from tests.storage.conftest import BOTH_STORES, START_US, candles
+
+pytestmark = BOTH_STORES
 
 
 def _write(lake, series_id, frame, run_id="run", **more):

@@ -11,7 +11,7 @@ from core.clock import DAY_US, MINUTE_US, to_datetime
 from core.errors import InputError, NotFoundError, StoreCorruptError
 from core.interval import Interval
 from storage import Batch, Gap
-from tests.storage.conftest import START_US, candles
+from tests.storage.conftest import BOTH_STORES, START_US, candles
 
 KEY = ("kraken", "BTC/USDT", "1m")
 
@@ -26,6 +26,7 @@ def filled_lake(lake, add_series):
     return lake
 
 
+@BOTH_STORES
 def test_head_overrides_the_lake(filled_lake):
     """One frame, ascending, unique, with the head's value where both have one."""
     frame = filled_lake.candles(*KEY)
@@ -100,6 +101,7 @@ def test_a_missing_or_damaged_file_is_an_error_and_never_a_short_answer(filled_l
             read()
 
 
+@BOTH_STORES
 def test_sql_sees_the_same_candles(filled_lake):
     """`candles(...)` in SQL, by literals or parameters, and `all_candles` equal `lake.candles`."""
     want = filled_lake.candles(*KEY)
@@ -111,6 +113,7 @@ def test_sql_sees_the_same_candles(filled_lake):
     assert filled_lake.sql(joined).item() == 60
 
 
+@BOTH_STORES
 def test_sql_shows_the_metadata_without_secrets(filled_lake):
     """series, gaps, connections, revisions and files are there; no column can hold a credential."""
     filled_lake.write([Batch(1, candles(START_US, 0), "rest", gaps=[
@@ -137,6 +140,7 @@ def test_sql_names_an_unknown_series(filled_lake):
         filled_lake.sql("FROM candles('kraken', 'btc/usdt', '1m')")
 
 
+@BOTH_STORES
 def test_catalog_opens_anywhere_and_replaces_whole(filled_lake, tmp_path, monkeypatch):
     """candlelake.duckdb answers from any working directory, before any file exists and after flushes, while one is open."""
     filled_lake.flush()

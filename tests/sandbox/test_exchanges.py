@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import ccxt.async_support as ccxt
 import httpx
 import polars as pl
@@ -23,6 +25,7 @@ async def exchange(box):
     opened = []
 
     def open_one(name, **settings):
+        """Open one exchange by ccxt's name."""
         one = getattr(ccxt, name)({"enableRateLimit": False, **settings})
         one.urls["api"] = rewritten(one.urls["api"], box)
         now_ms = box.clock.now_us() // 1000
@@ -92,7 +95,7 @@ async def test_kraken_gives_the_newest_720_and_fills_idle_minutes(exchange):
     assert {"BTC/USD", "ETH/USD"} <= set(one.symbols)
     got = await one.fetch_ohlcv("BTC/USD", "1m", since=one.parse8601("2016-10-07T00:00:00Z"))
     assert len(got) == 721
-    assert {b[0] - a[0] for a, b in zip(got, got[1:], strict=False)} == {60_000}
+    assert {b[0] - a[0] for a, b in pairwise(got)} == {60_000}
     traded = {row[0]: row for row in rows_of("coinbase_BTCUSD_1m", count=10**6)}
     assert [row for row in got if row[5]] == [traded[row[0]] for row in got if row[0] in traded]
     later = await one.fetch_ohlcv("BTC/USD", "1m", since=got[700][0])

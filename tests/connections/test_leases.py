@@ -111,12 +111,16 @@ def test_long_names_fit(metadata_store):
 async def test_hold_renews_itself_and_gives_back(metadata_store):
     """A body longer than the lease keeps it; afterwards it is free at once, also when the body failed."""
     leases = Leases(metadata_store, SystemClock())
-    with pytest.raises(RuntimeError):
+
+    async def body():
         async with leases.hold("job", seconds=0.6):
             await asyncio.sleep(1.5)
             with pytest.raises(LeaseHeldError):
                 leases.acquire("job", 1)
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await body()
     async with leases.hold("job", seconds=60) as lease:
         assert lease.token == 2
 
@@ -138,7 +142,7 @@ async def test_cancelling_the_body_is_a_cancellation(metadata_store):
 
 
 async def test_a_killed_holder_is_free_after_expiry(metadata_store, holder):
-    """kill -9 of the holder: the lease is held until it runs out, then free with a greater token."""
+    """After kill -9 of the holder: the lease is held until it runs out, then free with a greater token."""
     worker, token = holder
     leases = Leases(metadata_store, SystemClock())
     with pytest.raises(LeaseHeldError):

@@ -195,7 +195,7 @@ def test_retire_refuses_a_key_in_use(metadata_store, vault):
 
 
 def test_rotation_survives_kill(sqlite_url, key_file):
-    """kill -9 in the middle of a rotation, again and again: every credential opens at any time, and the next run ends it."""
+    """After kill -9 in the middle of a rotation, again and again: every credential opens at any time, and the next run ends it."""
     from storage.metadata.migrate import upgrade
     from storage.metadata.store import open_metadata
 

@@ -16,8 +16,14 @@ from storage.metadata.store import open_metadata
 from storage.metadata.tables import metadata as tables
 
 ROOT = Path(__file__).resolve().parents[3]
-UPGRADE = "import sys\nfrom storage.metadata.store import open_metadata\nfrom storage.metadata.migrate import upgrade\n" \
-          "store = open_metadata(sys.argv[1])\nsys.stdin.readline()\nupgrade(store)\n"
+UPGRADE = """
+import sys
+from storage.metadata.store import open_metadata
+from storage.metadata.migrate import upgrade
+store = open_metadata(sys.argv[1])
+sys.stdin.readline()
+upgrade(store)
+"""
 
 
 @pytest.fixture

@@ -30,9 +30,13 @@ def test_a_store_without_wal_is_refused():
 
 def test_an_error_in_the_body_rolls_back(metadata_store):
     """A write that fails half-way leaves nothing."""
-    with pytest.raises(RuntimeError), metadata_store.write() as tx:
-        tx.execute(leases.insert().values(name="a", holder="b", token=1, expires_at_us=2))
-        raise RuntimeError
+    def fail_half_way():
+        with metadata_store.write() as tx:
+            tx.execute(leases.insert().values(name="a", holder="b", token=1, expires_at_us=2))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     with metadata_store.read() as tx:
         assert tx.execute(text("SELECT count(*) FROM leases")).scalar_one() == 0
 

@@ -77,4 +77,5 @@ async def serve(registered: dict[str, UUID]) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each poll says nothing
     sys.exit(main())

@@ -8,9 +8,17 @@ from uuid import UUID
 
 import httpx
 
-from core.errors import BadPayloadError, InputError, NetworkError, NotFoundError, NotPermittedError, ProviderUnavailableError
+from core.errors import (
+    BadPayloadError,
+    InputError,
+    NetworkError,
+    NotFoundError,
+    NotPermittedError,
+    ProviderUnavailableError,
+)
 
 LOOK_SECONDS = 0.25
+BUSY_WAITS = (0.2, 0.5, 1.0, 2.0, 4.0)  # on SQLite the server answers 503 while its database is locked
 Json = Any
 
 
@@ -86,6 +94,11 @@ class PrefectApi:
 
     def _send(self, method: str, path: str, body: Json = None) -> httpx.Response:
         try:
+            for wait in BUSY_WAITS:
+                response = self._client.request(method, path, json=body)
+                if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                    return response
+                time.sleep(wait)
             return self._client.request(method, path, json=body)
         except httpx.TransportError as error:
             raise NetworkError(f"no answer of Prefect at {self.url}: {str(error) or type(error).__name__}; is it running?") from error

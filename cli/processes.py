@@ -42,6 +42,7 @@ class Child:
     command: Sequence[str]
     log: Path
     environment: Mapping[str, str]
+    folder: Path | None = None  # where it works; None is where we do
     process: subprocess.Popen[bytes] | None = None
     restarts: int = 0
     started: float = 0.0  # time.monotonic
@@ -52,7 +53,7 @@ class Child:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603  our own command line
                 [sys.executable, "-P", "-m", "cli.tether", str(os.getpid()), *self.command],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=dict(self.environment),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=dict(self.environment), cwd=self.folder,
                 start_new_session=True)
         self.started = time.monotonic()
 

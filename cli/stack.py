@@ -19,6 +19,7 @@ PREFECT_SECONDS = 180.0  # a cold server on a busy machine
 SANDBOX_SECONDS = 60.0
 RUN_SECONDS = 180.0  # a scheduled run from its order to its end
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+PROJECT = Path(__file__).resolve().parent.parent  # holds prefect.toml, which Prefect's server reads where it starts
 # What only our own processes need to know: Prefect's server stores none of it and gets none of it.
 KEPT_FROM_PREFECT = ("CANDLELAKE_KEYS", "CANDLELAKE_METADATA_URL")
 
@@ -62,7 +63,7 @@ class Stack:
         self._prefect = self._start("prefect server", [
             sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1",
             "--port", str(self.settings.prefect_port), "--ui",
-        ], environment)
+        ], environment, PROJECT)
 
     def await_prefect(self) -> None:
         """Wait until Prefect's server is healthy."""
@@ -102,9 +103,9 @@ class Stack:
             time.sleep(0.5)
         raise ProviderUnavailableError(f"the fetch run did not end within {RUN_SECONDS:.0f} s; see {self.home / 'logs'}")
 
-    def _start(self, name: str, command: list[str], environment: dict[str, str]) -> Child:
+    def _start(self, name: str, command: list[str], environment: dict[str, str], folder: Path | None = None) -> Child:
         log = self.home / "logs" / f"{name.replace(' ', '-')}.log"
-        return self.household.start(Child(name, command, log, environment))
+        return self.household.start(Child(name, command, log, environment, folder))
 
     def _environment(self) -> dict[str, str]:
         """Ours without anybody else's Prefect settings: this server lives in this home alone."""
@@ -114,6 +115,7 @@ class Stack:
         return {
             **own,
             "CANDLELAKE_HOME": str(self.home),
+            "CANDLELAKE_ALLOW_PRIVATE_HOSTS": "1" if self.settings.allow_private_hosts else "0",
             "CANDLELAKE_SANDBOX_PORT": str(self.settings.sandbox_port),
             "CANDLELAKE_PREFECT_PORT": str(self.settings.prefect_port),
             "DO_NOT_TRACK": "1",

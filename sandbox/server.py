@@ -36,6 +36,7 @@ from sandbox.wire import Protocol, hang, reset, spoil
 _START_SECONDS: Final = 30.0
 _LOOPBACK: Final = "127.0.0.1"
 _BODY_LIMIT: Final = 65_536
+_LOG_LENGTH: Final = 10_000
 LOG: Final = logging.getLogger(__name__)
 
 
@@ -160,6 +161,8 @@ class Desk:
 
     def _note(self, request: Request, ask: Ask, status: int) -> None:
         self.box.requests.append(Asked(request.method, ask.path, masked(ask.query), ask.now_us, status))
+        if len(self.box.requests) > 2 * _LOG_LENGTH:  # a sandbox may run for months
+            del self.box.requests[:-_LOG_LENGTH]
 
     async def control(self, request: Request) -> Response:
         """Answer /_sandbox: what is served, and the levers."""

@@ -44,6 +44,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
+    """Run the sandbox and write the files of `replay`."""
     folder = tmp_path_factory.mktemp("files")
     start, hours = datetime(2021, 5, 1, tzinfo=UTC), 24 * 60
     pl.DataFrame({
@@ -58,6 +59,7 @@ def stage(tmp_path_factory):
 
 @pytest.fixture
 def _calm(stage):
+    """Leave no fault and no moved clock behind."""
     yield
     stage.box.faults.clear()
     stage.clock.set(NOW)
@@ -65,6 +67,7 @@ def _calm(stage):
 
 @asynccontextmanager
 async def connected(candidate: Candidate, stage: Stage, **changes):
+    """Connect, and disconnect whatever happens."""
     provider = make(candidate, stage, **changes)
     try:
         await provider.connect()
@@ -74,12 +77,14 @@ async def connected(candidate: Candidate, stage: Stage, **changes):
 
 
 def make(candidate: Candidate, stage: Stage, **changes) -> MarketDataProvider:
+    """Open a candidate, with its folder where it needs one."""
     if candidate.path is None:
         changes.setdefault("config", {"folder": stage.folder, **candidate.config})
     return candidate.open(stage.box.url, stage.clock, **changes)
 
 
 async def candles(provider, candidate, interval=DAY):
+    """Ask once and check what came."""
     page = await provider.fetch_candles(candidate.symbol, candidate.timeframe, interval)
     return check(page.candles, Grid(candidate.timeframe, provider.server_clock), interval, page.server_us), page
 

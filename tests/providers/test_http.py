@@ -34,11 +34,13 @@ NOW = 1_700_000_000_000_000
 
 
 def classes(module) -> list[type[Exception]]:
+    """Return the exception classes of a library."""
     return [cls for _, cls in inspect.getmembers(module, inspect.isclass)
             if issubclass(cls, Exception) and cls.__module__.startswith(("httpx", "httpcore"))]
 
 
 def client(url: str, timeout: float = 5.0, **more) -> Http:
+    """Return a client that may reach loopback."""
     return Http(url, timeout=timeout, allow_private=True, clock=SystemClock(), **more)
 
 
@@ -173,6 +175,7 @@ async def test_a_rebinding_resolver_gets_nowhere(monkeypatch):
 
 
 def _judged(resolver, host, port, private):
+    """Resolve with a fake resolver and judge as the guard does."""
     from providers import addresses
 
     found = [entry[4][0] for entry in resolver(host, port)]

@@ -21,6 +21,7 @@ NOT_AN_ENTRY = "something else"
 
 @pytest.fixture
 def _plugins(monkeypatch):
+    """Offer four plug-ins, two of them under names of ours."""
     points = EntryPoints([
         EntryPoint("house", f"{__name__}:ENTRY", registry.GROUP), EntryPoint("broken", f"{__name__}:NOT_AN_ENTRY", registry.GROUP),
         EntryPoint("replay", f"{__name__}:ENTRY", registry.GROUP), EntryPoint("ccxt:kraken", f"{__name__}:ENTRY", registry.GROUP)])

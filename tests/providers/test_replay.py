@@ -21,6 +21,7 @@ DAY = Interval.parse("2021-03-02", "2021-03-03")
 
 
 def write(path, hours: int = 24 * 60, skip=None, **columns):
+    """Write a file of hourly candles."""
     ts = [START + timedelta(hours=n) for n in range(hours)]
     values = {"open": [1.0 + n / 1e4 for n in range(hours)], "volume": [float(n) for n in range(hours)], **columns}
     frame = pl.DataFrame({"ts": ts, "open": values["open"], "high": values["open"], "low": values["open"], "close": values["open"],
@@ -29,6 +30,7 @@ def write(path, hours: int = 24 * 60, skip=None, **columns):
 
 
 def provider(path, now="2021-04-01", **config):
+    """Return a replay provider over a folder."""
     clock = ManualClock(Interval.parse(now, "2099-01-01").start)
     return open_replay(ConnectionSpec("r", "replay", config={"folder": str(path), **config}, clock=clock), Unlimited())
 

@@ -22,6 +22,7 @@ INSTANTS = st.integers(at("2005-01-01T00:00"), at("2030-01-01T00:00"))
 
 
 def bars(local: list[int]) -> pl.DataFrame:
+    """Return bars at these wall-clock readings."""
     rows = {"local_us": local, **{name: [float(n) for n in range(len(local))] for name in list(LOCAL_SCHEMA)[1:]}}
     return pl.DataFrame(rows, schema=LOCAL_SCHEMA)
 
@@ -112,6 +113,7 @@ def test_witnesses():
 
 
 def hours_of(clock: ServerClock, start: str, end: str, opens_at_midnight: bool) -> list[int]:
+    """Return the wall-clock hours of FX weeks."""
     week = FxWeek()
     out = []
     for us in range(at(start), at(end), HOUR_US):

@@ -34,10 +34,12 @@ EET = {"offset_minutes": 120, "dst": "eu"}
 
 
 def fx_open(us: int) -> bool:
+    """Return whether FX trades at an instant."""
     return not FxWeek().closed(Interval(us, us + 1))
 
 
 def make(now: str, rule: str = "eu", **more) -> Bridge:
+    """Return a bridge at an instant."""
     return Bridge(ManualClock(at(now)), ServerClock.fixed(120, rule), **more)
 
 
@@ -232,6 +234,8 @@ async def test_too_frequent_tells_the_budget():
     """TOO_FREQUENT_* is a RateLimitedError with a wait, and everyone who shares the budget waits."""
 
     class Counting(Unlimited):
+        """Counts penalties."""
+
         def __init__(self):
             self.penalties = []
 

@@ -31,23 +31,27 @@ YEAR = Interval.parse("2016-02-20", "2016-12-01")  # both changes, by either rul
 
 @pytest.fixture(scope="module")
 def sandbox():
+    """Run one sandbox for the module."""
     with server.running() as box:
         yield box
 
 
 @pytest.fixture
 def box(sandbox):
+    """Return the sandbox as new."""
     sandbox.reset()
     yield sandbox
     sandbox.reset()
 
 
 def open_at(box, platform, **config):
+    """Open an account of the sandbox."""
     spec = ConnectionSpec("practice", platform, f"{box.url}/{platform[-3:]}", LOGIN, config, 30.0, True, SystemClock())
     return open_provider(spec, Unlimited())
 
 
 async def read(provider, symbol, timeframe, interval):
+    """Read an interval page by page, checked."""
     grid, frames, rejected = Grid(timeframe, provider.server_clock), [], 0
     for part in pages(interval, grid, provider.capabilities.page_limit(timeframe)):
         page = await provider.fetch_candles(symbol, timeframe, part)
@@ -59,6 +63,7 @@ async def read(provider, symbol, timeframe, interval):
 
 
 def recorded() -> pl.DataFrame:
+    """Return what the file holds."""
     frame = pl.read_parquet(DATA / "oanda_EURUSD_H1.parquet")
     return frame.select(pl.col("ts").cast(pl.Datetime("us", "UTC")), "open", "high", "low", "close").filter(
         pl.col("ts").is_between(YEAR.start_at, YEAR.end_at, closed="left"))

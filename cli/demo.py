@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from cli.output import note, progress_bar
+from cli.output import in_candles, note, progress_bar
 from connections.service import ConnectionInput
 from core.clock import DAY_US
 from core.errors import CandlelakeError
@@ -82,7 +82,7 @@ def fill_demos(feed: Feed) -> None:
         for timeframe, days in HISTORY_DAYS.items():
             series = Series(demo.slug, demo.symbol, Timeframe.parse(timeframe))
             with progress_bar(f"backfill {series}") as progress:
-                result = asyncio.run(backfill(feed, series, Interval(now - days * DAY_US, now), progress=progress))
+                result = asyncio.run(backfill(feed, series, Interval(now - days * DAY_US, now), progress=in_candles(progress)))
             if result.status == "failed":
                 raise CandlelakeError(result.message)
             note(result.message)

@@ -102,6 +102,11 @@ def progress_bar(what: str, *, quiet: bool = False) -> Iterator[Progress]:
         yield _Lines(what, sys.stderr).update
 
 
+def in_candles(progress: Progress) -> Progress:
+    """Return `progress` that counts candles: the bar's own name says of what."""
+    return lambda done, total, _what: progress(done, total, "candles")
+
+
 @contextmanager
 def _bar(what: str) -> Iterator[Progress]:
     from rich.console import Console

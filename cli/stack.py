@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -17,6 +19,7 @@ from core.settings import Settings
 
 PREFECT_SECONDS = 180.0  # a cold server on a busy machine
 SANDBOX_SECONDS = 60.0
+ASK_TIMES = 40  # half a second apart
 RUN_SECONDS = 180.0  # a scheduled run from its order to its end
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 PROJECT = Path(__file__).resolve().parent.parent  # holds prefect.toml, which Prefect's server reads where it starts
@@ -83,8 +86,9 @@ class Stack:
             ProviderUnavailableError: the run did not complete.
         """
         with httpx.Client(base_url=self.api_url, timeout=30, trust_env=False) as client:
-            deployment = client.get("/deployments/name/fetch/fetch").raise_for_status().json()
-            run = client.post(f"/deployments/{deployment['id']}/create_flow_run", json={}).raise_for_status().json()
+            deployment = _ask(client, "GET", "/deployments/name/fetch/fetch")
+            order = {"idempotency_key": f"up-{secrets.token_hex(8)}"}  # asked twice it is still one run
+            run = _ask(client, "POST", f"/deployments/{deployment['id']}/create_flow_run", order)
             note(f"ordered a fetch run through Prefect: {run['name']}")
             state = self._await_run(client, run["id"])
         if state["type"] != "COMPLETED":
@@ -96,7 +100,7 @@ class Stack:
     def _await_run(self, client: httpx.Client, run_id: str) -> dict[str, str]:
         deadline = time.monotonic() + RUN_SECONDS
         while time.monotonic() < deadline:
-            state: dict[str, str] = client.get(f"/flow_runs/{run_id}").raise_for_status().json()["state"]
+            state: dict[str, str] = _ask(client, "GET", f"/flow_runs/{run_id}")["state"]
             if state["type"] in FINAL_STATES:
                 return state
             self.household.restart_dead(note)
@@ -131,6 +135,28 @@ class Stack:
             "PYTHONSAFEPATH": "1",  # a folder called `flows` where we were started is not ours
             "PYTHONUNBUFFERED": "1",
         }
+
+
+def _ask(client: httpx.Client, method: str, url: str, body: dict[str, str] | None = None) -> Any:
+    """Ask Prefect's API; with SQLite under it, it answers 503 now and then while it is busy.
+
+    Raises:
+        ProviderUnavailableError: it refuses, or stays busy.
+    """
+    said = "no answer"
+    for _ in range(ASK_TIMES):
+        try:
+            answer = client.request(method, url, json=body)
+        except httpx.TransportError as error:
+            said = str(error) or type(error).__name__
+        else:
+            if answer.is_success:
+                return answer.json()
+            said = f"status {answer.status_code}"
+            if answer.status_code < 500:
+                break
+        time.sleep(0.5)
+    raise ProviderUnavailableError(f"Prefect's server at {client.base_url} does not do {method} {url}: {said}; see its log")
 
 
 def _answers(url: str) -> bool:

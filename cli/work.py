@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.output import note, print_json, print_object, print_rows, progress_bar
+from cli.output import in_candles, note, print_json, print_object, print_rows, progress_bar
 
 if TYPE_CHECKING:
     from feed import Feed
@@ -66,7 +66,7 @@ def backfill(
     series = Series.parse(slug, symbol, timeframe)
     interval = Interval.parse(start, end)
     with open_feed() as feed, progress_bar(f"backfill {series}", quiet=as_json) as progress:
-        result = asyncio.run(run_backfill(feed, series, interval, progress=progress))
+        result = asyncio.run(run_backfill(feed, series, interval, progress=in_candles(progress)))
     return _end(result, as_json=as_json)
 
 

@@ -112,7 +112,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("words", "code", "names"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_bad_input_is_one_line_and_changes_nothing(words, code, names, ready, files, home):
+def test_bad_input_is_one_line_and_changes_nothing(words, code, names, ready, files, home):  # noqa: PLR0917  three are fixtures
     """One line on stderr, nothing on stdout, the right exit code, no secret, no traceback, and the home as it was."""
     before = state(home)
     answer = ready(*words)

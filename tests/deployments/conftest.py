@@ -1,0 +1,119 @@
+"""A real Prefect server for the slow tests: one process, SQLite, loopback, stopped at the end."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deployments.prefect_api import PrefectApi
+from deployments.settings import prefect_environment
+
+ROOT = Path(__file__).parents[2]
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+def free_port():
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(look, seconds=90.0):
+    """Return what `look` returns as soon as it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.5)
+    return found
+
+
+@contextmanager
+def process(command, environment, log):
+    """Run a child of ours, and end it by its id."""
+    with log.open("ab") as out:
+        child = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=ROOT, start_new_session=True)
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(20)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory):
+    """The environment of the server, the runner and their flow runs: a home of their own."""
+    home = tmp_path_factory.mktemp("home")
+    port = free_port()
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "CANDLELAKE_"))}
+    return {
+        **own, **prefect_environment(), "CANDLELAKE_HOME": str(home), "CANDLELAKE_ALLOW_PRIVATE_HOSTS": "1",
+        "CANDLELAKE_KEY_FILE": str(home / "test.keys"), "CANDLELAKE_RETRY_WAIT": "0",
+        "PREFECT_HOME": str(home / "prefect"), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}", "DO_NOT_TRACK": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def server(environment):
+    """The API of a running Prefect server."""
+    url = environment["PREFECT_API_URL"]
+    port = url.split(":")[2].split("/")[0]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
+    with process(command, environment, Path(environment["CANDLELAKE_HOME"]) / "server.log"), PrefectApi(url) as api:
+        api.wait_until_healthy(120)
+        yield api
+
+
+@pytest.fixture
+def home(environment, monkeypatch):
+    """Settings of this process that name the same home as the flow runs'."""
+    from core.settings import Settings
+
+    for name, value in environment.items():
+        if name.startswith("CANDLELAKE_"):
+            monkeypatch.setenv(name, value)
+    return Settings(_env_file=None)
+
+
+@pytest.fixture
+def runner(server, environment):
+    """The embedded runner as a process, with the deployments registered."""
+    log = Path(environment["CANDLELAKE_HOME"]) / "runner.log"
+    with process([sys.executable, "-m", "deployments.embedded"], environment, log) as child:
+        wait_for(lambda: server.get("/deployments/name/fetch/fetch"), 120)
+        yield child
+
+
+@pytest.fixture
+def order(server):
+    """Order a run of a deployment; returns its id."""
+
+    def make(name, **config):
+        body = {"parameters": {"config": config} if config else {}}
+        return server.post(f"/deployments/{server.deployment_id(name)}/create_flow_run", body)["id"]
+
+    return make
+
+
+@pytest.fixture
+def end_of(server):
+    """Wait for the end of a run; returns its state."""
+
+    def wait(run_id, seconds=120):
+        def look():
+            state = server.get(f"/flow_runs/{run_id}")["state"]
+            return state if state["type"] in FINAL else None
+
+        return wait_for(look, seconds)
+
+    return wait

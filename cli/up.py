@@ -45,6 +45,7 @@ def up(
             _bring_up(stack, with_sandbox=not no_sandbox)
             if once:
                 stack.prove_schedule()
+                _flush(current)
                 _summary(current, with_sandbox=not no_sandbox)
                 return 0
             _summary(current, with_sandbox=not no_sandbox)
@@ -114,6 +115,13 @@ def _bring_up(stack: Stack, *, with_sandbox: bool) -> None:
     note("waiting for the Prefect server")
     stack.await_prefect()
     stack.start_runner()
+
+
+def _flush(current: Settings) -> None:
+    from feed import open_feed, upkeep
+
+    with open_feed(current) as feed:
+        upkeep.flush(feed)
 
 
 def _rebuild_lost_metadata(feed: Feed, current: Settings) -> None:

@@ -1,0 +1,108 @@
+"""The embedded runner against a real server and the sandbox: flows run as processes, and survive being killed."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from connections.service import ConnectionInput
+from core.clock import DAY_US, isoformat
+from feed import open_feed
+from sandbox.server import running
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def box():
+    """An exchange of the sandbox whose present is now."""
+    with running(mode="replay") as box:
+        yield box
+
+
+@pytest.fixture
+def connection(home, box):
+    """A connection to the sandbox's exchange in the home of the flow runs; returns its slug."""
+    with open_feed(home) as feed:
+        if not any(row.slug == "box" for row in feed.connections.list()):
+            feed.connections.create(ConnectionInput(
+                slug="box", provider="ccxt:coinbase", base_url=box.url, symbols=("BTC/USD",), timeframes=("1m", "1h"),
+                is_admin_owned=True))
+    return "box"
+
+
+def stored(home, timeframe="1m"):
+    """Return how many candles the lake holds."""
+    with open_feed(home) as feed:
+        return feed.lake.candles("box", "BTC/USD", timeframe).height
+
+
+def test_fetch_runs_to_completed(runner, connection, order, end_of, home, server):  # noqa: PLR0917  fixtures
+    """A run of `fetch` through the runner stores candles; its state says how many, its summary can be read."""
+    run = order("fetch", connection=connection, due_only=False)
+    state = end_of(run)
+    assert state["type"] == "COMPLETED", state["message"]
+    assert stored(home) > 0
+    artifacts = server.post("/artifacts/filter", {"flow_runs": {"id": {"any_": [run]}}})
+    assert "fetch-summary" in {artifact["key"] for artifact in artifacts}
+
+
+def test_a_failed_connection_fails_its_run_alone(runner, connection, order, end_of, home):
+    """A connection that cannot be reached makes the run Failed with one line that names it."""
+    with open_feed(home) as feed:
+        feed.connections.create(ConnectionInput(
+            slug="dead", provider="ccxt:coinbase", base_url="http://127.0.0.1:9", symbols=("BTC/USD",),
+            timeframes=("1m",), is_admin_owned=True))
+    try:
+        state = end_of(order("fetch", connection="dead", due_only=False))
+        assert state["type"] == "FAILED"
+        assert "dead" in state["message"]
+        assert "\n" not in state["message"]
+        assert end_of(order("fetch", connection=connection, due_only=False))["type"] == "COMPLETED"
+    finally:
+        with open_feed(home) as feed:
+            feed.connections.delete("dead")
+
+
+def flow_process(runner):
+    """Return the id of a flow-run process of the runner, None when there is none."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == runner.pid and "prefect" in (entry / "cmdline").read_text():
+                return int(entry.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+    return None
+
+
+def test_a_killed_backfill_is_finished_by_the_next(runner, connection, order, end_of, home, server):  # noqa: PLR0917  fixtures
+    """After kill -9 of the flow's process: the run ends as Crashed, the next one completes, nothing is doubled."""
+    for name in ("fetch", "flush", "repair", "health"):  # so that the process found is the backfill's
+        server.patch(f"/deployments/{server.deployment_id(name)}", {"paused": True})
+    with open_feed(home) as feed:
+        now = feed.clock.now_us() // DAY_US * DAY_US
+    config = {
+        "connection": connection, "symbol": "BTC/USD", "timeframe": "1m", "start": isoformat(now - 12 * DAY_US),
+        "end": isoformat(now - 2 * DAY_US)}
+    run = order("backfill", **config)
+    deadline = time.monotonic() + 120
+    while server.get(f"/flow_runs/{run}")["state"]["type"] != "RUNNING" or (child := flow_process(runner)) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    assert end_of(run)["type"] == "CRASHED"
+    deadline = time.monotonic() + 240  # the killed run's lease runs out by itself
+    while True:
+        state = end_of(order("backfill", **config), 240)
+        if state["name"] != "Skipped" or time.monotonic() > deadline:
+            break
+        time.sleep(5)
+    assert state["type"] == "COMPLETED", state["message"]
+    with open_feed(home) as feed:
+        times = feed.lake.candles(connection, "BTC/USD", "1m", start=isoformat(now - 12 * DAY_US), end=isoformat(now - 2 * DAY_US))["ts"]
+    assert times.is_sorted()
+    assert times.n_unique() == times.len()
+    assert times.len() > 10_000

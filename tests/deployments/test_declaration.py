@@ -62,7 +62,7 @@ def test_schedules_leave_an_operators_pause_alone():
     (lambda c: c["deployments"][0]["work_pool"].update(name="other"), "work pool of fetch"),
     (lambda c: c["deployments"][0].update(entrypoint="flows.fetch.nothing"), "entrypoint of fetch"),
     (lambda c: c["deployments"][0].update(entrypoint="flows.flush.flush"), "entrypoint of fetch"),
-    (lambda c: c["deployments"][0].update(entrypoint="flows.fetch.fetch_batch"), "a flow"),
+    (lambda c: c["deployments"][0].update(entrypoint="flows.fetch.fetch_batch"), "flow, file and deployment"),
     (lambda c: c["deployments"][0].update(parameters={"confg": {}}), "parameter of fetch"),
     (lambda c: c["deployments"][4]["schedules"][0].update(parameters={"config": {"aply": True}}), "parameters of cleanup"),
     (lambda c: c["deployments"][1].update(schedules=[{"slug": "daily", "cron": "0 0 * * *"}]), "parameters of backfill"),

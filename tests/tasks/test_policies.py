@@ -6,10 +6,24 @@ import pytest
 from prefect.states import Failed
 
 import core.errors
-from core.errors import CandlelakeError, InputError, KeyMissingError, LeaseHeldError, NetworkError, RateLimitedError, TransientError
+from core.errors import (
+    CandlelakeError,
+    InputError,
+    KeyMissingError,
+    LeaseHeldError,
+    NetworkError,
+    RateLimitedError,
+    TransientError,
+)
 from feed.result import RunResult, SeriesResult
 from tasks import candles, upkeep
-from tasks.policies import LONGEST_WAIT_SECONDS, POLICY, is_worth_another_try, raise_while_tries_are_left, retry_transient
+from tasks.policies import (
+    LONGEST_WAIT_SECONDS,
+    POLICY,
+    is_worth_another_try,
+    raise_while_tries_are_left,
+    retry_transient,
+)
 
 CLASSES = [c for _, c in inspect.getmembers(core.errors, inspect.isclass) if issubclass(c, TransientError)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -159,3 +160,4 @@ def _summary(current: Settings, *, with_sandbox: bool) -> None:
         print(f"try             candlelake query \"FROM candles({series}) ORDER BY ts DESC LIMIT 5\"")
     else:
         print("try             candlelake connections add --help")
+    sys.stdout.flush()  # in a pipe too: this process goes on

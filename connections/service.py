@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, func, select
+from sqlalchemy import update as change
 from sqlalchemy.exc import IntegrityError
 
 from connections.budget import StoredBudget
@@ -32,6 +33,7 @@ from connections.watch import WatchedProvider
 from core.clock import LATEST_US, Clock, SystemClock
 from core.errors import CandlelakeError, CredentialsRefusedError, InputError, PermanentError
 from core.secrets import Secret
+from core.server_clock import ServerClock
 from core.settings import Settings
 from core.timeframe import Timeframe
 from providers import registry
@@ -243,6 +245,7 @@ class ConnectionService:
             spec = await asyncio.to_thread(self._spec, row)
             watched = WatchedProvider(self._open(spec, self._budget(spec, priority)))
             await watched.connect()
+            await asyncio.to_thread(self._remember_clock, row, watched.server_clock)
             yield watched
         except CandlelakeError as error:
             failure = error if watched is None or watched.failure is None else watched.failure
@@ -263,6 +266,19 @@ class ConnectionService:
     def _succeeded(self, connection_id: int) -> None:
         with self.lake.metadata.write() as tx:
             record_success(tx, connection_id, self.clock.now_us())
+
+    def _remember_clock(self, row: ConnectionRow, clock: ServerClock | None) -> None:
+        """Keep a broker's clock that was measured, for its rule costs many requests.
+
+        A later measurement that contradicts it stops the fetch and says so.
+        """
+        if clock is None or "server_clock" in row.config:
+            return
+        config = {**row.config, "server_clock": clock.as_config()}
+        with self.lake.metadata.write() as tx:
+            tx.execute(change(connections).where(connections.c.id == row.id).values(config=config))
+            self._log(tx, (row.id, row.slug), "clock", "the server's clock was measured and is kept in the config",
+                      server_clock=clock.as_config())
 
     async def _try(
         self, spec: ConnectionSpec, budget: RateBudget, symbols: Iterable[str], timeframes: Iterable[str],

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal
 
-from core.clock import DAY_US, HOUR_US, MINUTE_US, to_datetime, to_us
+from core.clock import DAY_US, HOUR_US, MINUTE_US, isoformat, to_datetime, to_us
 
 DstRule = Literal["none", "eu", "us"]
 
@@ -41,6 +41,11 @@ class ServerClock:
     def fixed(offset_minutes: int, dst: DstRule = "none") -> ServerClock:
         """Return a clock that never changed its rule."""
         return ServerClock((ClockRule(0, offset_minutes, dst),))
+
+    def as_config(self) -> list[dict[str, object]]:
+        """Return the rules as a connection's config keeps them: oldest first, the first one without `since`."""
+        return [{"offset_minutes": rule.offset_minutes, "dst": rule.dst}
+                | ({"since": isoformat(rule.since_us)} if number else {}) for number, rule in enumerate(self.rules)]
 
     def offset_us(self, utc_us: int) -> int:
         """Return what to add to UTC at `utc_us` to get the server's wall clock."""

@@ -43,5 +43,5 @@ class Asker:
         raise AssertionError("unreachable")
 
     def _wait(self, attempt: int, error: TransientError) -> float:
-        backoff = self.first_wait * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311  jitter, not a secret
+        backoff: float = self.first_wait * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311  jitter, not a secret
         return max(backoff, error.retry_after or 0.0)

@@ -26,6 +26,16 @@ class Feed:
     settings: Settings
     clock: Clock
 
+    def overlap_candles(self, slug: str) -> int:
+        """Return how many stored candles each fetch of the connection reads again: its own setting, or the home's."""
+        own = self.connections.get(slug).settings.get("overlap_candles")
+        return self.settings.overlap_candles if own is None else int(own)
+
+    def settle_seconds(self, slug: str) -> float:
+        """Return how long after its close a candle counts as closed: the connection's own setting, or the home's."""
+        own = self.connections.get(slug).settings.get("settle_seconds")
+        return self.settings.settle_seconds if own is None else float(own)
+
     def calendar(self, market_type: str) -> Calendar:
         """Return when markets of this type are open."""
         return FxWeek() if market_type == "fx" else AlwaysOpen()

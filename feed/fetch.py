@@ -130,13 +130,14 @@ def _window(feed: Feed, provider: MarketDataProvider, row: SeriesRow) -> Interva
     if row.last_us is None:
         return Interval(max(0, now - min(page, FIRST_LOOK_CANDLES) * length), now)
     back = max(0, page - 2 - (now - row.last_us) // length)  # as far as one request reaches anyway
-    back = max(back, feed.settings.overlap_candles)
+    back = max(back, feed.overlap_candles(row.series.connection))
     return Interval(max(0, min(row.last_us, now) - back * length), now)
 
 
 def _wanted(feed: Feed, run: SeriesRun) -> Slots:
     """The missing slots, and the last stored ones again: the provider may have changed them."""
-    overlap = run.stored[len(run.stored) - min(feed.settings.overlap_candles, len(run.stored)):]
+    count = feed.overlap_candles(run.row.series.connection)
+    overlap = run.stored[len(run.stored) - min(count, len(run.stored)):]
     missing = run.missing()
     if not len(missing) and run.is_closed_now():
         return missing

@@ -117,6 +117,8 @@ class Filler:
                 else:
                     await self._commit(sight, answer)
                     index = self._forward(index, len(left) - len(sight.rest))
+                    if index < len(wanted):
+                        await self.writer.flush()  # a page is durable before the next one is asked for
                     if len(sight.rest) and self._last_known is not None:
                         begin = self._last_known
                         continue

@@ -102,7 +102,7 @@ class SeriesRun:
 
 def settle_seconds(feed: Feed, row: SeriesRow) -> float:
     """Return how long after its close a candle of the series counts as closed."""
-    return feed.settings.settle_seconds if row.settle_seconds is None else row.settle_seconds
+    return feed.settle_seconds(row.series.connection) if row.settle_seconds is None else row.settle_seconds
 
 
 def gaps_inside(feed: Feed, row: SeriesRow, interval: Interval) -> list[Gap]:

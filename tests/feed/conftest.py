@@ -111,6 +111,7 @@ class OneConnection:
     id: int = 0
     is_active: bool = True
     retry_at_us: int | None = None
+    settings: dict[str, object] = field(default_factory=dict)
 
     def get(self, slug: str) -> "OneConnection":
         self.id = self.lake_id

@@ -159,3 +159,15 @@ async def test_a_weekend_is_booked_as_closed_and_not_asked_for(make_feed, series
     result = await fetch(feed, due_only=False)
     assert len(provider.asked) == asked
     assert result.status == "complete"
+
+
+async def test_a_connections_own_settings_win(make_feed, series, clock, candles_of) -> None:
+    """A connection may settle later and read more again than the home says."""
+    feed, provider = await begin(make_feed, series, clock, candles_of(500))
+    feed.connections.settings = {"settle_seconds": 45, "overlap_candles": 0}
+    clock.set(START + 61 * MINUTE_US + 30 * SECOND_US)
+    provider.asked.clear()
+    assert (await fetch(feed, due_only=False)).stored == 0
+    assert provider.asked == []
+    clock.set(START + 61 * MINUTE_US + 50 * SECOND_US)
+    assert (await fetch(feed, due_only=False)).stored == 1

@@ -17,6 +17,7 @@ from sqlalchemy import update as change
 from sqlalchemy.exc import IntegrityError
 
 from connections.budget import StoredBudget
+from connections.changes import entered, keep_series, merged, moves, state_after
 from connections.health import NEVER_AGAIN, record_failure, record_success
 from connections.inputs import ConnectionInput, check_credentials, check_input, market_type
 from connections.rows import (
@@ -35,12 +36,10 @@ from core.errors import CandlelakeError, CredentialsRefusedError, InputError, Pe
 from core.secrets import Secret
 from core.server_clock import ServerClock
 from core.settings import Settings
-from core.timeframe import Timeframe
 from providers import registry
 from providers.addresses import check_url
 from providers.base import Capabilities, ConnectionSpec, MarketDataProvider, Priority, RateBudget, Unlimited
 from storage.metadata.tables import connections, head_candles, lake_files, series
-from storage.series import ensure_series
 from storage.vault import Vault
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class ConnectionService:
             AddressRefusedError: the base URL is not one we may use.
         """
         capabilities = check_input(given, self._describe, allow_private=self.settings.allow_private_hosts)
-        secrets = _entered(given.credentials)
+        secrets = entered(given.credentials)
         check_credentials(set(secrets), capabilities)
         taken = InputError("slug", given.slug, "one that is not taken", "choose another, or update that connection")
         try:
@@ -103,7 +102,7 @@ class ConnectionService:
                 )).inserted_primary_key
                 connection_id = int(key[0]) if key is not None else 0
                 self._vault.put(tx, connection_id, given.owner, secrets)
-                _keep_series(tx, connection_id, given.symbols, given.timeframes, now_us)
+                keep_series(tx, connection_id, given.symbols, given.timeframes, now_us)
                 self._log(tx, (connection_id, given.slug), "create", f"added ({given.provider})", series=_count(given))
                 return read_connection(tx, given.slug)
         except IntegrityError:  # PostgreSQL: another process added it at the same moment
@@ -137,22 +136,22 @@ class ConnectionService:
             raise InputError("update", unknown[0], sorted(_CHANGEABLE), "delete and add a connection to change the others")
         with self.lake.metadata.write() as tx:
             row = read_connection(tx, slug, for_update=True)
-            given = _merged(row, changes)
+            given = merged(row, changes)
             capabilities = check_input(given, self._describe, allow_private=self.settings.allow_private_hosts)
-            entered = _entered(given.credentials)
+            secrets = entered(given.credentials)
             if "credentials" in changes or given.base_url != row.base_url:
-                self._check_kept(tx, row, given, entered)
-            check_credentials(set(row.credential_fields) | set(entered), capabilities)
+                self._check_kept(tx, row, given, secrets)
+            check_credentials(set(row.credential_fields) | set(secrets), capabilities)
             if given.owner != row.owner:  # ciphertexts are bound to the owner: seal them anew
-                entered = {**self._vault.get(tx, row.id, row.owner), **entered}
-            self._vault.put(tx, row.id, given.owner, entered)
+                secrets = {**self._vault.get(tx, row.id, row.owner), **secrets}
+            self._vault.put(tx, row.id, given.owner, secrets)
             now_us = self.clock.now_us()
             tx.execute(connections.update().where(connections.c.id == row.id).values(
                 name=given.name or slug, type=market_type(given, capabilities), base_url=given.base_url, config=given.config,
                 settings=given.settings, owner=given.owner, is_admin_owned=given.is_admin_owned, is_active=given.is_active,
-                updated_at_us=now_us, **_state_after(row, given, changes)))
+                updated_at_us=now_us, **state_after(row, given, changes)))
             if {"symbols", "timeframes"} & set(changes):
-                _keep_series(tx, row.id, given.symbols, given.timeframes, now_us)
+                keep_series(tx, row.id, given.symbols, given.timeframes, now_us)
             self._log(tx, (row.id, slug), "update", f"changed {', '.join(sorted(changes))}")
             return read_connection(tx, slug)
 
@@ -214,7 +213,7 @@ class ConnectionService:
         """
         capabilities = await asyncio.to_thread(
             check_input, given, self._describe, allow_private=self.settings.allow_private_hosts)
-        secrets = _entered(given.credentials)
+        secrets = entered(given.credentials)
         check_credentials(set(secrets), capabilities)
         spec = self._make_spec(given.slug, given.provider, given.base_url, secrets, given.config)
         result, _ = await self._try(spec, Unlimited(), given.symbols, given.timeframes)
@@ -328,7 +327,7 @@ class ConnectionService:
         kept = sorted(set(row.credential_fields) - set(entered) - set(_BROKER_FIELDS) - {"port"})
         if not kept:
             return
-        moved = _moves(row.base_url, given.base_url)
+        moved = moves(row.base_url, given.base_url)
         if not moved and any(name in entered for name in _BROKER_FIELDS):
             stored = self._vault.get(tx, row.id, row.owner)
             moved = any(entered[name] != stored.get(name) for name in _BROKER_FIELDS if name in entered)
@@ -362,45 +361,13 @@ def budget_key(spec: ConnectionSpec) -> str:
     return f"{venue[:120]}:public:{socket.gethostname()[:60]}"
 
 
-def _entered(credentials: Mapping[str, Secret]) -> dict[str, Secret]:
-    return {name: secret for name, secret in credentials.items() if secret}
-
 
 def _count(given: ConnectionInput) -> int:
     return len(given.symbols) * len(given.timeframes)
 
 
-def _merged(row: ConnectionRow, changes: Mapping[str, Any]) -> ConnectionInput:
-    stored: dict[str, Any] = {name: getattr(row, name) for name in ConnectionInput.model_fields if name != "credentials"}
-    return ConnectionInput(**{**stored, **changes})
 
 
-def _moves(old: str | None, new: str | None) -> bool:
-    """Whether another host would be asked, or the same one without TLS. A port may change: it is the same machine."""
-    if old is None or new is None:
-        return old != new
-    before, after = check_url(old), check_url(new)
-    return before.host != after.host or (before.scheme in {"https", "wss"} and after.scheme not in {"https", "wss"})
-
-
-def _state_after(row: ConnectionRow, given: ConnectionInput, changes: Mapping[str, Any]) -> dict[str, object]:
-    """A change of what could be wrong gives the connection a fresh start; a change of its name does not."""
-    may_help = {"credentials", "base_url", "config", "is_active"} & set(changes)
-    refused = row.retry_at_us == NEVER_AGAIN
-    if (may_help and not refused) or (refused and _entered(given.credentials)) or not given.is_active:
-        return {"status": "active" if given.is_active else "inactive", "status_reason": None, "consecutive_failures": 0,
-                "retry_at_us": None if not refused or _entered(given.credentials) else NEVER_AGAIN}
-    return {}
-
-
-def _keep_series(tx: Connection, connection_id: int, symbols: Iterable[str], timeframes: Iterable[str], now_us: int) -> None:
-    """Have exactly these series active; others of the connection keep their candles and are fetched no more."""
-    names = [Timeframe.parse(name).name for name in timeframes]
-    wanted = [ensure_series(tx, connection_id, symbol, name, now_us).id for symbol in symbols for name in names]
-    mine = series.c.connection_id == connection_id
-    tx.execute(series.update().where(mine).values(is_active=False))
-    for first in range(0, len(wanted), 500):  # a statement takes only so many parameters
-        tx.execute(series.update().where(mine, series.c.id.in_(wanted[first: first + 500])).values(is_active=True))
 
 
 def _check_empty(tx: Connection, slug: str, series_ids: builtins.list[int]) -> None:

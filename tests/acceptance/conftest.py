@@ -1,13 +1,18 @@
 """A sandbox over a folder of real candles, and a home whose connection points at it."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from connections.inputs import ConnectionInput
-from core.clock import MINUTE_US, parse_instant
+from core.clock import MINUTE_US, Clock, parse_instant
 from core.settings import Settings
 from feed import Feed, open_feed
 from sandbox.box import Box
@@ -18,8 +23,8 @@ START = parse_instant("2020-01-01")
 COLUMNS = ["ts", "open", "high", "low", "close", "volume"]
 
 
-def real_minutes(count: int) -> pl.DataFrame:
-    """Return `count` real one-minute candles (with their real holes), the bundled days laid end to end from 2020 on."""
+def real_minutes(count: int, start_us: int = START) -> pl.DataFrame:
+    """Return `count` real one-minute candles (with their real holes), the bundled days laid end to end from `start_us` on."""
     real = pl.read_parquet(BUNDLED).sort("ts")
     us = real["ts"].dt.epoch("us")
     minute = (us - us[0]) // MINUTE_US
@@ -29,7 +34,7 @@ def real_minutes(count: int) -> pl.DataFrame:
     rounds = -(-count // real.height)
     laid = pl.concat([real.with_columns(at=packed + length * n) for n in range(rounds)]).head(count)
     return laid.select(
-        ts=pl.from_epoch(START + pl.col("at") * MINUTE_US, time_unit="us").dt.replace_time_zone("UTC"),
+        ts=pl.from_epoch(start_us + pl.col("at") * MINUTE_US, time_unit="us").dt.replace_time_zone("UTC"),
         **{name: pl.col(name).cast(pl.Float64) for name in COLUMNS[1:]})
 
 
@@ -47,19 +52,15 @@ def source(tmp_path: Path) -> Callable[[int], pl.DataFrame]:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[], Box]]:
-    """Start the sandbox over what `source` wrote."""
-    with pytest.MonkeyPatch.context():
-        stack = []
+def serve(tmp_path: Path) -> Iterator[Callable[..., Box]]:
+    """Start the sandbox over what `source` wrote, or over `data`; a clock other than the end of the data may be given."""
+    with ExitStack() as stack:
 
-        def start() -> Box:
-            manager = running(tmp_path / "data")
-            stack.append(manager)
-            return manager.__enter__()
+        def start(clock: Clock | None = None, **options: Any) -> Box:
+            folder = options.pop("data", tmp_path / "data")
+            return stack.enter_context(running(folder, clock=clock, **options))
 
         yield start
-        for manager in stack:
-            manager.__exit__(None, None, None)
 
 
 @pytest.fixture
@@ -72,6 +73,49 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }.items():
         monkeypatch.setenv(f"CANDLELAKE_{name}", value)
     return home
+
+
+@pytest.fixture
+def start_child(home: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start one command line of the real program as a process of its own, both outputs in one; ended with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str, stdin: str | None = None, **environment: str) -> subprocess.Popen[str]:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "cli.main", *words], cwd=tmp_path, env={**os.environ, **environment}, text=True,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if stdin is not None and child.stdin is not None:
+            child.stdin.write(stdin)
+            child.stdin.close()
+            child.stdin = None
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        if child.poll() is None:
+            child.kill()
+            child.communicate()
+        if child.stdout is not None:
+            child.stdout.close()
+
+
+@pytest.fixture
+def second_home(home: Path, tmp_path: Path) -> Iterator[Callable[[Box], Feed]]:
+    """Open another home with the same connection, to compare with."""
+    feeds = []
+
+    def make(box: Box) -> Feed:
+        feed = open_feed(Settings(home=tmp_path / "second", key_file=tmp_path / "second-keys"))
+        feeds.append(feed)
+        feed.connections.create(ConnectionInput(
+            slug="binance", name="Binance", provider="ccxt:binance", base_url=box.url,
+            symbols=("BTC/USDT",), timeframes=("1m",)))
+        return feed
+
+    yield make
+    for feed in feeds:
+        feed.close()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """storage.ledger.book_gaps: slot by slot the ledger says what a plain dictionary of slots would."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_the_ledger_is_a_dictionary_of_slots(lake: Lake, plan) -> None:
         everything = booked_in(tx, row.id, Interval(0, 10**12))
     assert [g.interval for g in rows] == [g.interval for g in everything]
     assert {s: (g.cause, g.attempts, g.first_seen_us) for g in rows for s in MINUTE.slots(g.interval)} == model
-    for left, right in zip(rows, rows[1:], strict=False):
+    for left, right in itertools.pairwise(rows):
         assert left.interval.end <= right.interval.start
 
 

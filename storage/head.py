@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import polars as pl
 from sqlalchemy import Connection
 
@@ -65,7 +69,7 @@ class Written:
 
 @dataclass(slots=True)
 class _Work:
-    """One batch on its way: `rows` are (ts_us, open, high, low, close, volume, spread)."""
+    """One batch on its way: `rows` are (ts_us, open, high, low, close, volume, spread), ascending."""
 
     batch: Batch
     rows: list[Row]
@@ -75,15 +79,23 @@ class _Work:
     unchanged: int = 0
 
 
-@dataclass(slots=True)
-class _Known:
-    """What is stored of the times that are being written, and what changes: rows are HEAD_COLUMNS by (series, ts)."""
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the store says of a series that is written to: first and last candle, and where its last booked gap ends."""
 
-    timeframes: dict[int, str]
-    bounds: dict[int, tuple[int | None, int | None]]
-    rows: dict[tuple[int, int], Row] = field(default_factory=dict)
-    changed: dict[tuple[int, int], Row] = field(default_factory=dict)
+    timeframe: str
+    first_us: int | None
+    last_us: int | None
+    ledger_end_us: int | None
+
+
+@dataclass(slots=True)
+class _Changes:
+    """What one write changes: rows for the head, revisions, and the span of changed candles by series."""
+
+    rows: list[Row] = field(default_factory=list)
     revisions: list[Row] = field(default_factory=list)
+    spans: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 def write(place: Place, batches: Sequence[Batch], run_id: str) -> list[Written]:
@@ -99,28 +111,49 @@ def write(place: Place, batches: Sequence[Batch], run_id: str) -> list[Written]:
     for batch in batches:
         if batch.source not in SOURCES:
             raise InputError("source", batch.source, SOURCES, "say where the candles come from")
+    if not batches:
+        return []
     work = _prepare(batches)
     below = _LakeRows(place)
-    with place.metadata.read() as tx:  # Parquet is read here, before the write lock is taken
-        bounds = _bounds(tx, work, lock=False)
-        files = _files_below(tx, work, bounds)
-    below.load(files)
-    now_us = place.clock.now_us()
     with place.metadata.write() as tx:
-        bounds = _bounds(tx, work, lock=True)
-        known = _Known({key: value[0] for key, value in bounds.items()},
-                       {key: value[1:] for key, value in bounds.items()})
-        below.load(_files_below(tx, work, bounds))  # reads only files that are newer than the first look
-        known.rows.update(below.rows)
-        known.rows.update(_head_below(tx, work, bounds))
+        unread = _store(tx, work, below, place.clock.now_us(), run_id)
+    if unread:
+        below.load(unread)  # Parquet is read while no lock is held; what changes meanwhile is read under it
         for item in work:
-            _judge(item, known, now_us, run_id)
-        execute_many(tx, _UPSERT, [(key[0], *row) for key, row in known.changed.items()])
-        execute_many(tx, _REVISE, known.revisions)
-        _move_watermarks(tx, known)
-        quarantined = [_set_aside(tx, item, run_id, now_us) for item in work]
-        _settle_ledger(tx, work, known, now_us)
-    return [Written(item.stored, item.revised, item.unchanged, bad) for item, bad in zip(work, quarantined, strict=True)]
+            item.stored = item.revised = item.unchanged = 0
+        with place.metadata.write() as tx:
+            _store(tx, work, below, place.clock.now_us(), run_id, may_read=True)
+    return [Written(item.stored, item.revised, item.unchanged, len(item.rejected)) for item in work]
+
+
+def _store(tx: Connection, work: list[_Work], below: _LakeRows, now_us: int, run_id: str, *,
+           may_read: bool = False) -> dict[str, tuple[int, Interval]]:
+    """Store the work; or return the lake files that must be read first, and change nothing."""
+    kept = _kept(tx, work)
+    ranges = _touching(work, kept)
+    old = _head_below(tx, ranges) if ranges else {}
+    files = _files_below(tx, _missing(work, ranges, old))
+    if any(below.lacks(path, wanted) for path, wanted in files.items()):
+        if not may_read:
+            return files
+        below.load(files)
+    old = {**below.rows(files), **old}
+    changes = _Changes()
+    once = Counter(item.batch.series_id for item in work)
+    for item in work:
+        series_id = item.batch.series_id
+        if series_id not in ranges and once[series_id] == 1 and _is_unique(item.rows):
+            _append(item, changes, now_us, run_id)
+        else:
+            _judge(item, old, changes, now_us, run_id)
+    execute_many(tx, _UPSERT, changes.rows)
+    execute_many(tx, _REVISE, changes.revisions)
+    _move_watermarks(tx, kept, changes)
+    for item in work:
+        if item.rejected:
+            _set_aside(tx, item, run_id, now_us)
+    _settle_ledger(tx, work, kept, now_us)
+    return {}
 
 
 def values_of(row: Row) -> dict[str, Any]:
@@ -128,20 +161,29 @@ def values_of(row: Row) -> dict[str, Any]:
     return {**dict(zip(VALUES, row[1:7], strict=True)), "source": row[8], "run_id": row[9]}
 
 
+def _json_of(row: Row) -> str:
+    """Return `values_of` as JSON; a revision of each of a thousand candles is too much for the general encoder."""
+    spread = "null" if row[6] is None else repr(row[6])  # repr of a finite float is JSON
+    return (f'{{"open": {row[1]!r}, "high": {row[2]!r}, "low": {row[3]!r}, "close": {row[4]!r}, "volume": {row[5]!r}, '
+            f'"spread": {spread}, "source": {_quoted(row[8])}, "run_id": {_quoted(row[9])}}}')
+
+
+_quoted = lru_cache(maxsize=1024)(json.dumps)
+
+
 def _prepare(batches: Sequence[Batch]) -> list[_Work]:
     """Turn all frames into tuples at once: a frame operation for each of 500 small batches would cost more than storing."""
-    if not batches:
-        return []
-    try:
-        whole = _shaped(pl.concat([batch.candles for batch in batches], rechunk=False))
-    except pl.exceptions.PolarsError:  # their columns differ in order or type
-        whole = pl.concat([_shaped(batch.candles) for batch in batches], rechunk=False)
-    # Adding zero turns -0.0 into 0.0.
-    plain = whole.select(pl.col("ts").dt.epoch("us"), *(pl.col(name) + 0.0 for name in VALUES))
-    bad = whole.select(_broken())["broken"]
-    rows = plain.rows()
+    if len(batches) == 1:
+        whole = batches[0].candles
+    else:
+        try:
+            whole = pl.concat([batch.candles for batch in batches], rechunk=False).rechunk()
+        except pl.exceptions.PolarsError:  # their columns differ in order or type
+            whole = pl.concat([_shaped(batch.candles) for batch in batches])
+    if whole.schema != CANDLE_SCHEMA:
+        whole = _shaped(whole)
+    rows, flags = _tuples(whole)
     work, start = [], 0
-    flags = bad.to_list() if bad.any() else None
     for batch in batches:
         end = start + batch.candles.height
         good, refused = rows[start:end], []
@@ -153,9 +195,27 @@ def _prepare(batches: Sequence[Batch]) -> list[_Work]:
             reasons = batch.rejected["reason"].to_list()
             raw = batch.rejected.select(pl.col("ts").dt.epoch("us"), *VALUES).rows()
             refused += list(zip(raw, reasons, strict=True))
-        work.append(_Work(batch, sorted(good, key=itemgetter(0)), refused))
+        work.append(_Work(batch, good if len(good) < 2 else sorted(good, key=itemgetter(0)), refused))
         start = end
     return work
+
+
+def _tuples(whole: pl.DataFrame) -> tuple[list[Row], list[bool] | None]:
+    """Return the frame's rows with times in microseconds, and which of them are broken (None: not one)."""
+    ts, spread = whole.get_column("ts"), whole.get_column("spread")
+    prices = [whole.get_column(name) for name in VALUES[:5]]
+    numbers = [column.to_numpy() for column in prices if not column.null_count()]
+    has_spread = not spread.null_count()
+    if has_spread:
+        numbers.append(spread.to_numpy())
+    is_plain = len(numbers) == 5 + has_spread and (has_spread or spread.null_count() == whole.height)
+    if is_plain and not ts.null_count() and all(np.isfinite(column).all() for column in numbers):
+        # Polars' expressions would cost a small batch more than its transaction. Adding zero turns -0.0 into 0.0.
+        columns = [(column + 0.0).tolist() for column in numbers]
+        return list(zip(ts.to_physical().to_list(), *columns, *([] if has_spread else [repeat(None)]), strict=False)), None
+    plain = whole.select(pl.col("ts").dt.epoch("us"), *(pl.col(name) + 0.0 for name in VALUES))
+    flags = whole.select(_broken())["broken"]
+    return plain.rows(), flags.to_list() if flags.any() else None
 
 
 def _shaped(frame: pl.DataFrame) -> pl.DataFrame:
@@ -168,40 +228,54 @@ def _broken() -> pl.Expr:
     return (~whole).alias("broken")
 
 
-def _bounds(tx: Connection, work: list[_Work], *, lock: bool) -> dict[int, tuple[str, int | None, int | None]]:
-    """Return timeframe, first_us and last_us by series id; on PostgreSQL the rows are locked in order of id."""
+def _kept(tx: Connection, work: list[_Work]) -> dict[int, _Kept]:
+    """Return what is known of the work's series, by id; on PostgreSQL their rows are locked in order of id."""
     ids = sorted({item.batch.series_id for item in work})
-    out: dict[int, tuple[str, int | None, int | None]] = {}
-    tail = " ORDER BY id FOR UPDATE" if lock and not is_sqlite(tx) else ""
+    out: dict[int, _Kept] = {}
     for start in range(0, len(ids), _PART):
         part = ids[start:start + _PART]
-        sql = f"SELECT id, timeframe, first_us, last_us FROM series WHERE id IN ({marks(part)}){tail}"  # noqa: S608  marks only
-        out.update({row[0]: row[1:] for row in fetch(tx, sql, part)})
+        if not is_sqlite(tx):  # a statement of its own: the next one must see what the last holder of the lock did
+            fetch(tx, f"SELECT id FROM series WHERE id IN ({marks(part)}) ORDER BY id FOR UPDATE", part)  # noqa: S608  marks only
+        sql = ("SELECT id, timeframe, first_us, last_us, (SELECT end_us FROM gaps WHERE series_id = series.id"  # noqa: S608  marks
+               f" ORDER BY start_us DESC LIMIT 1) FROM series WHERE id IN ({marks(part)})")
+        out.update({row[0]: _Kept(*row[1:]) for row in fetch(tx, sql, part)})
     missing = set(ids) - set(out)
     if missing:
         raise NotFoundError(f"no series has the id {min(missing)}; add it with ensure_series before writing")
     return out
 
 
-def _touching(work: list[_Work], bounds: Mapping[int, tuple[Any, int | None, int | None]]) -> dict[int, Interval]:
+def _touching(work: list[_Work], kept: Mapping[int, _Kept]) -> dict[int, Interval]:
     """Return, by series, the range of the rows that may be stored already: live candles lie past all that is stored."""
     out: dict[int, Interval] = {}
     for item in work:
-        _, first, last = bounds[item.batch.series_id]
-        if not item.rows or first is None or last is None:
+        series_id = item.batch.series_id
+        first, last = kept[series_id].first_us, kept[series_id].last_us
+        if not item.rows or first is None or last is None or item.rows[0][0] > last or item.rows[-1][0] < first:
             continue
         start, end = max(item.rows[0][0], first), min(item.rows[-1][0], last) + 1
-        if start >= end:
-            continue
-        before = out.get(item.batch.series_id)
-        out[item.batch.series_id] = Interval(start, end) if before is None else Interval(
-            min(start, before.start), max(end, before.end))
+        before = out.get(series_id)
+        out[series_id] = Interval(start, end) if before is None else Interval(min(start, before.start), max(end, before.end))
     return out
 
 
-def _files_below(tx: Connection, work: list[_Work], bounds: Mapping[int, tuple[Any, int | None, int | None]]
-                 ) -> dict[str, tuple[int, Interval]]:
-    ranges = _touching(work, bounds)
+def _missing(work: list[_Work], ranges: Mapping[int, Interval], old: Mapping[tuple[int, int], Row]) -> dict[int, Interval]:
+    """Return `ranges` cut down to the rows that the head does not hold: only those can lie in the lake alone."""
+    out: dict[int, Interval] = {}
+    for item in work:
+        series_id = item.batch.series_id
+        span = ranges.get(series_id)
+        if span is None:
+            continue
+        times = [row[0] for row in item.rows if span.start <= row[0] < span.end and (series_id, row[0]) not in old]
+        if times:
+            before = out.get(series_id, Interval(times[0], times[-1] + 1))
+            out[series_id] = Interval(min(times[0], before.start), max(times[-1] + 1, before.end))
+    return out
+
+
+def _files_below(tx: Connection, ranges: Mapping[int, Interval]) -> dict[str, tuple[int, Interval]]:
+    """Return the live files that hold candles of the ranges, each with its series and the range to be read."""
     ids = sorted(ranges)
     out: dict[str, tuple[int, Interval]] = {}
     for start in range(0, len(ids), _PART):
@@ -216,81 +290,101 @@ def _files_below(tx: Connection, work: list[_Work], bounds: Mapping[int, tuple[A
 
 
 class _LakeRows:
-    """The lake's rows of the times being written; each file is read once, however often `load` names it."""
+    """The lake's rows of the times being written; files are immutable, each is read once."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self._seen: dict[str, tuple[int, Interval]] = {}
         self._rows: dict[str, dict[tuple[int, int], Row]] = {}
-        self._wanted: list[str] = []
 
-    def load(self, files: dict[str, tuple[int, Interval]]) -> None:
-        """Make `files` the ones whose rows count; the rows of files that are already here are not read again."""
-        for path, (series_id, interval) in files.items():
-            if self._seen.get(path) == (series_id, interval):
-                continue
-            frame = read_files(self._place.root, [path], interval)
-            plain = frame.select(pl.col("ts").dt.epoch("us"), *VALUES, pl.col("known_at").dt.epoch("us"), "source", "run_id")
-            self._rows[path] = {(series_id, row[0]): row for row in plain.iter_rows()}
-            self._seen[path] = (series_id, interval)
-        self._wanted = list(files)
+    def lacks(self, path: str, wanted: tuple[int, Interval]) -> bool:
+        """Whether a file has still to be read for that range."""
+        return self._seen.get(path) != wanted
 
-    @property
-    def rows(self) -> dict[tuple[int, int], Row]:
-        """The rows by series and time."""
-        return {key: row for path in self._wanted for key, row in self._rows[path].items()}
+    def load(self, files: Mapping[str, tuple[int, Interval]]) -> None:
+        """Read the files that are not here yet."""
+        for path, wanted in files.items():
+            if self.lacks(path, wanted):
+                series_id, interval = wanted
+                frame = read_files(self._place.root, [path], interval)
+                plain = frame.select(
+                    pl.col("ts").dt.epoch("us"), *VALUES, pl.col("known_at").dt.epoch("us"), "source", "run_id")
+                self._rows[path] = {(series_id, row[0]): row for row in plain.iter_rows()}
+                self._seen[path] = wanted
+
+    def rows(self, paths: Iterable[str]) -> dict[tuple[int, int], Row]:
+        """Return the rows of these files, by series and time."""
+        return {key: row for path in paths for key, row in self._rows[path].items()}
 
 
-def _head_below(tx: Connection, work: list[_Work], bounds: Mapping[int, tuple[Any, int | None, int | None]]
-                ) -> dict[tuple[int, int], Row]:
-    ranges = _touching(work, bounds)
-    if not ranges:
-        return {}
+def _head_below(tx: Connection, ranges: Mapping[int, Interval]) -> dict[tuple[int, int], Row]:
+    spans = [(series_id, span.start, span.end) for series_id, span in ranges.items()]
     found: list[Row] = []
     if is_sqlite(tx):
-        sql = f"SELECT series_id, {_COLUMNS} FROM head_candles WHERE series_id = ? AND ts_us >= ? AND ts_us < ?"  # noqa: S608  names
-        for series_id, span in ranges.items():
-            found += fetch(tx, sql, (series_id, span.start, span.end))
+        for start in range(0, len(spans), _PART):
+            part = spans[start:start + _PART]
+            # CROSS JOIN keeps SQLite from scanning the head once for all ranges.
+            sql = (f"WITH span (id, start_us, end_us) AS (VALUES {', '.join('(?, ?, ?)' for _ in part)})"  # noqa: S608  marks, names
+                   f" SELECT series_id, {_COLUMNS} FROM span CROSS JOIN head_candles"
+                   " ON series_id = id AND ts_us >= start_us AND ts_us < end_us")
+            found += fetch(tx, sql, [value for span in part for value in span])
     else:
         sql = (f"SELECT series_id, {_COLUMNS} FROM head_candles JOIN unnest(?::bigint[], ?::bigint[], ?::bigint[])"  # noqa: S608  names
                " AS span (id, start_us, end_us) ON series_id = id AND ts_us >= start_us AND ts_us < end_us")
-        found = fetch(tx, sql, (list(ranges), [i.start for i in ranges.values()], [i.end for i in ranges.values()]))
+        found = fetch(tx, sql, [list(column) for column in zip(*spans, strict=True)])
     return {(row[0], row[1]): row[1:] for row in found}
 
 
-def _judge(item: _Work, known: _Known, now_us: int, run_id: str) -> None:
+def _is_unique(rows: list[Row]) -> bool:
+    return len(rows) < 2 or len({row[0] for row in rows}) == len(rows)
+
+
+def _append(item: _Work, changes: _Changes, now_us: int, run_id: str) -> None:
+    """Take rows that lie outside all that is stored: nothing to compare with."""
+    if not item.rows:
+        return
     series_id, source = item.batch.series_id, item.batch.source
+    changes.rows += [(series_id, *row, now_us, source, run_id) for row in item.rows]
+    changes.spans[series_id] = (item.rows[0][0], item.rows[-1][0])
+    item.stored = len(item.rows)
+
+
+def _judge(item: _Work, old_rows: dict[tuple[int, int], Row], changes: _Changes, now_us: int, run_id: str) -> None:
+    """Compare each row with what is stored; `old_rows` follows, so that a later row of this write meets this one."""
+    series_id, source = item.batch.series_id, item.batch.source
+    changed = []
     for row in item.rows:
         key = (series_id, row[0])
-        old = known.changed.get(key) or known.rows.get(key)
+        old = old_rows.get(key)
         if old is None:
-            known.changed[key] = (*row, now_us, source, run_id)
+            new = (*row, now_us, source, run_id)
             item.stored += 1
         elif old[1:7] == row[1:7]:
             item.unchanged += 1
+            continue
         else:
             known_at = max(now_us, old[7] + 1)  # a later value is always known later, whatever the clock says
             new = (*row, known_at, source, run_id)
-            known.changed[key] = new
-            known.revisions.append((series_id, row[0], known_at, old[7], json.dumps(values_of(old)), json.dumps(values_of(new))))
+            changes.revisions.append((series_id, row[0], known_at, old[7], _json_of(old), _json_of(new)))
             item.revised += 1
+        old_rows[key] = new
+        changed.append((series_id, *new))
+    if changed:
+        low, high = changes.spans.get(series_id, (changed[0][1], changed[-1][1]))
+        changes.spans[series_id] = (min(low, changed[0][1]), max(high, changed[-1][1]))
+        changes.rows += changed
 
 
-def _move_watermarks(tx: Connection, known: _Known) -> None:
-    seen: dict[int, tuple[int, int]] = {}
-    for series_id, ts_us in known.changed:
-        low, high = seen.get(series_id, (ts_us, ts_us))
-        seen[series_id] = (min(low, ts_us), max(high, ts_us))
+def _move_watermarks(tx: Connection, kept: Mapping[int, _Kept], changes: _Changes) -> None:
     moved = []
-    for series_id, (low, high) in seen.items():
-        first, last = known.bounds[series_id]
-        after = (low if first is None else min(low, first), high if last is None else max(high, last))
-        if after != (first, last):
-            moved.append((*after, series_id))
+    for series_id, (low, high) in changes.spans.items():
+        first, last = kept[series_id].first_us, kept[series_id].last_us
+        if first is None or last is None or low < first or high > last:
+            moved.append((low if first is None else min(low, first), high if last is None else max(high, last), series_id))
     execute_many(tx, "UPDATE series SET first_us = ?, last_us = ? WHERE id = ?", moved)
 
 
-def _set_aside(tx: Connection, item: _Work, run_id: str, now_us: int) -> int:
+def _set_aside(tx: Connection, item: _Work, run_id: str, now_us: int) -> None:
     series_id = item.batch.series_id
     rows = []
     for row, reason in item.rejected:
@@ -300,7 +394,6 @@ def _set_aside(tx: Connection, item: _Work, run_id: str, now_us: int) -> int:
         digest = hashlib.sha256(f"{reason}|{text}".encode()).hexdigest()
         rows.append((series_id, row[0], reason, digest, text, run_id, now_us))
     execute_many(tx, _QUARANTINE, rows)
-    return len(rows)
 
 
 def _jsonable(value: float | None) -> float | str | None:
@@ -308,22 +401,15 @@ def _jsonable(value: float | None) -> float | str | None:
     return value if finite else str(value)
 
 
-def _settle_ledger(tx: Connection, work: list[_Work], known: _Known, now_us: int) -> None:
-    book_gaps(tx, [gap for item in work for gap in item.batch.gaps], now_us)
-    filled = [item for item in work if item.rows]
-    ends = _ledger_ends(tx, sorted({item.batch.series_id for item in filled}))
-    for item in filled:
+def _settle_ledger(tx: Connection, work: list[_Work], kept: Mapping[int, _Kept], now_us: int) -> None:
+    """Book the batches' gaps, then take what is stored out of the ledger; live candles lie past it and cost nothing."""
+    booked = [gap for item in work for gap in item.batch.gaps]
+    if booked:
+        book_gaps(tx, booked, now_us)
+    ends = {series_id: row.ledger_end_us or 0 for series_id, row in kept.items()}
+    for gap in booked:
+        ends[gap.series_id] = max(ends.get(gap.series_id, 0), gap.interval.end)
+    for item in work:
         series_id = item.batch.series_id
-        if item.rows[0][0] < ends.get(series_id, 0):
-            clear_stored(tx, series_id, [row[0] for row in item.rows], Grid(Timeframe.parse(known.timeframes[series_id])))
-
-
-def _ledger_ends(tx: Connection, ids: list[int]) -> dict[int, int]:
-    """Return where the last booked gap of each series ends; live candles lie past it, and cost no more than this look."""
-    out: dict[int, int] = {}
-    for start in range(0, len(ids), _PART):
-        part = ids[start:start + _PART]
-        sql = ("SELECT id, (SELECT end_us FROM gaps WHERE series_id = series.id ORDER BY start_us DESC LIMIT 1)"  # noqa: S608  marks only
-               f" FROM series WHERE id IN ({marks(part)})")
-        out.update({series_id: end for series_id, end in fetch(tx, sql, part) if end is not None})
-    return out
+        if item.rows and item.rows[0][0] < ends[series_id]:
+            clear_stored(tx, series_id, [row[0] for row in item.rows], Grid(Timeframe.parse(kept[series_id].timeframe)))

@@ -141,26 +141,22 @@ def cleanup(
 ) -> int:
     """Show which old candles would be removed, and with --apply remove them (their files go to .old/ first)."""
     from core.errors import InputError
-    from core.settings import settings
     from feed import open_feed, upkeep
 
-    days = settings().retention_days if retention_days is None else retention_days
-    if days is None:
-        raise InputError("--retention-days", None, "1 to 36500", "give it, or set CANDLELAKE_RETENTION_DAYS")
-    if not 1 <= days <= 36500:
-        raise InputError("--retention-days", days, "1 to 36500", "0 would remove everything")
     with open_feed() as feed:
-        plan = upkeep.plan_cleanup(feed, days)
-        items = [{"series": str(item.series), "rows": item.rows} for item in plan.plan.items]
+        plan = upkeep.plan_cleanup(feed, retention_days)
+        if retention_days is None and not plan.retention_days:
+            raise InputError("--retention-days", None, "1 to 36500", "give it, or set CANDLELAKE_RETENTION_DAYS")
+        items = [{"series": str(item.series), "rows": item.rows} for item in plan.items]
         done = upkeep.apply_cleanup(feed, plan) if apply else None
     if as_json:
-        print_json({"applied": apply, "rows": plan.plan.rows, "items": items})
+        print_json({"applied": apply, "rows": plan.rows, "items": items})
         return 0
-    print_rows(items, ("series", "rows"), as_json=False, empty=f"nothing is older than {days} days")
+    print_rows(items, ("series", "rows"), as_json=False, empty="nothing is older than the retention")
     if done is not None:
         note(f"removed {done.rows} rows; the old files stay in .old/ for the grace time")
     elif items:
-        note(f"dry run: {plan.plan.rows} rows would go; add --apply to remove them")
+        note(f"dry run: {plan.rows} rows would go; add --apply to remove them")
     return 0
 
 

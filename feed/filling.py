@@ -106,6 +106,10 @@ class Filler:
                 index, stuck = self._forward(index, len(left)), 0
             else:
                 sight = self._look(answer, page, left)
+                if len(sight.still_open):  # nothing later has closed by the provider's clock: neither asked for nor booked
+                    closed = int(np.searchsorted(wanted, sight.still_open[0]))
+                    self.settled(len(wanted) - closed)
+                    wanted, left = wanted[:closed], left[:len(left) - len(sight.still_open)]
                 is_stuck = len(left) > 0 and len(sight.rest) == len(left)
                 stuck = stuck + 1 if is_stuck else 0
                 if is_stuck and self.is_live:

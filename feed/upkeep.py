@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from connections.health import HealthRow
@@ -11,8 +12,10 @@ from core.errors import InputError
 from feed.context import Feed
 from feed.result import Progress, no_progress
 from storage.lake.flush import FlushResult
-from storage.lake.retention import RetentionPlan, RetentionResult
+from storage.lake.retention import RetentionItem, RetentionPlan, RetentionResult
 from storage.lake.verify import VerifyReport
+
+LONGEST_DAYS = 36_500
 
 
 def flush(feed: Feed, progress: Progress = no_progress) -> FlushResult:
@@ -25,30 +28,53 @@ def flush(feed: Feed, progress: Progress = no_progress) -> FlushResult:
 
 @dataclass(frozen=True, slots=True)
 class CleanupPlan:
-    """What cleanup would remove. `retention_days` is what it was asked with."""
+    """What cleanup would remove: one part for each retention in force, in days, by connection slug."""
 
-    retention_days: int
-    plan: RetentionPlan
+    retention_days: Mapping[str, int]
+    parts: tuple[RetentionPlan, ...]
+
+    @property
+    def items(self) -> list[RetentionItem]:
+        """What each series loses."""
+        return [item for part in self.parts for item in part.items]
+
+    @property
+    def rows(self) -> int:
+        """How many candles would go."""
+        return sum(part.rows for part in self.parts)
+
+
+def retentions(feed: Feed, retention_days: int | None = None, connection: str | None = None) -> dict[str, int]:
+    """Return the retention in days of each connection that has one: as asked, its own, or the home's.
+
+    Raises:
+        InputError: less than a day. NotFoundError: no such connection.
+    """
+    if retention_days is not None and not 1 <= retention_days <= LONGEST_DAYS:
+        raise InputError("--retention-days", retention_days, f"1 to {LONGEST_DAYS}", "0 would remove everything")
+    rows = feed.connections.list() if connection is None else [feed.connections.get(connection)]
+    chosen = {row.slug: retention_days or row.settings.get("retention_days") or feed.settings.retention_days for row in rows}
+    return {slug: days for slug, days in chosen.items() if days is not None}
 
 
 def plan_cleanup(feed: Feed, retention_days: int | None = None, connection: str | None = None) -> CleanupPlan:
-    """Return what is older than the retention; changes nothing.
+    """Return what is older than the retention; changes nothing. Connections without a retention keep everything.
 
     Raises:
-        InputError: no retention given and none set, or less than a day.
+        InputError: less than a day. NotFoundError: no such connection.
     """
-    days = retention_days if retention_days is not None else feed.settings.retention_days
-    if days is None or days < 1:
-        raise InputError("retention days", days, "1 or more", "give --retention-days or set CANDLELAKE_RETENTION_DAYS")
-    before = feed.clock.now_us() - days * DAY_US
-    return CleanupPlan(days, feed.lake.plan_retention(max(0, before), connection))
+    days = retentions(feed, retention_days, connection)
+    now = feed.clock.now_us()
+    parts = [feed.lake.plan_retention(max(0, now - count * DAY_US), slug) for slug, count in days.items()]
+    return CleanupPlan(days, tuple(part for part in parts if part.items))
 
 
 def apply_cleanup(feed: Feed, plan: CleanupPlan) -> RetentionResult:
     """Remove what `plan` lists; what is gone already counts as done."""
-    result = feed.lake.apply_retention(plan.plan)
-    feed.lake.write_catalog()
-    return result
+    done = [feed.lake.apply_retention(part) for part in plan.parts]
+    if done:
+        feed.lake.write_catalog()
+    return RetentionResult(sum(part.rows for part in done), sum(part.files for part in done))
 
 
 def verify(feed: Feed, progress: Progress = no_progress) -> VerifyReport:

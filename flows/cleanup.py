@@ -44,7 +44,7 @@ async def cleanup(config: CleanupConfig = DRY_RUN) -> State[dict[str, int]]:
     if plan is None:
         return Completed(name="Skipped", message="no retention is set: every candle is kept", data={"rows": 0})
     if not config.apply:
-        return Completed(name="DryRun", message=f"dry run: {plan.plan.rows} candles would go", data={"rows": plan.plan.rows})
+        return Completed(name="DryRun", message=f"dry run: {plan.rows} candles would go", data={"rows": plan.rows})
     done = await apply_cleanup(plan)
     return Completed(
         message=f"{done.rows} candles removed, {done.files} files moved to .old/",

@@ -65,7 +65,7 @@ def cleanup_rows(plan: CleanupPlan) -> list[Row]:
     """Return what a cleanup would remove as table rows."""
     return [
         {**_series(item), "candles": item.rows, "whole_files": item.whole_files, "cut_files": item.cut_files}
-        for item in plan.plan.items
+        for item in plan.items
     ]
 
 

@@ -32,11 +32,11 @@ async def flush_head() -> FlushResult:
 async def plan_cleanup(retention_days: int | None = None, connection: str | None = None) -> CleanupPlan | None:
     """Return what is older than the retention, None when none is set; changes nothing, publishes the plan."""
     with open_feed() as feed:
-        if retention_days is None and feed.settings.retention_days is None:
-            run_logger().info("no retention is set (CANDLELAKE_RETENTION_DAYS): every candle is kept")
-            return None
         plan = await asyncio.to_thread(upkeep.plan_cleanup, feed, retention_days, connection)
-    text = f"Older than {plan.retention_days} days: {plan.plan.rows} candles of {len(plan.plan.items)} series"
+    if retention_days is None and not plan.retention_days:
+        run_logger().info("no retention is set (CANDLELAKE_RETENTION_DAYS): every candle is kept")
+        return None
+    text = f"Older than the retention: {plan.rows} candles of {len(plan.items)} series"
     run_logger().info(text)
     await publish_table(cleanup_rows(plan), "cleanup-plan", text)
     return plan

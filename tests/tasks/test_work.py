@@ -33,7 +33,7 @@ async def test_an_empty_home_has_nothing_due():
     assert (await flush_head.fn()).rows == 0
     assert await check_health.fn() == []
     assert await plan_cleanup.fn() is None
-    assert (await plan_cleanup.fn(30)).plan.rows == 0
+    assert (await plan_cleanup.fn(30)).rows == 0
     assert health_line([]) == "0 of 0 connections ok"
 
 

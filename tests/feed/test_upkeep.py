@@ -1,0 +1,74 @@
+"""feed.upkeep: retention by home, connection or request; flush, verify."""
+
+import pytest
+
+from core.clock import DAY_US, MINUTE_US
+from core.errors import InputError
+from core.interval import Interval
+from feed import upkeep
+from feed.backfill import backfill
+
+START = 1_704_067_200_000_000  # 2024-01-01
+
+
+@pytest.fixture
+async def filled(make_feed, series, clock, candles_of):
+    """Three days of minutes, flushed."""
+    feed, _ = make_feed(candles_of(3 * 1440), page=1000)
+    clock.set(START + 3 * DAY_US)
+    await backfill(feed, series, Interval(START, START + 3 * DAY_US))
+    return feed
+
+
+async def test_without_a_retention_everything_is_kept(filled) -> None:
+    """No retention anywhere: an empty plan, and applying it removes nothing."""
+    plan = upkeep.plan_cleanup(filled)
+    assert (plan.rows, dict(plan.retention_days)) == (0, {})
+    assert upkeep.apply_cleanup(filled, plan).rows == 0
+    assert filled.lake.candles("played", "BTC/USDT", "1m").height == 3 * 1440
+
+
+async def test_a_plan_changes_nothing_and_applying_cuts_exactly(filled) -> None:
+    """What is older than the retention goes, to the minute; a second time there is nothing to do."""
+    plan = upkeep.plan_cleanup(filled, 1)
+    assert plan.rows == 2 * 1440
+    assert filled.lake.candles("played", "BTC/USDT", "1m").height == 3 * 1440
+    assert upkeep.apply_cleanup(filled, plan).rows == 2 * 1440
+    left = filled.lake.candles("played", "BTC/USDT", "1m")
+    assert left.height == 1440
+    assert left["ts"].dt.epoch("us")[0] == START + 2 * DAY_US
+    assert upkeep.apply_cleanup(filled, plan).rows == 0
+    assert upkeep.plan_cleanup(filled, 1).rows == 0
+    assert upkeep.verify(filled).problems == []
+
+
+async def test_a_connections_own_retention_wins_over_the_homes(filled) -> None:
+    """The connection's own days count; what is asked for counts before both."""
+    filled.connections.settings = {"retention_days": 2}
+    assert upkeep.retentions(filled) == {"played": 2}
+    assert upkeep.plan_cleanup(filled).rows == 1440
+    assert upkeep.retentions(filled, 1) == {"played": 1}
+
+
+@pytest.mark.parametrize("days", [0, -1, 36_501])
+async def test_absurd_retentions_are_refused(make_feed, candles_of, days) -> None:
+    """A retention of nothing would remove everything: it is an error, not a cleanup."""
+    feed, _ = make_feed(candles_of(1))
+    with pytest.raises(InputError, match="0 would remove everything"):
+        upkeep.plan_cleanup(feed, days)
+
+
+async def test_flush_moves_the_head_and_writes_the_catalog(make_feed, series, clock, candles_of) -> None:
+    """After a flush DuckDB reads the candles from the catalog file, and flushing again does nothing."""
+    import duckdb
+
+    from feed.fetch import fetch
+
+    feed, _ = make_feed(candles_of(200))
+    clock.set(START + 100 * MINUTE_US)
+    await backfill(feed, series, Interval(START, START + 50 * MINUTE_US))
+    await fetch(feed, due_only=False)
+    upkeep.flush(feed)
+    with duckdb.connect(str(feed.lake.root / "candlelake.duckdb"), read_only=True) as db:
+        assert db.execute("SELECT count(*) FROM all_candles").fetchone() == (100,)
+    assert upkeep.flush(feed).rows == 0

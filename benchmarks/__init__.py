@@ -1,0 +1,1 @@
+"""Benchmarks: Candlelake and its peers do the same work side by side in one run."""

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,14 @@ from storage.catalog import TABLES, table
 from storage.lake.place import Place
 from storage.lake.reader import head_rows, live_files, with_files
 from storage.lake.schema import HEAD_COLUMNS, HIVE_TYPES, frame_of
-from storage.series import SeriesRow, list_series
-from storage.statements import fetch
+from storage.series import SeriesRow, get_series, list_series
+from storage.statements import fetch, marks
 
 _COLUMNS = ", ".join(STORED_SCHEMA)
-_MACRO = ("CREATE MACRO candles(connection, symbol, timeframe) AS TABLE SELECT * FROM"
+_MACRO = ("CREATE TEMP MACRO candles(connection, symbol, timeframe) AS TABLE SELECT * FROM"
           " query_table('candles_' || hex(connection) || '_' || hex(symbol) || '_' ||"
           " hex(CASE timeframe WHEN '1M' THEN '1mo' ELSE timeframe END))")
+_WORDS = 5000  # bound three times in one statement; SQLite allows 32,766
 _UNKNOWN = re.compile(r"Table with name candles_([0-9A-F]*)_([0-9A-F]*)_([0-9A-F]*) does not exist")
 _HELP = "SELECT ... or FROM candles('slug', 'SYMBOL', '1m')"
 
@@ -37,7 +40,8 @@ def run(place: Place, text: str, parameters: Sequence[object] | Mapping[str, obj
     Raises:
         InputError: not one query, or DuckDB refuses it. NotFoundError: it names a series that is not in the store.
     """
-    tree = _parse(text)
+    engine = _engine(place.root, os.getpid())
+    tree = _parse(engine, text)
     names = {node["table_name"] for node in tree if node.get("type") == "BASE_TABLE"}
     wants_candles = any(node.get("function_name") == "candles" for node in tree)
     texts = {str(node["literal"]["text"]) for node in tree if isinstance(node.get("literal"), dict) and "text" in node["literal"]}
@@ -51,8 +55,7 @@ def run(place: Place, text: str, parameters: Sequence[object] | Mapping[str, obj
 
     def answer(paths: list[Path]) -> pl.DataFrame:
         place_of = dict(zip(files, paths, strict=True))
-        with _moved_files_named(), duckdb.connect(":memory:") as session:
-            _restrict(session, place.root)
+        with _moved_files_named(), engine.cursor() as session:
             for name, frame in frames.items():
                 session.register(name, frame)
             for row, live, head in pins:
@@ -60,15 +63,14 @@ def run(place: Place, text: str, parameters: Sequence[object] | Mapping[str, obj
             if whole is not None:
                 _all_view(session, [place_of[path] for path in whole[0]], whole[1])
             session.execute(_MACRO)
-            session.execute("SET lock_configuration = true")
             return _execute(session, text, parameters)
 
     return with_files(place.root, files, answer)
 
 
-def _parse(text: str) -> list[dict[str, Any]]:
+def _parse(engine: duckdb.DuckDBPyConnection, text: str) -> list[dict[str, Any]]:
     """Return every node of the query's syntax tree."""
-    with duckdb.connect(":memory:") as session:
+    with engine.cursor() as session:
         try:
             statements = session.extract_statements(text)
         except duckdb.Error as error:
@@ -95,9 +97,13 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 def _named(tx: Connection, texts: set[str]) -> list[SeriesRow]:
     """Return the series whose connection, symbol and timeframe are all among the texts of the query."""
-    frames = {"1mo" if item == "1M" else item for item in texts}
-    return [row for row in list_series(tx) if row.series.connection in texts and row.series.symbol in texts
-            and row.series.timeframe.name in frames]
+    words = sorted({"1mo" if item == "1M" else item for item in texts} | texts)
+    if len(words) > _WORDS:
+        return [row for row in list_series(tx) if {row.series.connection, row.series.symbol, row.series.timeframe.name} <= set(words)]
+    found = fetch(tx, "SELECT s.id FROM series s JOIN connections c ON c.id = s.connection_id"
+                      f" WHERE c.slug IN ({marks(words)}) AND s.symbol IN ({marks(words)}) AND s.timeframe IN ({marks(words)})"
+                      " ORDER BY s.id", [*words] * 3)
+    return [get_series(tx, row[0]) for row in found]
 
 
 def _pin_all(tx: Connection) -> tuple[list[str], pl.DataFrame]:
@@ -118,11 +124,20 @@ def _moved_files_named() -> Iterator[None]:
         raise FileNotFoundError(_line(str(error))) from error  # it moved to .old/ meanwhile: `with_files` looks again
 
 
-def _restrict(session: duckdb.DuckDBPyConnection, root: Path) -> None:
+@lru_cache(maxsize=8)
+def _engine(root: Path, _process: int) -> duckdb.DuckDBPyConnection:
+    """Return this process's DuckDB for a lake; to start one costs more than most queries.
+
+    Each query has a cursor of its own: temporary views, macros and registered frames of one are not seen by another, and
+    nothing else can be made, for only SELECTs pass and the settings are locked.
+    """
+    engine = duckdb.connect(":memory:")
     for setting in (f"allowed_directories = [{_quoted(root)}]", "enable_external_access = false",
                     "autoinstall_known_extensions = false", "autoload_known_extensions = false",
-                    "python_enable_replacements = false", "TimeZone = 'UTC'"):
-        session.execute(f"SET {setting}")
+                    "python_enable_replacements = false", "enable_external_file_cache = false", "TimeZone = 'UTC'",
+                    "lock_configuration = true"):
+        engine.execute(f"SET GLOBAL {setting}")
+    return engine
 
 
 def _candles_view(session: duckdb.DuckDBPyConnection, row: SeriesRow, paths: list[Path], head: pl.DataFrame) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import duckdb
 import polars as pl
 import pytest
@@ -111,6 +113,25 @@ def test_sql_sees_the_same_candles(filled_lake):
         assert filled_lake.sql(text, parameters).cast(STORED_SCHEMA).equals(want)
     joined = "SELECT count(*) AS n FROM candles('kraken','BTC/USDT','1m') a JOIN candles('kraken','BTC/USDT','1m') b USING (ts)"
     assert filled_lake.sql(joined).item() == 60
+
+
+def test_sql_with_thousands_of_texts_still_finds_its_series(filled_lake):
+    """However many texts a query holds, the series that it names is found."""
+    texts = ", ".join(f"'{n}'" for n in range(6000))
+    query = f"SELECT count(*) AS n FROM candles('kraken', 'BTC/USDT', '1m') WHERE run_id NOT IN ({texts})"
+    assert filled_lake.sql(query).item() == 60
+
+
+def test_queries_at_the_same_time_do_not_see_each_other(lake, add_series):
+    """Threads that ask for series of the same process each get their own."""
+    for number in range(4):
+        lake.write([Batch(add_series(f"S{number}"), candles(START_US, number + 1), "rest")], run_id="r")
+
+    def ask(number):
+        return lake.sql(f"SELECT count(*) AS n FROM candles('kraken', 'S{number % 4}', '1m')").item()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, range(40))) == [number % 4 + 1 for number in range(40)]
 
 
 @BOTH_STORES

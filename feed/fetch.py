@@ -26,6 +26,7 @@ from storage.series import SeriesRow, list_series, mark_fetched
 log = logging.getLogger(__name__)
 
 HOLD_ROWS = 20_000  # a fetch that has this much to catch up writes in between
+SOON_SECONDS = 20.0  # a scheduled round waits so long at most for candles that are about to settle
 FIRST_LOOK_CANDLES = 500  # how far the first fetch of a new series looks back
 
 
@@ -83,6 +84,19 @@ def due_series(
         rows = list_series(tx, slug, symbol, timeframe, only_active=True)
     now = feed.clock.now_us()
     return [row for row in rows if not due_only or row.next_due_us <= now]
+
+
+def seconds_until_due(feed: Feed, slugs: Sequence[str]) -> float:
+    """Return how long to wait for the series that come due within `SOON_SECONDS`; 0.0 when there are none.
+
+    A schedule fires on the full minute, when a candle has closed but not settled: without the wait it would be stored a
+    whole round later.
+    """
+    now = feed.clock.now_us()
+    soon = now + round(SOON_SECONDS * SECOND_US)
+    with feed.lake.metadata.read() as tx:
+        dues = [row.next_due_us for slug in slugs for row in list_series(tx, slug, only_active=True)]
+    return max((due - now for due in dues if now < due <= soon), default=0) / SECOND_US
 
 
 async def fetch_connection(feed: Feed, slug: str, rows: Sequence[SeriesRow], run_id: str) -> list[SeriesResult]:

@@ -12,7 +12,7 @@ from core.interval import Interval
 from core.series import Series
 from feed import Feed, RunResult, open_feed
 from feed.backfill import backfill
-from feed.fetch import due_series, fetch, ready_connections
+from feed.fetch import due_series, fetch, ready_connections, seconds_until_due
 from feed.repair import repair
 from storage.ledger import coverage, list_gaps
 from tasks.artifacts import artifact_key, coverage_rows, gap_rows, publish_summary, publish_table
@@ -48,9 +48,11 @@ def batches(due: Mapping[str, int], most: int = BATCH_SERIES) -> list[Batch]:
 async def plan_fetch(
     connection: str | None = None, symbol: str | None = None, timeframe: str | None = None, *, due_only: bool = True,
 ) -> list[Batch]:
-    """Return the batches of connections that have series due, of this shard."""
+    """Return the batches of connections that have series due, of this shard; waits for those about to settle."""
     with open_feed() as feed:
         slugs = [feed.connections.get(connection).slug] if connection else ready_connections(feed)
+        if due_only:
+            await asyncio.sleep(seconds_until_due(feed, slugs))
         due = {slug: len(due_series(feed, slug, symbol, timeframe, due_only=due_only)) for slug in slugs}
     plan = batches(due)
     run_logger().info("%d series of %d connections are due, in %d batches", sum(due.values()), len(slugs), len(plan))

@@ -6,7 +6,7 @@ from core.clock import DAY_US, HOUR_US, MINUTE_US, SECOND_US, to_datetime
 from core.errors import ProviderUnavailableError
 from core.interval import Interval
 from feed.backfill import backfill
-from feed.fetch import due_series, fetch
+from feed.fetch import SOON_SECONDS, due_series, fetch, seconds_until_due
 from feed.repair import repair
 from storage.ledger import list_gaps
 
@@ -171,3 +171,18 @@ async def test_a_connections_own_settings_win(make_feed, series, clock, candles_
     assert provider.asked == []
     clock.set(START + 61 * MINUTE_US + 50 * SECOND_US)
     assert (await fetch(feed, due_only=False)).stored == 1
+
+
+async def test_a_round_on_the_full_minute_waits_for_the_candle_to_settle(make_feed, series, clock, candles_of) -> None:
+    """Just after a close the wait is what is left of the settle delay; a candle that is far off is not waited for."""
+    feed, _ = await begin(make_feed, series, clock, candles_of(500))
+    feed.connections.settings = {"settle_seconds": 5}
+    clock.set(START + 62 * MINUTE_US + 6 * SECOND_US)
+    await fetch(feed, due_only=False)
+    clock.set(START + 63 * MINUTE_US + SECOND_US)
+    assert seconds_until_due(feed, ["played"]) == 4.0
+    clock.set(START + 62 * MINUTE_US + 30 * SECOND_US)
+    assert seconds_until_due(feed, ["played"]) == 0.0
+    clock.set(START + 63 * MINUTE_US + 5 * SECOND_US)
+    assert seconds_until_due(feed, ["played"]) == 0.0
+    assert SOON_SECONDS < 60

@@ -1,6 +1,6 @@
 """One peer in a process of its own: takes a command a line, times the call alone, says what came back.
 
-    python -m benchmarks.worker PEER FOLDER
+It is started as `python -m benchmarks.worker PEER FOLDER`.
 """
 
 from __future__ import annotations

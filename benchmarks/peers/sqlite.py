@@ -12,6 +12,8 @@ from benchmarks.market import NAMES, Columns
 Rows = list[tuple[float, ...]]
 _UPSERT = ("INSERT INTO candles VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (series, ts) DO UPDATE SET"
            " open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close, volume = excluded.volume")
+_TABLE = ("CREATE TABLE candles (series TEXT, ts INTEGER, open REAL, high REAL, low REAL, close REAL, volume REAL,"
+          " PRIMARY KEY (series, ts)) WITHOUT ROWID")
 _SELECT = "SELECT ts, open, high, low, close, volume FROM candles WHERE series = ?"
 
 
@@ -20,9 +22,7 @@ class SqlitePeer:
 
     def __init__(self, folder: Path) -> None:
         self._base = sqlite3.connect(folder / "candles.db")
-        for line in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA cache_size=-65536",
-                     "CREATE TABLE candles (series TEXT, ts INTEGER, open REAL, high REAL, low REAL, close REAL,"
-                     " volume REAL, PRIMARY KEY (series, ts)) WITHOUT ROWID"):
+        for line in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA cache_size=-65536", _TABLE):
             self._base.execute(line)
 
     def declare(self, names: list[str]) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +19,7 @@ from sqlalchemy import Connection
 
 from core.candles import STORED_SCHEMA, TS
 from storage.lake import layout
-from storage.lake.place import Place, make_durable_folder, sync_folder, translated
+from storage.lake.place import Place, locked, make_durable_folder, sync_folder, translated
 from storage.lake.schema import HIVE_TYPES
 from storage.statements import fetch
 
@@ -73,23 +75,30 @@ def write_catalog(place: Place) -> None:
     Raises:
         StoreFullError, StoreUnwritableError: what was there before stays.
     """
-    with place.metadata.read() as tx:
-        frames = {name: table(tx, name) for name in _SNAPSHOTS}
-    with translated(place.root):
+    with locked(place.root, layout.CATALOG), translated(place.root):  # under the lock `sweep` leaves our files alone
+        with place.metadata.read() as tx:
+            frames = {name: table(tx, name) for name in _SNAPSHOTS}
         make_durable_folder(place.root, place.root / layout.CATALOG)
         for name, frame in frames.items():
-            aside = _aside(place.root)
-            frame.write_parquet(aside)
-            _put(aside, place.root / layout.CATALOG / f"{name}.parquet")
-        aside = _aside(place.root)
-        _build(aside, place.root, has_files=not frames["files"].is_empty())
-        _put(aside, place.root / layout.CATALOG_DATABASE)
+            with _aside(place.root) as aside:
+                frame.write_parquet(aside)
+                _put(aside, place.root / layout.CATALOG / f"{name}.parquet")
+        with _aside(place.root) as aside:
+            _build(aside, place.root, has_files=not frames["files"].is_empty())
+            _put(aside, place.root / layout.CATALOG_DATABASE)
         sync_folder(place.root / layout.CATALOG)
         sync_folder(place.root)
 
 
-def _aside(root: Path) -> Path:
-    return root / layout.STAGING / f"catalog.{uuid.uuid4().hex}"
+@contextmanager
+def _aside(root: Path) -> Iterator[Path]:
+    """Give a path for a file in the making; what is left of it at the end is deleted."""
+    path = root / layout.STAGING / f"{layout.CATALOG}.{uuid.uuid4().hex}"
+    try:
+        yield path
+    finally:
+        for item in (path, path.with_name(f"{path.name}.wal")):
+            item.unlink(missing_ok=True)
 
 
 def _put(aside: Path, target: Path) -> None:

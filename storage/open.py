@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from core.clock import Clock, SystemClock, parse_instant, to_us
-from core.errors import InputError, UnsupportedError
+from core.errors import InputError, StoreFullError, StoreUnwritableError, UnsupportedError
 from core.interval import Interval
 from core.series import Series
 from core.settings import Settings, settings
@@ -23,6 +24,7 @@ from storage.head import Batch, Written
 from storage.lake import bulk, flush, rebuild, retention, sweep, verify
 from storage.lake.flush import FlushResult, Progress
 from storage.lake.place import Place, make_folders
+from storage.lake.publish import settle_all
 from storage.lake.reader import pin, pin_last, read_last, read_pin, stored_slots
 from storage.lake.rebuild import RebuildReport
 from storage.lake.retention import RetentionPlan, RetentionResult
@@ -189,6 +191,8 @@ def open_lake(home: str | Path | None = None, clock: Clock | None = None) -> Lak
         migrate.upgrade(metadata)
         place = Place(_root(chosen), metadata, clock or SystemClock())
         make_folders(place.root)
+        with suppress(StoreFullError, StoreUnwritableError):  # only tidier: readers find a file wherever it lies
+            settle_all(place)
     except BaseException:
         metadata.close()
         raise

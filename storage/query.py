@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from core.candles import STORED_SCHEMA
 from core.errors import InputError, NotFoundError
 from storage.catalog import TABLES, table
+from storage.lake import layout
 from storage.lake.place import Place
 from storage.lake.reader import head_rows, live_files, with_files
 from storage.lake.schema import HEAD_COLUMNS, HIVE_TYPES, frame_of
@@ -61,7 +62,7 @@ def run(place: Place, text: str, parameters: Sequence[object] | Mapping[str, obj
             for row, live, head in pins:
                 _candles_view(session, row, [place_of[path] for path in live], head)
             if whole is not None:
-                _all_view(session, [place_of[path] for path in whole[0]], whole[1])
+                _all_view(session, {path: place_of[path] for path in whole[0]}, whole[1])
             session.execute(_MACRO)
             return _execute(session, text, parameters)
 
@@ -151,12 +152,22 @@ def _candles_view(session: duckdb.DuckDBPyConnection, row: SeriesRow, paths: lis
     session.execute(f'CREATE TEMP VIEW "{name}" AS {" UNION ALL ".join(reversed(parts))}')
 
 
-def _all_view(session: duckdb.DuckDBPyConnection, paths: list[Path], head: pl.DataFrame) -> None:
+def _all_view(session: duckdb.DuckDBPyConnection, place_of: dict[str, Path], head: pl.DataFrame) -> None:
     session.register("head_of_all", head)
     columns = f"connection, symbol, timeframe, {_COLUMNS}"
+    below = []
+    named = [place for path, place in place_of.items() if str(place).endswith(path)]
+    if named:
+        below.append(f"SELECT {columns} FROM read_parquet({_list(named)}, hive_types = {HIVE_TYPES})")
+    for path, place in place_of.items():
+        if not str(place).endswith(path):  # in staging, on its way in or out: the folders there do not name the series
+            key = layout.parse_path(path)[0]
+            below.append(f"SELECT {_literal(key.connection)} AS connection, {_literal(key.symbol)} AS symbol,"
+                         f" {_literal(key.timeframe.name)} AS timeframe, {_COLUMNS}"
+                         f" FROM read_parquet({_quoted(place)}, hive_partitioning = false)")
     parts = [f"SELECT {columns} FROM head_of_all"]
-    if paths:
-        parts.append(f"SELECT {columns} FROM read_parquet({_list(paths)}, hive_types = {HIVE_TYPES})"
+    if below:
+        parts.append(f"SELECT {columns} FROM ({' UNION ALL '.join(below)})"
                      " ANTI JOIN head_of_all USING (connection, symbol, timeframe, ts)")
     session.execute(f"CREATE TEMP VIEW all_candles AS {' UNION ALL '.join(reversed(parts))}")
 
@@ -182,7 +193,11 @@ def _list(paths: Sequence[Path]) -> str:
 
 
 def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
+    return _literal(str(path))
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _line(text: str) -> str:

@@ -11,9 +11,9 @@ from core.errors import InputError, StoreBusyError
 from core.interval import Interval
 from core.timeframe import Grid
 from storage.head import Batch, Written, write
-from storage.lake import layout
 from storage.lake.flush import OvertakenError, commit, discard, discard_unless_live, live_by_label, merge
-from storage.lake.place import Place, locked
+from storage.lake.place import Place
+from storage.lake.publish import writing
 from storage.lake.reader import pin, read_pin
 from storage.ledger import booked_in, clear_stored
 from storage.series import SeriesRow, get_series
@@ -37,7 +37,7 @@ def import_candles(place: Place, series_id: int, frame: pl.DataFrame, run_id: st
     if candles.is_empty():
         return Written(0, 0, 0, 0)
     span = Interval(to_us(candles["ts"][0]), to_us(candles["ts"][-1]) + 1)
-    with locked(place.root, layout.lock_key(row.series)):
+    with writing(place, row.series):
         for _ in range(_ATTEMPTS):
             try:
                 new, changed = _split(place, row, candles, span, run_id)

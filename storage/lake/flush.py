@@ -17,7 +17,8 @@ from core.errors import StoreBusyError
 from core.interval import Interval
 from core.series import Series
 from storage.lake import layout
-from storage.lake.place import Place, locked, retire
+from storage.lake.place import Place
+from storage.lake.publish import drop_staged, publish, writing
 from storage.lake.reader import head_rows, read_files
 from storage.lake.schema import frame_of, overlay
 from storage.lake.writer import NewFile, swap_manifest, write_file
@@ -74,7 +75,7 @@ def flush(place: Place, series_ids: Sequence[int] | None = None, progress: Progr
 
 def flush_series(place: Place, row: SeriesRow) -> FlushResult:
     """Flush one series' head rows, all its partitions in one swap of the manifest."""
-    with locked(place.root, layout.lock_key(row.series)):
+    with writing(place, row.series):
         for _ in range(_ATTEMPTS):
             with place.metadata.read() as tx:
                 rows = head_rows(tx, row.id)
@@ -104,7 +105,7 @@ def live_by_label(tx: Connection, series_id: int) -> dict[str, LiveFile]:
 def commit(place: Place, series_id: int, files: list[NewFile], live: dict[str, LiveFile], *,
            flushed: Sequence[Row] = (), grown_to: Interval | None = None,
            head_seen: tuple[Interval, pl.DataFrame] | None = None, also: Callable[[Connection], None] | None = None) -> None:
-    """Swap the manifest to `files` in one transaction; then move the old files away.
+    """Swap the manifest to `files` in one transaction; then publish them and move the old ones away.
 
     Args:
         place: the lake.
@@ -134,8 +135,8 @@ def commit(place: Place, series_id: int, files: list[NewFile], live: dict[str, L
             grow_watermarks(tx, series_id, grown_to)
         if also is not None:
             also(tx)
-    for label in labels & live.keys():
-        retire(place.root, live[label].path)
+    for file in files:
+        publish(place.root, file.path, {live[file.label].path} if file.label in live else set())
 
 
 def lock_series(tx: Connection, series_id: int) -> None:
@@ -155,7 +156,7 @@ def grow_watermarks(tx: Connection, series_id: int, span: Interval) -> None:
 def discard(place: Place, files: Iterable[NewFile]) -> None:
     """Remove files that never became live."""
     for file in files:
-        (place.root / file.path).unlink(missing_ok=True)
+        drop_staged(place.root, file.path)
 
 
 def discard_unless_live(place: Place, series_id: int, files: list[NewFile]) -> None:

@@ -120,9 +120,10 @@ def lock_path(root: Path, key: str) -> Path:
     return root / LOCKS / f"{key}.lock"
 
 
-def staging_path(root: Path, series: Series) -> Path:
-    """Return a fresh path for a file being written for `series`, outside every dataset."""
-    return root / STAGING / f"{lock_key(series)}.{uuid.uuid4().hex}.parquet"
+def staged_file(root: Path, path: str) -> Path:
+    """Return where the file `path` is written before it is published: alone in a folder outside every dataset."""
+    place = PurePosixPath(path)
+    return root / STAGING / f"{lock_key(parse_path(path)[0])}.{place.stem}" / place.name
 
 
 def old_path(root: Path, path: str) -> Path:

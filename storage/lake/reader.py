@@ -137,11 +137,20 @@ def _first_line(error: Exception) -> str:
 
 
 def _present(root: Path, path: str) -> Path:
-    place = root / path
-    if place.exists():
-        return place
-    old = layout.old_path(root, path)
-    return old if old.exists() else place
+    """Return where a file of the manifest lies: in the tree, in staging on its way in or out, or in .old/.
+
+    It moves three times in its life, always in that order; so a fourth round that meets it nowhere proves that it is gone.
+    """
+    place, old = root / path, layout.old_path(root, path)
+    for _ in range(4):
+        if place.exists():
+            return place
+        for folder in (root / layout.STAGING).iterdir():
+            if (folder / place.name).exists():
+                return folder / place.name
+        if old.exists():
+            return old
+    return place
 
 
 def _tail(paths: list[Path], count: int) -> pl.DataFrame:

@@ -16,7 +16,8 @@ from core.errors import StoreCorruptError
 from core.series import Series
 from storage.lake import layout
 from storage.lake.flush import live_by_label, lock_series
-from storage.lake.place import Place, locked, retire
+from storage.lake.place import Place
+from storage.lake.publish import publish, writing
 from storage.lake.retention import refresh_watermarks
 from storage.lake.sweep import manifest, tree_files
 from storage.lake.writer import NewFile, swap_manifest, write_file
@@ -63,7 +64,7 @@ def rebuild(place: Place) -> RebuildReport:
                 readable.append(path)
         if not readable:
             continue
-        with locked(place.root, layout.lock_key(series)):
+        with writing(place, series):
             made += _take_in(place, series, label, frames)
         seen.add(series)
         files, rows = files + 1, rows + sum(frame.height for frame in frames.values())
@@ -99,8 +100,7 @@ def _take_in(place: Place, series: Series, label: str, frames: dict[str, pl.Data
         lock_series(tx, row.id)
         swap_manifest(tx, row.id, [new], {label: (live.id, live.generation)} if live else {}, place.clock.now_us())
         refresh_watermarks(tx, row.id)
-    for path in gone:
-        retire(place.root, path)
+    publish(place.root, new.path, gone)
     return made
 
 

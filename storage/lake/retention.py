@@ -11,9 +11,9 @@ from core.clock import EARLIEST_US, LATEST_US, isoformat
 from core.errors import InputError, StoreBusyError
 from core.interval import Interval
 from core.series import Series
-from storage.lake import layout
 from storage.lake.flush import OvertakenError, discard, discard_unless_live, live_by_label, lock_series
-from storage.lake.place import Place, locked, retire
+from storage.lake.place import Place, retire
+from storage.lake.publish import publish, writing
 from storage.lake.reader import read_files, stored_slots
 from storage.lake.writer import NewFile, swap_manifest, write_file
 from storage.ledger import clear_range
@@ -81,7 +81,7 @@ def apply_retention(place: Place, plan: RetentionPlan) -> RetentionResult:
     """
     rows = files = 0
     for item in plan.items:
-        with locked(place.root, layout.lock_key(item.series)):
+        with writing(place, item.series):
             done = _apply(place, item, plan.before_us)
         rows, files = rows + done.rows, files + done.files
     return RetentionResult(rows, files)
@@ -109,7 +109,6 @@ def _apply(place: Place, item: RetentionItem, before_us: int) -> RetentionResult
             live = live_by_label(tx, item.series_id)
         count = len(stored_slots(place, item.series_id, Interval(EARLIEST_US, before_us)))
         files = [write_file(place, item.series, label, _kept(place, live[label].path, before_us)) for label in cut]
-        gone = [live[label].path for label in (*whole, *cut)]
         try:
             _commit(place, item.series_id, files, whole, before_us,
                     old={label: (live[label].id, live[label].generation) for label in (*whole, *cut)})
@@ -119,9 +118,11 @@ def _apply(place: Place, item: RetentionItem, before_us: int) -> RetentionResult
         except BaseException:
             discard_unless_live(place, item.series_id, files)
             raise
-        for path in gone:
-            retire(place.root, path)
-        return RetentionResult(count, len(gone))
+        for file in files:
+            publish(place.root, file.path, {live[file.label].path})
+        for label in whole:
+            retire(place.root, live[label].path)
+        return RetentionResult(count, len(whole) + len(cut))
     raise StoreBusyError(f"{item.series}: other writers keep changing its partitions; try again")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from core.errors import StoreBusyError, StoreCorruptError
 from storage.lake import layout
 from storage.lake.place import Place, locked, retire, translated
+from storage.lake.publish import settle, settle_all
 from storage.statements import execute_many, fetch
 
 
@@ -23,13 +24,13 @@ class SweepResult:
 
 
 def sweep(place: Place, grace_hours: float) -> SweepResult:
-    """Delete .old/ past its grace and leftovers in .staging/; move to .old/ what the manifest does not call live.
+    """Delete .old/ past its grace; finish or delete what lies in .staging/; move to .old/ what the manifest does not call live.
 
     Safe while others write: a file counts as left over only while we hold the lock that its writer would hold. Files of
     series that the metadata store does not know stay: `rebuild` may want them.
     """
     with translated(place.root):
-        count = _sweep_staging(place) + _sweep_tree(place)
+        count = settle_all(place) + _sweep_tree(place)
         return SweepResult(count + _sweep_old(place, grace_hours))
 
 
@@ -44,18 +45,6 @@ def manifest(place: Place) -> dict[str, bool]:
     """Return every path in the manifest and whether it is live."""
     with place.metadata.read() as tx:
         return {path: gone is None for path, gone in fetch(tx, "SELECT path, superseded_at_us FROM lake_files")}
-
-
-def _sweep_staging(place: Place) -> int:
-    count = 0
-    for file in list((place.root / layout.STAGING).iterdir()):
-        try:
-            with locked(place.root, file.name.split(".", 1)[0], timeout=0):
-                file.unlink(missing_ok=True)
-                count += 1
-        except StoreBusyError:
-            continue  # its writer is at work
-    return count
 
 
 def _sweep_tree(place: Place) -> int:
@@ -78,6 +67,7 @@ def _retire_stray(place: Place, path: str, known_series: set[tuple[str, ...]]) -
         return False
     try:
         with locked(place.root, layout.lock_key(key), timeout=0):
+            settle(place, layout.lock_key(key))  # its successor comes in before it goes
             with place.metadata.read() as tx:
                 live = fetch(tx, "SELECT 1 FROM lake_files WHERE path = ? AND superseded_at_us IS NULL", (path,))
             if live or not (place.root / path).exists():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import polars as pl
 from sqlalchemy import Connection
@@ -16,6 +15,7 @@ from core.errors import StoreCorruptError
 from core.series import Series
 from storage.lake import layout
 from storage.lake.place import Place, locked
+from storage.lake.publish import writing
 from storage.lake.sweep import manifest, tree_files
 from storage.statements import fetch
 
@@ -59,7 +59,7 @@ def verify(place: Place, progress: Progress | None = None) -> VerifyReport:
     for done, entry in enumerate(entries):
         if progress is not None:
             progress(done, len(entries), entry.path)
-        problem = _check(place.root, entry)
+        problem = _check(place, entry)
         if problem is not None and _is_live(place, entry.path):  # superseded meanwhile: nothing is wrong
             problems.append(problem)
     problems += _strays(place)
@@ -77,11 +77,14 @@ def _is_live(place: Place, path: str) -> bool:
     return manifest(place).get(path, False)
 
 
-def _check(root: Path, entry: _Entry) -> Problem | None:
-    path = root / entry.path
+def _check(place: Place, entry: _Entry) -> Problem | None:
+    root, path = place.root, place.root / entry.path
     try:
         content = path.read_bytes()
     except FileNotFoundError:
+        with writing(place, layout.parse_path(entry.path)[0]):  # it may be on its way in, or its writer was killed
+            if path.exists():
+                return _check(place, entry)
         if layout.old_path(root, entry.path).exists():
             return Problem(entry.path, "live, but lies in .old/", f"move it back from .old/ to {entry.path}")
         return Problem(entry.path, "missing", "restore it from a backup, or run `candlelake audit --rebuild` and backfill its range")

@@ -1,4 +1,4 @@
-"""Writes one immutable Parquet file into the lake: staged, synced, checked, renamed in. The manifest comes after."""
+"""Writes one immutable Parquet file for the lake: staged, synced, checked. Then the manifest, then `publish`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from core.errors import StoreCorruptError
 from core.series import Series
 from storage.lake import layout
 from storage.lake.place import Place, make_durable_folder, sync_folder, translated
+from storage.lake.publish import drop_staged
 from storage.lake.schema import COMPRESSION_LEVEL, ROW_GROUP_ROWS
 from storage.statements import execute_many
 
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """A file that lies in the tree and is not in the manifest yet. `path` is below the lake's root."""
+    """A file that lies in staging and is not in the manifest yet. `path`, below the lake's root, is where it will lie."""
 
     path: str
     label: str
@@ -35,9 +36,10 @@ class NewFile:
 
 
 def write_file(place: Place, series: Series, label: str, frame: pl.DataFrame) -> NewFile:
-    """Write `frame` (STORED_SCHEMA, sorted and unique on ts, not empty) as a new file of a partition.
+    """Write `frame` (STORED_SCHEMA, sorted and unique on ts, not empty) as a new file of a partition, into staging.
 
-    The caller holds the series' lock. When this returns, the file and its name are on disk.
+    The caller holds the series' lock. When this returns, the file and its name are on disk; `publish` brings it into the
+    tree once the manifest calls it live.
 
     Raises:
         StoreFullError, StoreUnwritableError: nothing is left behind.
@@ -46,17 +48,17 @@ def write_file(place: Place, series: Series, label: str, frame: pl.DataFrame) ->
     content = encode(frame)
     digest = hashlib.sha256(content).hexdigest()
     path = layout.new_file(series, label)
-    staged, target = layout.staging_path(place.root, series), place.root / path
+    staged, target = layout.staged_file(place.root, path), place.root / path
     with translated(target.parent):
         try:
+            make_durable_folder(place.root, target.parent.parent)  # the partition's own folder comes with the file
+            staged.parent.mkdir()
             _write_synced(staged, content)
             _check_back(staged, digest, frame.height)
-            make_durable_folder(place.root, target.parent)
-            staged.rename(target)
-            sync_folder(target.parent)
+            sync_folder(staged.parent)
+            sync_folder(staged.parent.parent)
         except BaseException:
-            staged.unlink(missing_ok=True)
-            target.unlink(missing_ok=True)
+            drop_staged(place.root, path)
             raise
     return NewFile(path, label, frame.height, to_us(frame["ts"][0]), to_us(frame["ts"][-1]), len(content), digest)
 

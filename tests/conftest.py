@@ -7,10 +7,15 @@ import warnings
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from sqlalchemy import create_engine, text
 
 from storage.metadata.migrate import upgrade
 from storage.metadata.store import open_metadata
+
+# A test asserts behaviour, never a time: a busy machine must not fail one.
+hypothesis_settings.register_profile("unhurried", deadline=None)
+hypothesis_settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)

@@ -1,19 +1,23 @@
 """A sandbox over a folder of real candles, and a home whose connection points at it."""
 
+import io
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
+from cli.main import run
 from connections.inputs import ConnectionInput
 from core.clock import MINUTE_US, Clock, parse_instant
-from core.settings import Settings
+from core.settings import Settings, settings
 from feed import Feed, open_feed
 from sandbox.box import Box
 from sandbox.server import running
@@ -134,3 +138,29 @@ def connect(home: Path) -> Iterator[Callable[[Box], Feed]]:
     yield make
     for feed in feeds:
         feed.close()
+
+
+@dataclass
+class Answer:
+    """How a command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def candlelake(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Answer]]:
+    """Run one command line in this process, through the same border as the program."""
+
+    def call(*words: object, stdin: str = "") -> Answer:
+        settings.cache_clear()
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        code = run([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return Answer(code, out, err)
+
+    yield call
+    settings.cache_clear()
+    logging.basicConfig(force=True)

@@ -1,5 +1,6 @@
 """Fixtures for all tests: both kinds of metadata store, and a home for key files away from the person's own."""
 
+import os
 import secrets
 import shutil
 import tempfile
@@ -19,8 +20,10 @@ hypothesis_settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)
-def _config_home(tmp_path_factory, monkeypatch):
-    """Keep key files that code under test makes out of the person's own ~/.config."""
+def _clean_environment(tmp_path_factory, monkeypatch):
+    """Keep the person's own settings out of the tests, and key files that tests make out of the person's ~/.config."""
+    for name in [name for name in os.environ if name.startswith("CANDLELAKE_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
 
 

@@ -7,14 +7,18 @@ changed rule is a new row of history and never a changed past.
 from __future__ import annotations
 
 import calendar
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Literal
+from typing import Final, Literal, cast
 
-from core.clock import DAY_US, HOUR_US, MINUTE_US, isoformat, to_datetime, to_us
+from core.clock import DAY_US, HOUR_US, MINUTE_US, isoformat, parse_instant, to_datetime, to_us
+from core.errors import InputError
 
 DstRule = Literal["none", "eu", "us"]
+_RULES: Final = ("none", "eu", "us")
+CONFIG_HELP: Final = "set the connection's config server_clock, e.g. {\"offset_minutes\": 120, \"dst\": \"us\"}"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,6 +45,25 @@ class ServerClock:
     def fixed(offset_minutes: int, dst: DstRule = "none") -> ServerClock:
         """Return a clock that never changed its rule."""
         return ServerClock((ClockRule(0, offset_minutes, dst),))
+
+    @staticmethod
+    def from_config(config: Mapping[str, object]) -> ServerClock | None:
+        """Return the clock in `config["server_clock"]`, None when it has none.
+
+        One object `{"offset_minutes": 120, "dst": "eu"}`, or a list of them with `since` (ISO 8601) from the second on:
+        the server's history, oldest first.
+
+        Raises:
+            InputError: not of this shape.
+        """
+        given = config.get("server_clock")
+        if given is None:
+            return None
+        rows = given if isinstance(given, list) else [given]
+        rules = [_rule(row, is_first=number == 0) for number, row in enumerate(rows)]
+        if not rules or rules != sorted(rules, key=lambda rule: rule.since_us):
+            raise InputError("server_clock", f"{len(rules)} rules", "at least one, oldest first", CONFIG_HELP)
+        return ServerClock(tuple(rules))
 
     def as_config(self) -> list[dict[str, object]]:
         """Return the rules as a connection's config keeps them: oldest first, the first one without `since`."""
@@ -75,6 +98,18 @@ class ServerClock:
 
     def _guess_us(self, local_us: int) -> int:
         return self.offset_us(local_us - self.rules[-1].offset_minutes * MINUTE_US)
+
+
+def _rule(row: object, *, is_first: bool) -> ClockRule:
+    allowed = f"offset_minutes (a quarter hour's multiple, -840 to 840), dst ({', '.join(_RULES)}), since"
+    if not isinstance(row, dict) or set(row) - {"offset_minutes", "dst", "since"}:
+        raise InputError("server_clock", sorted(row) if isinstance(row, dict) else row, allowed, CONFIG_HELP)
+    offset, dst, since = row.get("offset_minutes"), row.get("dst", "none"), row.get("since")
+    if isinstance(offset, bool) or not isinstance(offset, int) or offset % 15 or abs(offset) > 840 or dst not in _RULES:
+        raise InputError("server_clock", f"offset_minutes {offset!r}, dst {dst!r}", allowed, CONFIG_HELP)
+    if since is None and not is_first:
+        raise InputError("server_clock", "a later rule without since", allowed, "say since when each later rule holds")
+    return ClockRule(0 if since is None else parse_instant(str(since), "server_clock since"), offset, cast("DstRule", dst))
 
 
 @lru_cache(maxsize=512)

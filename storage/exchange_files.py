@@ -11,7 +11,7 @@ from core.candles import CANDLE_SCHEMA, TS
 from core.clock import EARLIEST_US, LATEST_US, to_datetime, to_us
 from core.errors import InputError
 from core.interval import Interval
-from core.timeframe import Grid, Timeframe
+from core.timeframe import Grid
 from storage.lake.place import translated
 
 FORMATS = ("parquet", "csv", "json")
@@ -72,17 +72,16 @@ def read_candle_file(path: str | Path) -> pl.DataFrame:
     return pl.DataFrame(columns).select(list(CANDLE_SCHEMA))
 
 
-def filled(frame: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
+def filled(frame: pl.DataFrame, grid: Grid) -> pl.DataFrame:
     """Add a row for each slot missing between the first and the last: prices are the last close, volume is 0."""
     marked = frame.with_columns(is_filled=pl.lit(value=False))
     if frame.height < 2:
         return marked
     first, last = to_us(frame["ts"][0]), to_us(frame["ts"][-1])
-    grid = Grid(timeframe)
     if grid.is_on(first):
         slots = grid.slots(Interval(first, last + 1))
-    else:  # a broker's days are not on the UTC grid: count from the first one
-        slots = list(range(first, last + 1, timeframe.length_us))
+    else:  # a broker's days whose clock is not known: count from the first one
+        slots = list(range(first, last + 1, grid.timeframe.length_us))
     wanted = pl.DataFrame({"ts": pl.Series(slots, dtype=pl.Int64).cast(TS)})
     missing = wanted.join(frame.select("ts"), on="ts", how="anti")
     if missing.is_empty():

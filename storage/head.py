@@ -20,11 +20,11 @@ from core.candles import CANDLE_SCHEMA, SOURCES, VALUES
 from core.clock import isoformat
 from core.errors import InputError, NotFoundError
 from core.interval import Interval
-from core.timeframe import Grid, Timeframe
 from storage.lake.place import Place
 from storage.lake.reader import read_files
 from storage.lake.schema import HEAD_COLUMNS
 from storage.ledger import Gap, book_gaps, clear_stored
+from storage.series import get_series, grid_of
 from storage.statements import Row, execute_many, fetch, is_sqlite, marks
 
 _PART = 500  # bound parameters of one statement stay far below every driver's limit
@@ -83,7 +83,6 @@ class _Work:
 class _Kept:
     """What the store says of a series that is written to: first and last candle, and where its last booked gap ends."""
 
-    timeframe: str
     first_us: int | None
     last_us: int | None
     ledger_end_us: int | None
@@ -236,7 +235,7 @@ def _kept(tx: Connection, work: list[_Work]) -> dict[int, _Kept]:
         part = ids[start:start + _PART]
         if not is_sqlite(tx):  # a statement of its own: the next one must see what the last holder of the lock did
             fetch(tx, f"SELECT id FROM series WHERE id IN ({marks(part)}) ORDER BY id FOR UPDATE", part)  # noqa: S608  marks only
-        sql = ("SELECT id, timeframe, first_us, last_us, (SELECT end_us FROM gaps WHERE series_id = series.id"  # noqa: S608  marks
+        sql = ("SELECT id, first_us, last_us, (SELECT end_us FROM gaps WHERE series_id = series.id"  # noqa: S608  marks
                f" ORDER BY start_us DESC LIMIT 1) FROM series WHERE id IN ({marks(part)})")
         out.update({row[0]: _Kept(*row[1:]) for row in fetch(tx, sql, part)})
     missing = set(ids) - set(out)
@@ -412,4 +411,4 @@ def _settle_ledger(tx: Connection, work: list[_Work], kept: Mapping[int, _Kept],
     for item in work:
         series_id = item.batch.series_id
         if item.rows and item.rows[0][0] < ends[series_id]:
-            clear_stored(tx, series_id, [row[0] for row in item.rows], Grid(Timeframe.parse(kept[series_id].timeframe)))
+            clear_stored(tx, series_id, [row[0] for row in item.rows], grid_of(tx, get_series(tx, series_id)))

@@ -18,7 +18,7 @@ from core.server_clock import ServerClock
 from core.timeframe import Grid, Timeframe
 from storage.metadata.store import MetadataStore
 from storage.metadata.tables import connections, gaps, series
-from storage.series import SeriesRow, list_series
+from storage.series import SeriesRow, grids_of, list_series
 from storage.statements import Row, execute_many, fetch, marks
 
 CAUSES = ("no_trade", "market_closed", "provider_empty", "fetch_failed", "out_of_reach", "before_listing",
@@ -158,14 +158,16 @@ def coverage(lake: StoredSlots, connection: str | None = None, symbol: str | Non
         connection: only this connection's series; likewise `symbol` and `timeframe`.
         symbol: see there.
         timeframe: see there.
-        servers: the brokers' clocks by connection; they cut the grids above 1h. Not named means UTC.
+        servers: brokers' clocks by connection, in place of those that the connections' configs hold.
     """
     with lake.metadata.read() as tx:
         rows = list_series(tx, connection, symbol, timeframe)
         booked = booked_of(tx, [row.id for row in rows])
-    known = servers or {}
-    return [_covered(lake, row, booked.get(row.id, []), Grid(row.series.timeframe, known.get(row.series.connection)))
-            for row in rows]
+        grids = grids_of(tx, rows)
+    for row in rows:
+        if servers and row.series.connection in servers:
+            grids[row.id] = Grid(row.series.timeframe, servers[row.series.connection])
+    return [_covered(lake, row, booked.get(row.id, []), grids[row.id]) for row in rows]
 
 
 def booked_of(tx: Connection, series_ids: Sequence[int]) -> dict[int, list[Gap]]:

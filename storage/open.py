@@ -33,7 +33,7 @@ from storage.lake.sweep import SweepResult
 from storage.lake.verify import VerifyReport
 from storage.metadata import migrate
 from storage.metadata.store import MetadataStore, open_metadata
-from storage.series import find_series
+from storage.series import find_series, grid_of
 
 Instant = datetime | str | int | None
 _EARLIEST, _LATEST = 0, 4_102_444_800_000_000
@@ -105,11 +105,12 @@ class Lake:
         with self.metadata.read() as tx:
             row = find_series(tx, key)
             pinned = pin(tx, row.id, interval)
+            grid = grid_of(tx, row) if fill else None
             later = [] if at is None else changed_after(tx, row.id, interval, at)
         frame = read_pin(self.root, pinned, interval)
         if at is not None:
             frame = as_known(frame, later, at)
-        return exchange_files.filled(frame, key.timeframe) if fill else frame
+        return frame if grid is None else exchange_files.filled(frame, grid)
 
     def latest(self, connection: str, symbol: str, timeframe: str | Timeframe, count: int = 100) -> pl.DataFrame:
         """Return the `count` newest candles of a series, ascending; columns as in `candles`."""

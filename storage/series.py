@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,11 @@ from sqlalchemy import Connection, Select, select
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from core.clock import SystemClock
+from core.clock import HOUR_US, SystemClock
 from core.errors import NotFoundError
 from core.series import Series, check_symbol
-from core.timeframe import Timeframe
+from core.server_clock import ServerClock
+from core.timeframe import Grid, Timeframe
 from storage.lake.layout import encode_symbol
 from storage.metadata.tables import connections, series
 from storage.statements import fetch, is_sqlite
@@ -92,6 +94,24 @@ def list_series(tx: Connection, connection: str | None = None, symbol: str | Non
     if only_active:
         query = query.where(series.c.is_active, connections.c.is_active)
     return sorted((_row(item) for item in tx.execute(query).mappings()), key=lambda row: row.series)
+
+
+def grid_of(tx: Connection, row: SeriesRow) -> Grid:
+    """Return the open times of a series; above 1h a broker's clock in its connection's config cuts them.
+
+    Raises:
+        InputError: the config's `server_clock` cannot be read.
+    """
+    return grids_of(tx, [row])[row.id]
+
+
+def grids_of(tx: Connection, rows: Sequence[SeriesRow]) -> dict[int, Grid]:
+    """Do `grid_of` for many series at once, by their id."""
+    by_connection: dict[int, ServerClock | None] = {}
+    if any(row.series.timeframe.length_us > HOUR_US for row in rows):  # up to an hour every clock cuts alike
+        by_connection = {key: ServerClock.from_config(config) for key, config in tx.execute(
+            select(connections.c.id, connections.c.config))}
+    return {row.id: Grid(row.series.timeframe, by_connection.get(row.connection_id)) for row in rows}
 
 
 def mark_fetched(tx: Connection, series_id: int, fetched_at_us: int, next_due_us: int) -> None:

@@ -16,11 +16,12 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
-from core.clock import DAY_US, HOUR_US, MINUTE_US, parse_instant, to_datetime
+from core.clock import DAY_US, HOUR_US, MINUTE_US, to_datetime
 from core.errors import ClockSkewError, InputError
-from core.server_clock import ClockRule, DstRule, ServerClock, dst_bounds_us
+from core.server_clock import CONFIG_HELP as _FIX
+from core.server_clock import DstRule, ServerClock, dst_bounds_us
 
 _LOG = logging.getLogger(__name__)
 QUARTER_US: Final = 15 * MINUTE_US
@@ -30,8 +31,6 @@ _WEEK_US: Final = 7 * DAY_US
 _MONDAY_US: Final = 4 * DAY_US
 _CLEAR: Final = 0.75  # of a season's weeks; holidays end some of them early
 _WINTER_END_HOUR: Final = 4 * 24 + 22  # of the week that begins on Monday 00:00 UTC
-_RULES: Final = ("none", "eu", "us")
-_FIX: Final = "set the connection's config server_clock, e.g. {\"offset_minutes\": 120, \"dst\": \"us\"}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,34 +97,8 @@ def agree(measured: Measured, timezone_us: int | None, order_offsets_us: Sequenc
 
 
 def from_config(config: Mapping[str, object]) -> ServerClock | None:
-    """Return the clock in `config["server_clock"]`, None when it has none.
-
-    One object `{"offset_minutes": 120, "dst": "eu"}`, or a list of them with `since` (ISO 8601) from the second on:
-    the server's history, oldest first.
-
-    Raises:
-        InputError: not of this shape.
-    """
-    given = config.get("server_clock")
-    if given is None:
-        return None
-    rows = given if isinstance(given, list) else [given]
-    rules = [_rule(row, is_first=number == 0) for number, row in enumerate(rows)]
-    if not rules or rules != sorted(rules, key=lambda rule: rule.since_us):
-        raise InputError("server_clock", f"{len(rules)} rules", "at least one, oldest first", _FIX)
-    return ServerClock(tuple(rules))
-
-
-def _rule(row: object, *, is_first: bool) -> ClockRule:
-    allowed = f"offset_minutes (a quarter hour's multiple, -840 to 840), dst ({', '.join(_RULES)}), since"
-    if not isinstance(row, dict) or set(row) - {"offset_minutes", "dst", "since"}:
-        raise InputError("server_clock", sorted(row) if isinstance(row, dict) else row, allowed, _FIX)
-    offset, dst, since = row.get("offset_minutes"), row.get("dst", "none"), row.get("since")
-    if isinstance(offset, bool) or not isinstance(offset, int) or offset % 15 or abs(offset) > 840 or dst not in _RULES:
-        raise InputError("server_clock", f"offset_minutes {offset!r}, dst {dst!r}", allowed, _FIX)
-    if since is None and not is_first:
-        raise InputError("server_clock", "a later rule without since", allowed, "say since when each later rule holds")
-    return ClockRule(0 if since is None else parse_instant(str(since), "server_clock since"), offset, cast("DstRule", dst))
+    """Return the clock in `config["server_clock"]`, None when it has none; see `ServerClock.from_config`."""
+    return ServerClock.from_config(config)
 
 
 def infer(measured: Measured, now_us: int, hours_local_us: Sequence[int]) -> ServerClock:

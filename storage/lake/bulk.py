@@ -9,14 +9,13 @@ from core.candles import CANDLE_SCHEMA, STORED_SCHEMA, VALUES
 from core.clock import to_datetime, to_us
 from core.errors import InputError, StoreBusyError
 from core.interval import Interval
-from core.timeframe import Grid
 from storage.head import Batch, Written, write
 from storage.lake.flush import OvertakenError, commit, discard, discard_unless_live, live_by_label, merge
 from storage.lake.place import Place
 from storage.lake.publish import writing
 from storage.lake.reader import pin, read_pin
 from storage.ledger import booked_in, clear_stored
-from storage.series import SeriesRow, get_series
+from storage.series import SeriesRow, get_series, grid_of
 
 _ATTEMPTS = 5
 
@@ -100,4 +99,4 @@ def _split(place: Place, row: SeriesRow, candles: pl.DataFrame, span: Interval, 
 def _clear_ledger(tx: Connection, row: SeriesRow, new: pl.DataFrame) -> None:
     span = Interval(to_us(new["ts"][0]), to_us(new["ts"][-1]) + 1)
     if booked_in(tx, row.id, span):
-        clear_stored(tx, row.id, new["ts"].dt.epoch("us").to_list(), Grid(row.series.timeframe))
+        clear_stored(tx, row.id, new["ts"].dt.epoch("us").to_list(), grid_of(tx, row))

@@ -15,17 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.candles import VALUES
-from core.clock import DAY_US, MINUTE_US, parse_instant
+from core.clock import DAY_US, MINUTE_US, parse_instant, to_datetime
 from core.errors import InputError, StoreCorruptError, StoreFullError, StoreUnwritableError
 from core.interval import Interval
 from core.series import Series
-from core.timeframe import Timeframe
+from core.server_clock import ServerClock
+from core.timeframe import Grid, Timeframe
 from storage import Batch, Gap, Written, open_lake
 from storage.exchange_files import read_candle_file
 from storage.lake import layout
 from storage.lake.place import store_error
 from storage.lake.schema import HIVE_SCHEMA
 from storage.ledger import coverage, list_gaps
+from storage.metadata.tables import connections
 from storage.series import ensure_series, get_series
 from tests.storage.conftest import BOTH_STORES, START_US, add_connection, candles
 
@@ -400,6 +402,39 @@ def test_coverage_counts_slots(lake, add_series):
     assert (row.expected, row.stored, row.explained, row.unexplained) == (25, 15, 3, 7)
     empty = coverage(lake, symbol="EMPTY")[0]
     assert (empty.expected, empty.first_us) == (0, None)
+
+
+def _broker_days(first: str, count: int, clock: ServerClock) -> pl.DataFrame:
+    """Return daily candles that open at a server's midnight."""
+    opens = Grid(Timeframe.parse("1d"), clock).slots(Interval(parse_instant(first), parse_instant(first) + (count + 1) * DAY_US))
+    return candles(START_US, count).with_columns(ts=pl.Series([to_datetime(us) for us in opens[:count]]))
+
+
+@BOTH_STORES
+def test_a_brokers_days_are_counted_filled_and_cleared_on_its_own_grid(lake, clock):
+    """With the server's clock in the connection's config days follow its summer time: coverage, fill, write and import agree."""
+    server = ServerClock.fixed(120, "us")
+    with lake.metadata.write() as tx:
+        key = int(tx.execute(connections.insert().values(
+            slug="broker", name="b", type="fx", provider="mtapi:mt5", config={"server_clock": server.as_config()}, settings={},
+            status="active", is_active=True, is_admin_owned=False, created_at_us=0, updated_at_us=0)).inserted_primary_key[0])
+        series = ensure_series(tx, key, "EURUSD", "1d", 0).id
+    days = _broker_days("2026-03-01", 20, server)  # New York's summer begins on 8 March
+    opens = days["ts"].dt.epoch("us").to_list()
+    assert {us % DAY_US for us in opens} == {22 * 60 * MINUTE_US, 21 * 60 * MINUTE_US}
+    whole = Interval(opens[0], Grid(Timeframe.parse("1d"), server).next(opens[-1]))
+    lake.write([Batch(series, pl.concat([days[:5], days[10:12]]), "rest", gaps=[Gap(series, whole, "unknown")])], run_id="r")
+    row = coverage(lake, "broker")[0]
+    assert (row.expected, row.stored, row.explained, row.unexplained) == (20, 7, 0, 13)
+    fill = lake.candles("broker", "EURUSD", "1d", fill="previous")
+    assert fill["ts"].to_list() == days["ts"][:12].to_list()
+    assert fill["is_filled"].sum() == 5
+    lake.import_candles(series, days[5:10], run_id="i")
+    assert coverage(lake, "broker")[0].unexplained == 8
+    lake.write([Batch(series, days[12:], "rest")], run_id="r")
+    with lake.metadata.read() as tx:
+        assert list_gaps(tx) == []
+    assert coverage(lake, "broker", servers={"broker": server})[0].unexplained == 0
 
 
 def test_two_connections_do_not_meet(lake, add_series):

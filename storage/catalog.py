@@ -6,6 +6,7 @@ Paths in candlelake.duckdb are absolute, so that it works from any working direc
 
 from __future__ import annotations
 
+import io
 import os
 import uuid
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from sqlalchemy import Connection
 
 from core.candles import STORED_SCHEMA, TS
 from storage.lake import layout
-from storage.lake.place import Place, locked, make_durable_folder, sync_folder, translated
+from storage.lake.place import Place, locked, make_durable_folder, store_error, sync_folder, translated
 from storage.lake.schema import HIVE_TYPES
 from storage.statements import fetch
 
@@ -81,10 +82,15 @@ def write_catalog(place: Place) -> None:
         make_durable_folder(place.root, place.root / layout.CATALOG)
         for name, frame in frames.items():
             with _aside(place.root) as aside:
-                frame.write_parquet(aside)
+                content = io.BytesIO()
+                frame.write_parquet(content)
+                aside.write_bytes(content.getbuffer())
                 _put(aside, place.root / layout.CATALOG / f"{name}.parquet")
         with _aside(place.root) as aside:
-            _build(aside, place.root, has_files=not frames["files"].is_empty())
+            try:
+                _build(aside, place.root, has_files=not frames["files"].is_empty())
+            except duckdb.Error as error:  # nothing in it comes from a person: it is the disk
+                raise store_error(aside, OSError(str(error))) from error
             _put(aside, place.root / layout.CATALOG_DATABASE)
         sync_folder(place.root / layout.CATALOG)
         sync_folder(place.root)

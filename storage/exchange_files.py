@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -30,13 +31,21 @@ def write_candle_file(frame: pl.DataFrame, path: Path, format: str) -> int:  # n
     if format not in FORMATS:
         raise InputError("format", format, FORMATS, "choose one of them")
     text = frame.with_columns(pl.col(TS).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ"))
+    part = path.with_name(f"{path.name}.part")  # a file of that name is whole, or it is not there
     with translated(path):
-        if format == "parquet":
-            frame.write_parquet(path, compression="zstd")
-        elif format == "csv":
-            text.write_csv(path)
-        else:
-            text.write_json(path)
+        try:
+            if format == "parquet":
+                frame.write_parquet(part, compression="zstd")
+            elif format == "csv":
+                text.write_csv(part)
+            else:
+                text.write_json(part)
+            part.replace(path)
+        except pl.exceptions.ComputeError as error:  # so Polars says that it could not write
+            raise OSError(str(error)) from error
+        finally:
+            with suppress(OSError):  # the first error is the one to be told
+                part.unlink(missing_ok=True)
     return frame.height
 
 

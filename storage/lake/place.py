@@ -16,6 +16,7 @@ from core.errors import StoreBusyError, StoreCorruptError, StoreFullError, Store
 from storage.lake import layout
 from storage.metadata.store import MetadataStore
 
+_NAMED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT)  # Polars and DuckDB give the text alone
 LOCK_TIMEOUT = 600.0  # seconds: a flush of a large series may take minutes on a slow disk
 
 
@@ -65,12 +66,13 @@ def translated(path: Path) -> Iterator[None]:
 
 def store_error(path: Path, error: OSError) -> Exception:
     """Return the store's error for what the file system said about `path`."""
-    reason = error.strerror or str(error)
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+    reason = error.strerror or str(error).splitlines()[0]
+    number = error.errno or next((number for number in _NAMED if os.strerror(number) in str(error)), None)
+    if number in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         return StoreFullError(f"no space left at {path} ({reason}); free some and run again: what was stored is intact")
-    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+    if number in {errno.EROFS, errno.EACCES, errno.EPERM}:
         return StoreUnwritableError(f"cannot write {path} ({reason}); check owner and mode of the lake's folder")
-    if error.errno == errno.ENOENT:
+    if number == errno.ENOENT:
         return StoreCorruptError(f"{path} is missing; run `candlelake verify`")
     return StoreUnwritableError(f"cannot use {path} ({reason}); check the disk, then run `candlelake verify`")
 

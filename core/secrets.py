@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+from collections.abc import Iterable
 from typing import Final, NoReturn
+from urllib.parse import quote, quote_plus
 
 MASK: Final = "********"
+_LEAST_MASKED: Final = 4  # characters; to mask shorter ones would garble the text and hide nothing
 _NAMES = r"(?:pass(?:word|wd|phrase)?|secret|api_?key|api-key|apikey|token|signature|otp|authorization|auth)"
 _QUERY = re.compile(rf"([?&;\s\"'{{,(]|^)({_NAMES}[\"']?\s*[=:]\s*[\"']?)([^&\s\"',;)}}]+)", re.IGNORECASE)
 _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/@\s]+@", re.IGNORECASE)
@@ -54,6 +58,17 @@ def redact(text: str) -> str:
     """
     text = _USERINFO.sub(rf"\g<scheme>{MASK}@", text)
     return _CONTROL.sub(" ", _QUERY.sub(rf"\1\2{MASK}", text))
+
+
+def mask(text: str, secrets: Iterable[Secret]) -> str:
+    """Return `text` with known secrets masked, also where a provider echoes them URL-encoded or as JSON."""
+    for secret in secrets:
+        value = secret.reveal()
+        forms = {value, quote(value), quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1]}
+        for form in sorted(forms, key=len, reverse=True):
+            if len(form) >= _LEAST_MASKED:
+                text = text.replace(form, MASK)
+    return text
 
 
 class RedactingFilter(logging.Filter):

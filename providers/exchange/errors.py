@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Final
-from urllib.parse import quote
 
 import aiohttp
 from ccxt.base import errors as foreign
@@ -28,7 +27,7 @@ from core.errors import (
     UnknownSymbolError,
     UnsupportedError,
 )
-from core.secrets import MASK, Secret, redact
+from core.secrets import Secret, mask, redact
 
 # First match wins, so a class stands before its bases. A test walks ccxt's tree: every leaf must find its own row or that
 # of a base other than BaseError.
@@ -137,11 +136,6 @@ def _stumble(error: BaseException) -> str:
 
 def _detail(error: BaseException, secrets: Iterable[Secret]) -> str:
     """Return the exchange's own words: no URL, no markup, no secret, one line, not long."""
-    text = str(error)
-    for secret in secrets:
-        value = secret.reveal()
-        for form in {value, quote(value, safe=""), quote(value)}:
-            if len(form) >= 4:
-                text = text.replace(form, MASK)
+    text = mask(str(error), secrets)
     text = redact(_TAG.sub(" ", _URL.sub("", text)))
     return " ".join(text.split())[:DETAIL_LENGTH]

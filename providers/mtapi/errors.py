@@ -20,7 +20,7 @@ from core.errors import (
     SessionLostError,
     UnknownSymbolError,
 )
-from core.secrets import MASK, Secret, redact
+from core.secrets import MASK, Secret, mask, redact
 
 RATE_LIMIT_SECONDS: Final = 30.0  # the bridge names no time; logins in quick succession get an account blocked
 
@@ -67,6 +67,8 @@ def failure(value: dict[str, object], host: str, secrets: Iterable[Secret]) -> C
     kind = CODES.get(code) or _unlisted(code, said)
     if kind is RateLimitedError:
         return RateLimitedError(f"{text}; waiting {RATE_LIMIT_SECONDS:.0f} s", retry_after=RATE_LIMIT_SECONDS)
+    if kind is CredentialsRefusedError:
+        return kind(f"{text}; the login is refused: enter user, password and server again")
     return kind(text)
 
 
@@ -80,7 +82,4 @@ def _unlisted(code: str, said: str) -> type[CandlelakeError]:
 
 
 def _clean(text: str, secrets: Iterable[Secret]) -> str:
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret.reveal(), MASK)
-    return " ".join(redact(_GUID.sub(MASK, text)).split())[:200]
+    return " ".join(redact(_GUID.sub(MASK, mask(text, secrets))).split())[:200]

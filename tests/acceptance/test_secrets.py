@@ -71,8 +71,9 @@ def test_a_planted_secret_is_found_nowhere(box, candlelake, start_child, home, t
         do("connections", "test", slug, "--json", codes=(0,))
         do("fetch", slug, codes=(0, 3))
         do("backfill", slug, symbol, "1h", *RANGE, codes=(0, 3))
-        for path in ("/mt5/*", "/mt4/*", "/api.binance.com/*"):
-            echo = json.dumps({"code": -1, "msg": f"refused: password={TAILS['mt5']} {TAILS['secret']}", "text": quote(TAILS["mt5"])})
+        for path in ("/mt5/*", "/api.binance.com/*"):
+            own = TAILS["secret" if slug == "binance" else "mt5"]
+            echo = json.dumps({"code": "INVALID_PASSWORD", "message": f"you sent {own} / {quote(own)}", "msg": own, "text": quote_plus(own)})
             for fault in (
                 {"kind": "status", "status": 502, "body": echo}, {"kind": "status", "status": 429, "body": echo, "retry_after": 0},
                 {"kind": "status", "status": 400, "body": echo}, {"kind": "status", "status": 200, "body": echo},

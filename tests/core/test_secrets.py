@@ -3,10 +3,12 @@
 import json
 import logging
 import pickle
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
 
 import pytest
 
-from core.secrets import RedactingFilter, Secret, quiet_library_logs, redact
+from core.secrets import RedactingFilter, Secret, mask, quiet_library_logs, redact
 
 CANARY = "c4n4ry-9f3a"
 
@@ -68,3 +70,10 @@ def test_libraries_that_log_urls_are_silenced() -> None:
     """Httpx prints whole URLs at INFO; it may not."""
     quiet_library_logs()
     assert not logging.getLogger("httpx").isEnabledFor(logging.INFO)
+
+
+@pytest.mark.parametrize("form", [str, quote, lambda text: quote(text, safe=""), quote_plus, lambda text: json.dumps(text)[1:-1]])
+def test_known_secrets_are_masked_however_they_are_echoed(form: Callable[[str], str]) -> None:
+    """A provider may send a secret back plain, URL-encoded or inside JSON: none of it is shown; words around it stay."""
+    value = 'pa"ss w/rd+&%\u00e4'
+    assert mask(f"before {form(value)} after", [Secret("x"), Secret(value)]) == "before ******** after"

@@ -56,7 +56,7 @@ def test_a_planted_secret_is_found_nowhere(box, candlelake, start_child, home, t
     def do(*words, codes=(0, 1, 2, 3), stdin=""):
         for extra in ((), ("--debug",)) if words[0] != "connections" or words[1] == "test" else ((),):
             answer = candlelake(*words, *extra, stdin=stdin)
-            said.append(f"{words}: {answer.code}\n{answer.out}\n{answer.err}")
+            said.append(f"{words[:2]}: {answer.code}\n{answer.out}\n{answer.err}")
             assert answer.code in codes, said[-1]
         return answer
 

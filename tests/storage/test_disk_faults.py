@@ -133,12 +133,12 @@ def test_a_disk_that_fills_up_midway_costs_nothing(lake, disk, operation, pages)
     """With room for some of the work each operation either succeeds or fails whole, whichever file was the last straw."""
     ballast = _fill(disk)
     os.truncate(ballast, ballast.stat().st_size // 4096 * 4096 - pages * 4096)
-    before = lake.candles(*KEY)
+    before, said = lake.candles(*KEY), None
     try:
         operation(lake)
     except StoreFullError as error:
-        assert "\n" not in str(error)
-        assert lake.candles(*KEY).equals(before)
+        said = str(error)
+    assert said is None or ("\n" not in said and lake.candles(*KEY).equals(before))
     assert not list((lake.root / ".staging").iterdir())
     assert not list(lake.root.glob("*.part"))
     ballast.unlink()

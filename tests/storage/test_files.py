@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import threading
 
@@ -29,6 +30,7 @@ from storage.lake.schema import HIVE_SCHEMA
 from storage.ledger import coverage, list_gaps
 from storage.metadata.tables import connections
 from storage.series import ensure_series, get_series
+from storage.statements import execute_many
 from tests.storage.conftest import BOTH_STORES, START_US, add_connection, candles
 
 KEY = ("kraken", "BTC/USDT", "1m")
@@ -263,6 +265,42 @@ def test_verify_finds_every_kind_of_damage(lake, add_series):
     assert whats == ["its bytes are not those that were written", "missing", "not a file of the lake; it breaks other readers",
                      "not in the manifest"]
     assert all(problem.fix for problem in lake.verify().problems)
+
+
+@pytest.mark.parametrize(("damage", "says"), [
+    (lambda frame: frame.drop("run_id"), "columns"), (lambda frame: frame.head(3), "holds 3 rows"),
+    (lambda frame: frame.reverse(), "not sorted"), (lambda frame: frame.with_columns(pl.col("ts") + pl.duration(minutes=1)), "first or last"),
+    (None, "not readable")])
+def test_verify_reads_what_is_in_a_file(lake, add_series, damage, says):
+    """A file whose digest is right and whose content is not, as after a writer's mistake, is a problem of its own."""
+    lake.write([Batch(add_series(), candles(START_US, 20), "rest")], run_id="r")
+    lake.flush()
+    file = lake.root / _tree(lake)[0]
+    if damage is None:
+        file.write_bytes(b"PAR1 no parquet PAR1")
+    else:
+        damage(pl.read_parquet(file, hive_partitioning=False)).write_parquet(file)
+    with lake.metadata.write() as tx:
+        execute_many(tx, "UPDATE lake_files SET digest = ?", [(hashlib.sha256(file.read_bytes()).hexdigest(),)])
+    (problem,) = lake.verify().problems
+    assert says in problem.what
+
+
+def test_verify_names_live_files_in_old_and_superseded_ones_in_the_tree(lake, add_series):
+    """Files that lie where they should not are said to, with the way back; a folder in a file's place is no crash."""
+    series = add_series()
+    for count in (3, 5):
+        lake.write([Batch(series, candles(START_US, count), "rest")], run_id="r")
+        lake.flush()
+    live, old = lake.root / _tree(lake)[0], next((lake.root / ".old").rglob("*.parquet"))
+    (live.parent / old.name).write_bytes(old.read_bytes())
+    (problem,) = lake.verify().problems
+    assert problem.what.startswith("superseded, but still in the tree")
+    (live.parent / old.name).unlink()
+    live.rename(old.parent / live.name)
+    assert [item.what for item in lake.verify().problems] == ["live, but lies in .old/"]
+    live.mkdir()
+    assert [item.what.split(":")[0] for item in lake.verify().problems] == ["cannot be read"]
 
 
 def test_rebuild_after_lost_metadata(lake, add_series, tmp_path, clock):

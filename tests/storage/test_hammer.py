@@ -82,7 +82,7 @@ def _hammer(lake, series: int, reads: int) -> None:
 
 def test_readers_during_hot_flushes(lake, add_series):
     """A few hundred reads during writes and flushes are all whole, exact and without error."""
-    _hammer(lake, add_series(), 40)
+    _hammer(lake, add_series(), 24)
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,13 +16,13 @@ import polars as pl
 from sqlalchemy import Connection
 
 from core.candles import CANDLE_SCHEMA, SOURCES, VALUES
-from core.clock import isoformat
 from core.errors import InputError, NotFoundError
 from core.interval import Interval
 from storage.lake.place import Place
 from storage.lake.reader import read_files
 from storage.lake.schema import HEAD_COLUMNS
 from storage.ledger import Gap, book_gaps, clear_stored
+from storage.quarantine import set_aside
 from storage.series import get_series, grid_of
 from storage.statements import Row, execute_many, fetch, is_sqlite, marks
 
@@ -35,8 +34,6 @@ _UPSERT = (
     + ", ".join(f"{name} = excluded.{name}" for name in HEAD_COLUMNS if name != "ts_us"))
 _REVISE = ("INSERT INTO revisions (series_id, ts_us, known_at_us, old_known_at_us, old, new)"
            " VALUES (?, ?, ?, ?, ?, ?)")
-_QUARANTINE = ('INSERT INTO quarantine (series_id, ts_us, reason, digest, "row", run_id, seen_at_us)'
-               " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (series_id, digest) DO NOTHING")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +147,7 @@ def _store(tx: Connection, work: list[_Work], below: _LakeRows, now_us: int, run
     _move_watermarks(tx, kept, changes)
     for item in work:
         if item.rejected:
-            _set_aside(tx, item, run_id, now_us)
+            set_aside(tx, item.batch.series_id, item.rejected, run_id, now_us)
     _settle_ledger(tx, work, kept, now_us)
     return {}
 
@@ -381,23 +378,6 @@ def _move_watermarks(tx: Connection, kept: Mapping[int, _Kept], changes: _Change
         if first is None or last is None or low < first or high > last:
             moved.append((low if first is None else min(low, first), high if last is None else max(high, last), series_id))
     execute_many(tx, "UPDATE series SET first_us = ?, last_us = ? WHERE id = ?", moved)
-
-
-def _set_aside(tx: Connection, item: _Work, run_id: str, now_us: int) -> None:
-    series_id = item.batch.series_id
-    rows = []
-    for row, reason in item.rejected:
-        shown = {"ts": None if row[0] is None else isoformat(row[0]),
-                 **{name: _jsonable(value) for name, value in zip(VALUES, row[1:], strict=True)}}
-        text = json.dumps(shown)
-        digest = hashlib.sha256(f"{reason}|{text}".encode()).hexdigest()
-        rows.append((series_id, row[0], reason, digest, text, run_id, now_us))
-    execute_many(tx, _QUARANTINE, rows)
-
-
-def _jsonable(value: float | None) -> float | str | None:
-    finite = value is None or value - value == 0  # JSON has no NaN and no infinity
-    return value if finite else str(value)
 
 
 def _settle_ledger(tx: Connection, work: list[_Work], kept: Mapping[int, _Kept], now_us: int) -> None:

@@ -83,5 +83,5 @@ class RedactingFilter(logging.Filter):
 
 def quiet_library_logs() -> None:
     """Silence libraries that log full URLs (with passwords and signatures in the query)."""
-    for name in ("httpx", "httpcore", "ccxt", "ccxt.base.exchange", "aiohttp.access"):
+    for name in ("httpx", "httpcore", "uvicorn.access", "ccxt", "ccxt.base.exchange", "aiohttp.access"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,7 +1,8 @@
 """Leases: who works on what, so that no two runs fetch one connection at once.
 
-A lease runs out by the clock when its holder dies. Each new holder gets a greater token; a holder that was stopped for
-longer than its lease finds that it is lost as soon as it renews or checks.
+A lease runs out by the clock when its holder dies; a holder that was a process of this machine and is seen to be dead
+loses it at once. Each new holder gets a greater token; a holder that was stopped for longer than its lease finds that it
+is lost as soon as it renews or checks.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, select
@@ -26,7 +28,32 @@ from storage.metadata.store import MetadataStore
 from storage.metadata.tables import leases
 
 NAME_MAX: Final = 200
+PROC: Final = Path("/proc")
 RENEWALS: Final = 3  # tries to renew within one lease's length
+
+
+def _here() -> str:
+    """Return this machine and its space of process ids: in containers of one host name the same id is another process."""
+    try:
+        space = PROC.joinpath("self/ns/pid").readlink().name.strip("pid:[]")
+    except OSError:
+        space = ""  # no /proc: nobody is ever seen to be dead
+    return f"{socket.gethostname()[:50]}:{space}"
+
+
+def _is_dead(holder: str) -> bool:
+    """Whether the holder was a process here and is no more; False when that cannot be told."""
+    here = _here()
+    place, _, pid = holder.rpartition(":")[0].rpartition(":")
+    if place != here or here.endswith(":"):
+        return False
+    try:
+        state = PROC.joinpath(pid, "stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return state in {"Z", "X"}  # killed, and only not yet collected by its parent
 
 
 class Lease:
@@ -80,7 +107,7 @@ class Leases:
             LeaseHeldError: somebody else holds it; `retry_after` says when it runs out.
         """
         name = name if len(name) <= NAME_MAX else f"{name[:NAME_MAX - 17]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-        holder = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(6)}"
+        holder = f"{_here()}:{os.getpid()}:{secrets.token_hex(6)}"
         length_us = round(seconds * SECOND_US)
         with self.metadata.write() as tx:
             # The row is locked before the clock is read: on PostgreSQL we may have waited for another holder.
@@ -88,7 +115,7 @@ class Leases:
             tx.execute(insert(leases).values(name=name, holder="", token=0, expires_at_us=0).on_conflict_do_nothing())
             row = tx.execute(select(leases).where(leases.c.name == name).with_for_update()).mappings().one()
             now_us = self.clock.now_us()
-            if row["expires_at_us"] > now_us:
+            if row["expires_at_us"] > now_us and not _is_dead(row["holder"]):
                 wait = (row["expires_at_us"] - now_us) / SECOND_US
                 raise LeaseHeldError(
                     f"{name} is being worked on by {row['holder']} until {isoformat(row['expires_at_us'])} at least; "

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from connections.leases import Leases
-from core.clock import ManualClock, SystemClock
+from core.clock import LATEST_US, ManualClock, SystemClock
 from core.errors import LeaseHeldError
+from storage.metadata.tables import leases as table
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
@@ -141,13 +142,29 @@ async def test_cancelling_the_body_is_a_cancellation(metadata_store):
     leases.acquire("job", 1)
 
 
-async def test_a_killed_holder_is_free_after_expiry(metadata_store, holder):
-    """After kill -9 of the holder: the lease is held until it runs out, then free with a greater token."""
+async def test_a_killed_holder_of_this_machine_loses_it_at_once(metadata_store, holder):
+    """After kill -9 of the holder the lease is free, with a greater token, however long it had to run."""
     worker, token = holder
     leases = Leases(metadata_store, SystemClock())
     with pytest.raises(LeaseHeldError):
         leases.acquire("job", 5)
+    with metadata_store.write() as tx:
+        tx.execute(table.update().values(expires_at_us=LATEST_US))
     worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    assert leases.acquire("job", 5).token == token + 1
+
+
+async def test_a_killed_holder_elsewhere_is_free_after_expiry(metadata_store, holder):
+    """The death of a holder on another machine cannot be seen: its lease is held until it runs out."""
+    worker, token = holder
+    leases = Leases(metadata_store, SystemClock())
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    with metadata_store.write() as tx:
+        tx.execute(table.update().values(holder="elsewhere:1:1:abc", expires_at_us=SystemClock().now_us() + 1_000_000))
+    with pytest.raises(LeaseHeldError):
+        leases.acquire("job", 5)
     lease = await asyncio.wait_for(_acquire_when_free(leases, "job"), 20)
     assert lease.token == token + 1
 

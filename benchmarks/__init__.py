@@ -1,1 +1,0 @@
-"""Benchmarks: Candlelake and its peers do the same work side by side in one run."""

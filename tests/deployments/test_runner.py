@@ -82,10 +82,20 @@ def flow_process(runner):
     return None
 
 
+@pytest.fixture
+def only_ordered(runner, server):
+    """No scheduled run begins meanwhile: the one process of the runner is that of the run ordered."""
+    paths = [f"/deployments/{server.deployment_id(name)}" for name in ("fetch", "flush", "repair", "health")]
+    for path in paths:
+        server.patch(path, {"paused": True})
+    yield
+    for path in paths:  # the server is shared with other tests, and keeps an operator's pause for ever
+        server.patch(path, {"paused": False})
+
+
+@pytest.mark.usefixtures("only_ordered")
 def test_a_killed_backfill_is_finished_by_the_next(runner, connection, order, end_of, home, server):  # noqa: PLR0917  fixtures
     """After kill -9 of the flow's process: the run ends as Crashed, the next one completes, nothing is doubled."""
-    for name in ("fetch", "flush", "repair", "health"):  # so that the process found is the backfill's
-        server.patch(f"/deployments/{server.deployment_id(name)}", {"paused": True})
     with open_feed(home) as feed:
         now = feed.clock.now_us() // DAY_US * DAY_US
     config = {

@@ -37,8 +37,6 @@ def up(
     from core.settings import settings
 
     current = settings()
-    if not no_sandbox:  # the sandbox is on loopback
-        current = current.model_copy(update={"allow_private_hosts": True})
     with Stop() as stop, _home_lock(current), Household() as household:
         _check_ports(current, with_sandbox=not no_sandbox)
         stack = Stack(current, household, stop)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from core.errors import AddressRefusedError, InputError
 from core.secrets import Secret
 from core.series import check_slug, check_symbol
+from core.settings import Settings
 from core.timeframe import Timeframe
 from providers.addresses import check_url, is_allowed
 from providers.base import Capabilities
@@ -126,6 +127,17 @@ def check_base_url(url: str, *, allow_private: bool) -> None:
         raise AddressRefusedError(
             f"base URL: address {host} not allowed; allowed: public addresses; "
             "set CANDLELAKE_ALLOW_PRIVATE_HOSTS=1 for one in your own network")
+
+
+def may_be_private(base_url: str | None, settings: Settings, *, is_admin_owned: bool) -> bool:
+    """Return whether a connection may reach private addresses.
+
+    The home allows it for all, or it is the operator's own and goes to this home's sandbox and nowhere else.
+    """
+    if settings.allow_private_hosts or not is_admin_owned or base_url is None:
+        return settings.allow_private_hosts
+    target = check_url(base_url)
+    return (target.scheme, target.host, target.port) == ("http", "127.0.0.1", settings.sandbox_port)
 
 
 def market_type(given: ConnectionInput, capabilities: Capabilities) -> str:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from connections.budget import StoredBudget
 from connections.changes import entered, keep_series, merged, moves, state_after
 from connections.health import NEVER_AGAIN, record_failure, record_success
-from connections.inputs import ConnectionInput, check_credentials, check_input, market_type
+from connections.inputs import ConnectionInput, check_credentials, check_input, market_type, may_be_private
 from connections.rows import (
     ConnectionRow,
     LogRow,
@@ -85,7 +85,7 @@ class ConnectionService:
             InputError: a part is not allowed, or the slug is taken.
             AddressRefusedError: the base URL is not one we may use.
         """
-        capabilities = check_input(given, self._describe, allow_private=self.settings.allow_private_hosts)
+        capabilities = self._check_input(given)
         secrets = entered(given.credentials)
         check_credentials(set(secrets), capabilities)
         taken = InputError("slug", given.slug, "one that is not taken", "choose another, or update that connection")
@@ -137,7 +137,7 @@ class ConnectionService:
         with self.lake.metadata.write() as tx:
             row = read_connection(tx, slug, for_update=True)
             given = merged(row, changes)
-            capabilities = check_input(given, self._describe, allow_private=self.settings.allow_private_hosts)
+            capabilities = self._check_input(given)
             secrets = entered(given.credentials)
             if "credentials" in changes or given.base_url != row.base_url:
                 self._check_kept(tx, row, given, secrets)
@@ -211,11 +211,10 @@ class ConnectionService:
         Raises:
             InputError, AddressRefusedError: as `create`.
         """
-        capabilities = await asyncio.to_thread(
-            check_input, given, self._describe, allow_private=self.settings.allow_private_hosts)
+        capabilities = await asyncio.to_thread(self._check_input, given)
         secrets = entered(given.credentials)
         check_credentials(set(secrets), capabilities)
-        spec = self._make_spec(given.slug, given.provider, given.base_url, secrets, given.config)
+        spec = self._make_spec(given, secrets)
         result, _ = await self._try(spec, Unlimited(), given.symbols, given.timeframes)
         return result
 
@@ -298,13 +297,18 @@ class ConnectionService:
     def _spec(self, row: ConnectionRow) -> ConnectionSpec:
         with self.lake.metadata.read() as tx:
             secrets = self._vault.get(tx, row.id, row.owner)
-        return self._make_spec(row.slug, row.provider, row.base_url, secrets, row.config)
+        return self._make_spec(row, secrets)
 
-    def _make_spec(self, slug: str, provider: str, base_url: str | None, secrets: Mapping[str, Secret],
-                   config: Mapping[str, Any]) -> ConnectionSpec:
+    def _make_spec(self, of: ConnectionInput | ConnectionRow, secrets: Mapping[str, Secret]) -> ConnectionSpec:
         return ConnectionSpec(
-            slug=slug, provider=provider, base_url=base_url, credentials=secrets, config=config,
-            timeout=self.settings.request_timeout, allow_private_hosts=self.settings.allow_private_hosts, clock=self.clock)
+            slug=of.slug, provider=of.provider, base_url=of.base_url, credentials=secrets, config=of.config,
+            timeout=self.settings.request_timeout, allow_private_hosts=self._may_be_private(of), clock=self.clock)
+
+    def _check_input(self, given: ConnectionInput) -> Capabilities:
+        return check_input(given, self._describe, allow_private=self._may_be_private(given))
+
+    def _may_be_private(self, of: ConnectionInput | ConnectionRow) -> bool:
+        return may_be_private(of.base_url, self.settings, is_admin_owned=of.is_admin_owned)
 
     def _budget(self, spec: ConnectionSpec, priority: Priority) -> StoredBudget:
         capabilities = self._describe(spec.provider)
@@ -361,13 +365,8 @@ def budget_key(spec: ConnectionSpec) -> str:
     return f"{venue[:120]}:public:{socket.gethostname()[:60]}"
 
 
-
 def _count(given: ConnectionInput) -> int:
     return len(given.symbols) * len(given.timeframes)
-
-
-
-
 
 
 def _check_empty(tx: Connection, slug: str, series_ids: builtins.list[int]) -> None:

@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     key_file: Path | None = Field(
         None, description="File of the credential keys (mode 0600); default ~/.config/candlelake/<home id>.keys.")
     allow_private_hosts: bool = Field(
-        False, description="Allow connections to private and loopback addresses (the sandbox needs it).")
+        False, description="Allow connections to private and loopback addresses; the demo connections reach the sandbox without it.")
     overlap_candles: Annotated[int, Field(ge=0, le=1000)] = Field(
         3, description="How many stored candles each fetch reads again, to see what the provider changed.")
     settle_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(

@@ -14,6 +14,7 @@ from typing import Final
 
 from core.errors import InputError
 from providers.base import Capabilities, ConnectionSpec, MarketDataProvider, RateBudget
+from providers.exchange import exchange_capabilities, exchange_ids, open_exchange
 
 GROUP: Final = "candlelake.providers"
 EXCHANGE_PREFIX: Final = "ccxt:"
@@ -30,7 +31,7 @@ class ProviderEntry:
 
 def provider_names() -> list[str]:
     """Return the names of all providers: the brokers first, then plug-ins, then every exchange, sorted within."""
-    return [*_builtin(), *sorted(_plugin_names()), *(EXCHANGE_PREFIX + name for name in _exchange_ids())]
+    return [*_builtin(), *sorted(_plugin_names()), *(EXCHANGE_PREFIX + name for name in exchange_ids())]
 
 
 def check_provider(name: str) -> str:
@@ -99,15 +100,7 @@ def _replay() -> ProviderEntry:
 
 
 def _exchange(exchange_id: str) -> ProviderEntry:
-    from providers.exchange import exchange_capabilities, open_exchange  # noqa: PLC0415  ccxt is slow to import
-
     return ProviderEntry(lambda: exchange_capabilities(exchange_id), open_exchange)
-
-
-def _exchange_ids() -> tuple[str, ...]:
-    from providers.exchange import exchange_ids  # noqa: PLC0415  imported when used
-
-    return exchange_ids()
 
 
 def _plugin_names() -> set[str]:

@@ -12,6 +12,8 @@ import polars as pl
 
 from core.clock import DAY_US, HOUR_US, MINUTE_US
 from core.errors import InputError
+from core.server_clock import ServerClock
+from sandbox.broker_time import read_clocks, to_utc
 from sandbox.market import ROW, SCHEMA, Book, Mode, Source, WallClock
 
 _LOG = logging.getLogger(__name__)
@@ -54,9 +56,10 @@ def load(data: Path | None, mode: Mode, server: WallClock) -> Shelf:
         raise InputError("sandbox data", str(folder), "a folder that exists", "check the path")
     shelf = Shelf()
     sources: list[Source] = []
+    clocks = read_clocks(folder)
     for path in sorted(folder.glob("*.parquet")):
         try:
-            _take(path, shelf, sources, server)
+            _take(path, shelf, sources, clocks.get(path.stem, server))
         except InputError as problem:
             shelf.problems.append(problem)
             _LOG.warning("left out: %s", problem)
@@ -68,18 +71,18 @@ def load(data: Path | None, mode: Mode, server: WallClock) -> Shelf:
     return shelf
 
 
-def _take(path: Path, shelf: Shelf, sources: list[Source], server: WallClock) -> None:
+def _take(path: Path, shelf: Shelf, sources: list[Source], clock: ServerClock | WallClock) -> None:
     if (trades := _TRADES.fullmatch(path.stem)) is not None:
         shelf.trades[trades["venue"], trades["symbol"]] = _read(path, ("ts", "id", "price", "qty", "buyer_maker"))
         return
     named = _NAME.fullmatch(path.stem)
     if named is None:
         raise InputError(f"file {path.name}", path.stem, _ALLOWED, "rename it")
-    sources.append(read_source(path, named, server))
+    sources.append(read_source(path, named, clock))
 
 
-def read_source(path: Path, named: re.Match[str], server: WallClock) -> Source:
-    """Read one file of candles, its times turned to UTC and its prices freed from binary noise.
+def read_source(path: Path, named: re.Match[str], clock: ServerClock | WallClock) -> Source:
+    """Read one file of candles, its times turned to UTC by `clock` if it is in broker time, its prices freed from binary noise.
 
     Raises:
         InputError: it cannot be read, lacks a column, is empty, or holds times twice or prices that are none.
@@ -91,7 +94,7 @@ def read_source(path: Path, named: re.Match[str], server: WallClock) -> Source:
         *(pl.col(name).cast(pl.Float64) for name in ROW[1:6]), _spread(raw),
     )
     if "brokertime" in (named["label"] or ""):
-        frame = frame.with_columns(us=server.to_utc("us", int(_first(frame)), int(_last(frame))))
+        frame = to_utc(frame, clock)
     frame = frame.sort("us")
     prices = [pl.col(name) for name in ("open", "high", "low", "close")]
     sound = pl.all_horizontal(price.is_finite() & (price > 0) for price in prices)
@@ -105,16 +108,6 @@ def read_source(path: Path, named: re.Match[str], server: WallClock) -> Source:
         volume=pl.coalesce("volume", ((pl.col("high") - pl.col("low")) * 10**digits).round(0) + 1))
     return Source(venue, named["symbol"], _length_us(named["frame"], path), frame.select(ROW).cast(SCHEMA),
                   is_broker, digits)
-
-
-def _first(frame: pl.DataFrame) -> int:
-    """Return the least time of a frame."""
-    return int(frame.select(pl.col("us").min()).item())
-
-
-def _last(frame: pl.DataFrame) -> int:
-    """Return the greatest time of a frame."""
-    return int(frame.select(pl.col("us").max()).item())
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:

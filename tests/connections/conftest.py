@@ -9,6 +9,7 @@ import pytest
 from connections.service import ConnectionInput, ConnectionService
 from core.candles import CANDLE_SCHEMA
 from core.clock import ManualClock, to_datetime
+from core.errors import UnsupportedError
 from core.settings import Settings
 from core.timeframe import Grid
 from providers.base import AccountInfo, CandlePage, Capabilities, SymbolInfo
@@ -76,7 +77,7 @@ class SmallProvider:
             return CandlePage(pl.DataFrame(rows, schema=CANDLE_SCHEMA, orient="row"), interval, interval.end, "r1")
 
     async def fetch_ticks(self, symbol, interval):
-        raise NotImplementedError
+        raise UnsupportedError("ticks are not played here")
 
 
 @pytest.fixture

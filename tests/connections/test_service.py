@@ -102,6 +102,28 @@ def test_malformed_input_is_an_input_error_without_its_content(data):
     assert CANARY not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize(("changes", "reaches"), [
+    ({"is_admin_owned": True}, True),
+    ({"is_admin_owned": False}, False),  # anybody's connection
+    ({"is_admin_owned": True, "base_url": "http://127.0.0.1:4281/small"}, False),  # another server of this machine
+    ({"is_admin_owned": True, "base_url": "https://127.0.0.1:4280/small"}, False),
+    ({"is_admin_owned": True, "base_url": "http://10.0.0.1:4280/small"}, False),
+])
+async def test_only_the_operators_own_reach_the_sandbox(service, given, venue, changes, reaches):
+    """Without leave for private addresses, only an operator's connection to this home's sandbox may use one, on opening too."""
+    service.settings = service.settings.model_copy(update={"allow_private_hosts": False})
+    if not reaches:
+        with pytest.raises(AddressRefusedError):
+            service.create(given(**changes))
+        return
+    service.create(given(**changes))
+    async with service.open_provider("small"):
+        assert venue.specs[-1].allow_private_hosts
+    service.settings = service.settings.model_copy(update={"sandbox_port": 4300})
+    async with service.open_provider("small"):
+        assert not venue.specs[-1].allow_private_hosts
+
+
 def test_slug_is_taken(service, given):
     """A second connection of the same slug is refused and the first one stays."""
     service.create(given())

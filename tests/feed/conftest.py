@@ -12,7 +12,7 @@ import pytest
 from connections.leases import Leases
 from core.candles import CANDLE_SCHEMA, empty_candles
 from core.clock import ManualClock, parse_instant, to_datetime
-from core.errors import BadPayloadError, CandlelakeError, ProviderUnavailableError, UnknownSymbolError
+from core.errors import BadPayloadError, CandlelakeError, ProviderUnavailableError, UnknownSymbolError, UnsupportedError
 from core.interval import Interval
 from core.series import Series
 from core.server_clock import ServerClock
@@ -59,7 +59,7 @@ class PlayedProvider:
         return AccountInfo("me", "here")
 
     async def fetch_ticks(self, symbol: str, interval: Interval) -> TickPage:
-        raise NotImplementedError
+        raise UnsupportedError("ticks are not played here")
 
     async def fetch_candles(self, symbol: str, timeframe: Timeframe, interval: Interval) -> CandlePage:
         self.asked.append(interval)

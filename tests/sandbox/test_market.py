@@ -79,6 +79,32 @@ def test_the_wall_clock_is_cores(at, dst, hours):
     assert one.utc(at) == other.to_utc_us(at)
 
 
+SEASONS = {  # weeks on both sides of each change that the recorded broker's clock made, and in between
+    "winter 2012": ("2012-11-19", "2013-03-29"), "summer 2013": ("2013-04-01", "2013-10-25"), "winter 2013": ("2013-10-28", "2014-03-28"),
+    "autumn 2014": ("2014-10-27", "2014-11-21"), "after its move": ("2014-11-24", "2015-03-27"), "summer 2015": ("2015-03-30", "2015-10-23"),
+    "dates apart 2015": ("2015-10-26", "2015-10-31"), "dates apart 2017": ("2017-10-30", "2017-11-04"), "winter 2017": ("2017-11-06", "2018-03-23"),
+    "spring 2018": ("2018-03-12", "2018-03-24"), "autumn 2018": ("2018-10-29", "2018-11-03"),
+}
+
+
+@pytest.mark.parametrize("season", list(SEASONS))
+def test_broker_time_is_read_by_the_clock_of_its_file(season):
+    """Pounds recorded in a broker's wall clock move with euros recorded in UTC in the same hour, not in one beside it, in every season."""
+    moves = {}
+    shelf = load(None, "history", WallClock(120, "us"))
+    for symbol in ("EURUSD", "GBPUSD"):
+        hours = next(source for source in shelf.books["broker", symbol].sources if source.length_us == HOUR_US)
+        moves[symbol] = hours.frame.select("us", move=(pl.col("close") / pl.col("open")).log())
+    start, end = (to_us(datetime.fromisoformat(text).replace(tzinfo=UTC)) for text in SEASONS[season])
+    euros = moves["EURUSD"].filter(pl.col("us").is_between(start, end, closed="left"))
+    alike = {}
+    for hours in range(-3, 4):
+        beside = moves["GBPUSD"].with_columns(us=pl.col("us") + hours * HOUR_US)
+        alike[hours] = euros.join(beside, on="us").select(pl.corr("move", "move_right")).item()
+    assert max(alike, key=alike.__getitem__) == 0, alike
+    assert alike[0] > 0.25
+
+
 def test_replay_is_the_same_after_a_restart():
     """Two servers started apart, at different presents, serve the same closed candles."""
     seen = []
@@ -113,6 +139,23 @@ def test_your_own_files(tmp_path):
     assert shelf.books["broker", "XYZUSD"].base.frame["volume"].to_list() == [16.0] * 4
     assert len(shelf.problems) == 8
     assert all("\n" not in str(problem) for problem in shelf.problems)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"mt5_XYZUSD_M1_brokertime": {"offset": 2}}', '{"mt5_XYZUSD_M1_brokertime": []}'])
+def test_a_wrong_file_of_clocks_is_refused(tmp_path, text):
+    """A `brokertime.json` that is no object of clocks ends the start in one line instead of shifting every candle."""
+    write(tmp_path, "mt5_XYZUSD_M1_brokertime")
+    (tmp_path / "brokertime.json").write_text(text)
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, "history", WallClock())
+    assert "\n" not in str(caught.value)
+
+
+def test_broker_time_without_a_file_of_clocks_is_the_bridges(tmp_path):
+    """Your own file in broker time, with no word on its clock, is read by the clock that the bridge shows."""
+    write(tmp_path, "mt5_XYZUSD_M1_brokertime")
+    shelf = load(tmp_path, "history", WallClock(120))
+    assert shelf.books["broker", "XYZUSD"].base.first_us == to_us(START) - 2 * HOUR_US
 
 
 def test_no_data_is_an_input_error(tmp_path):

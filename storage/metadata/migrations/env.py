@@ -5,6 +5,7 @@ The connection already holds a transaction and the lock; nothing here opens, com
 
 from alembic import context
 
+import storage.metadata.tables_market  # noqa: F401  its tables join the metadata
 from storage.metadata.tables import metadata
 
 context.configure(

@@ -77,11 +77,10 @@ def import_(
     from core.errors import InputError
     from core.interval import Interval
     from core.series import Series
-    from core.timeframe import Grid
     from feed import open_feed
     from storage.exchange_files import read_candle_file
     from storage.head import Batch
-    from storage.series import ensure_series
+    from storage.series import ensure_series, grid_of
 
     series = Series.parse(slug, symbol, timeframe)
     if not file.is_file():
@@ -89,9 +88,10 @@ def import_(
     raw = read_candle_file(file)
     with open_feed() as feed:
         connection = feed.connections.get(slug)
-        checked = check(raw, Grid(series.timeframe), Interval(0, LATEST_US), feed.clock.now_us())
         with feed.lake.metadata.write() as tx:
             row = ensure_series(tx, connection.id, symbol, series.timeframe)
+            grid = grid_of(tx, row)
+        checked = check(raw, grid, Interval(0, LATEST_US), feed.clock.now_us())
         run_id = feed.new_run_id("import")
         done = feed.lake.import_candles(row.id, checked.candles, run_id=run_id)
         if len(checked.rejected):

@@ -62,7 +62,10 @@ def _timeframe(name: str) -> Timeframe:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The open times of one series. `server` is the broker's clock that cuts days and hours above 1h; None is UTC."""
+    """The open times of one series. `server` is the broker's clock that cuts days and hours; None is UTC.
+
+    Up to 1h they lie evenly, whatever the summer time: only a clock that is off UTC by a part of an hour moves them.
+    """
 
     timeframe: Timeframe
     server: ServerClock | None = None
@@ -75,8 +78,10 @@ class Grid:
             return self.server.to_utc_us(_month_floor(self.server.from_utc_us(us)))
         length = self.timeframe.length_us
         anchor = _MONDAY_US if self.timeframe.name.endswith("w") else 0
-        if self.server is None or length <= HOUR_US:
+        if self.server is None:
             return us - (us - anchor) % length
+        if length <= HOUR_US:  # of a broker that moved by a part of an hour, the newest clock counts
+            return us - (us + self.server.rules[-1].offset_minutes * MINUTE_US) % length
         local = self.server.from_utc_us(us)
         return self.server.to_utc_us(local - (local - anchor) % length)
 

@@ -78,8 +78,8 @@ def _year(us: int) -> int:
 
 def bucket(length_us: int, clock: WallClock, first: int, last: int) -> pl.Expr:
     """Return the open time (UTC) of the candle that holds each `us`; days, weeks and months are cut by `clock`."""
-    if length_us <= HOUR_US:
-        return pl.col("us") - pl.col("us") % length_us
+    if length_us <= HOUR_US:  # cut alike all year: summer time moves a clock by a whole hour
+        return pl.col("us") - (pl.col("us") + clock.offset_minutes * MINUTE_US) % length_us
     wall = clock.to_wall("us", first, last)
     if length_us == 30 * DAY_US:
         floor = wall.cast(pl.Datetime("us")).dt.truncate("1mo").cast(pl.Int64)
@@ -178,7 +178,7 @@ class Book:
         Returns:
             Frame of SCHEMA, ascending; empty when no file has candles short enough.
         """
-        source = self._source(length_us)
+        source = self._source(length_us, clock)
         end_us = min(end_us, now_us + 1)
         start_us = max(start_us, self.since_us() - 31 * DAY_US)
         if source is None or start_us >= end_us:
@@ -205,10 +205,11 @@ class Book:
         return _widen(count, length_us, lambda span: (
             self.candles(length_us, start_us, min(start_us + span, last), now_us), start_us + span >= last)).head(count)
 
-    def _source(self, length_us: int) -> Source | None:
-        """Return the longest source that `length_us` can be built from; in replay only the finest one."""
+    def _source(self, length_us: int, clock: WallClock = UTC_CLOCK) -> Source | None:
+        """Return the longest source that `length_us` by `clock` can be built from; in replay only the finest one."""
         allowed = self.sources[:1] if self._tile else self.sources
-        fitting = [source for source in allowed if length_us % source.length_us == 0]
+        ahead_us = clock.offset_minutes * MINUTE_US
+        fitting = [source for source in allowed if length_us % source.length_us == 0 and ahead_us % source.length_us == 0]
         return fitting[-1] if fitting else None
 
     def _rows(self, source: Source, start_us: int, end_us: int) -> pl.DataFrame:

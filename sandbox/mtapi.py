@@ -328,7 +328,7 @@ def bars(ask: Ask, rows: pl.DataFrame, book: Book, length_us: int) -> list[dict[
 def _cut(ask: Ask, book: Book, length_us: int, start_us: int, end_us: int) -> pl.DataFrame:
     clock = ask.box.switches.server_clock
     if ask.box.switches.off_grid_h4 and HOUR_US < length_us < DAY_US:
-        hours = book.candles(HOUR_US, start_us, end_us, ask.now_us)
+        hours = book.candles(HOUR_US, start_us, end_us, ask.now_us, clock)
         first = int(hours["us"][0]) if hours.height else 0
         key = pl.col("us") - (pl.col("us") - first) % length_us
         return hours.group_by(key, maintain_order=True).agg(

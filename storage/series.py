@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, select
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from core.clock import HOUR_US, SystemClock
+from core.clock import MINUTE_US, SystemClock
 from core.errors import NotFoundError
 from core.series import Series, check_symbol
 from core.server_clock import ServerClock
@@ -19,6 +19,7 @@ from storage.lake.layout import encode_symbol
 from storage.metadata.tables import connections, series
 from storage.statements import fetch, is_sqlite
 
+_QUARTER_US = 15 * MINUTE_US
 _FIND = ("SELECT s.id, s.connection_id, s.is_active, s.first_us, s.last_us, s.settle_seconds, s.fetched_at_us, s.next_due_us"
          " FROM series s JOIN connections c ON c.id = s.connection_id WHERE c.slug = ? AND s.symbol = ? AND s.timeframe = ?")
 
@@ -97,7 +98,7 @@ def list_series(tx: Connection, connection: str | None = None, symbol: str | Non
 
 
 def grid_of(tx: Connection, row: SeriesRow) -> Grid:
-    """Return the open times of a series; above 1h a broker's clock in its connection's config cuts them.
+    """Return the open times of a series; a broker's clock in its connection's config cuts them.
 
     Raises:
         InputError: the config's `server_clock` cannot be read.
@@ -108,7 +109,7 @@ def grid_of(tx: Connection, row: SeriesRow) -> Grid:
 def grids_of(tx: Connection, rows: Sequence[SeriesRow]) -> dict[int, Grid]:
     """Do `grid_of` for many series at once, by their id."""
     by_connection: dict[int, ServerClock | None] = {}
-    if any(row.series.timeframe.length_us > HOUR_US for row in rows):  # up to an hour every clock cuts alike
+    if any(_QUARTER_US % row.series.timeframe.length_us for row in rows):  # what parts a quarter hour every clock cuts alike
         by_connection = {key: ServerClock.from_config(config) for key, config in tx.execute(
             select(connections.c.id, connections.c.config))}
     return {row.id: Grid(row.series.timeframe, by_connection.get(row.connection_id)) for row in rows}

@@ -17,6 +17,7 @@ from core.timeframe import Grid, Timeframe
 from feed import open_feed
 from feed.backfill import backfill
 from sandbox.box import Switches
+from storage.ledger import coverage
 
 DATA = Path(sandbox.server.__file__).parent / "data"
 YEAR = Interval.parse("2016-02-20", "2016-12-01")  # holds both changes, by the EU's rule and by New York's
@@ -96,3 +97,25 @@ async def test_long_candles_lie_on_the_brokers_grid(serve, feed, rule) -> None:
         assert day["high"] == pytest.approx(hours["high"].max())
         assert day["low"] == pytest.approx(hours["low"].min())
         assert day["close"] == pytest.approx(hours["close"][-1])
+
+
+@pytest.mark.parametrize("platform", ["mt5", "mt4"])
+async def test_hours_of_a_clock_off_by_a_half_hour_are_stored(serve, feed, platform) -> None:
+    """A broker on UTC+5:30 opens its hours at half past in UTC: they are stored there, none is refused, and nothing is missing."""
+    box = serve(data=None, switches=Switches(offset_minutes=330, dst="none"))
+    feed.connections.create(ConnectionInput(
+        slug=platform, name=platform, provider=f"mtapi:{platform}", base_url=f"{box.url}/{platform}", credentials=LOGIN,
+        symbols=("EURUSD",), timeframes=("1h",), config={"server_clock": {"offset_minutes": 330}}))
+    days = Interval.parse("2014-05-05", "2014-05-09")
+    result = await backfill(feed, Series.parse(platform, "EURUSD", "1h"), days)
+    assert (result.status != "failed", result.quarantined) == (True, 0), result.message
+    minutes = pl.read_parquet(DATA / "oanda_EURUSD_M1_201405.parquet").with_columns(pl.col("ts").cast(pl.Datetime("us", "UTC")))
+    truth = minutes.sort("ts").group_by_dynamic("ts", every="1h", offset="30m").agg(
+        pl.col("open").first(), pl.col("high").max(), pl.col("low").min(), pl.col("close").last()).filter(
+        pl.col("ts").is_between(days.start_at, days.end_at, closed="left"))
+    held = feed.lake.candles(platform, "EURUSD", "1h")
+    assert held["ts"].to_list() == truth["ts"].to_list()
+    for name in PRICES[1:]:
+        assert (held[name] - truth[name]).abs().max() < 1e-9
+    (row,) = coverage(feed.lake, platform)
+    assert (row.stored, row.unexplained) == (truth.height, 0)

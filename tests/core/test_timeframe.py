@@ -15,7 +15,8 @@ from core.timeframe import NAMES, Grid, Timeframe
 
 EET = ServerClock.fixed(120, "eu")
 names = st.sampled_from([name for name in NAMES if name != "1s"])
-servers = st.sampled_from([None, EET, ServerClock.fixed(120, "us"), ServerClock.fixed(0)])
+servers = st.sampled_from([None, EET, ServerClock.fixed(120, "us"), ServerClock.fixed(0),
+                           ServerClock.fixed(330), ServerClock.fixed(-165, "us")])
 instants = st.integers(parse_instant("2000-01-01"), parse_instant("2040-01-01"))
 
 
@@ -63,6 +64,16 @@ def test_days_are_cut_at_the_brokers_midnight() -> None:
     assert isoformat(grid.floor(parse_instant("2024-07-10T12:00"))) == "2024-07-09T21:00:00Z"
     spring = grid.floor(parse_instant("2024-03-31T12:00"))
     assert (grid.next(spring) - spring) == 23 * HOUR_US
+
+
+@given(st.sampled_from(["1m", "5m", "10m", "15m", "30m", "1h"]), st.integers(-56, 56), st.sampled_from(["none", "eu", "us"]), instants)
+def test_short_candles_open_where_the_brokers_clock_says(name: str, quarters: int, rule: str, us: int) -> None:
+    """On a clock that is off UTC by any quarter hours, candles up to 1h open at whole lengths of its own time, evenly, all year."""
+    server = ServerClock.fixed(15 * quarters, rule)
+    grid = Grid(Timeframe.parse(name), server)
+    assert grid.is_even
+    assert server.from_utc_us(grid.floor(us)) % grid.timeframe.length_us == 0
+    assert grid.next(us) - grid.floor(us) == grid.timeframe.length_us
 
 
 def test_an_unknown_name_lists_the_names() -> None:

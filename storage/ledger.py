@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from core.errors import InputError
-from core.interval import Interval, intersect, merge, runs, subtract
+from core.interval import Interval, merge, runs, subtract
 from core.series import Series
 from core.server_clock import ServerClock
 from core.timeframe import Grid, Timeframe
 from storage.metadata.store import MetadataStore
-from storage.metadata.tables import connections, gaps, series
 from storage.series import SeriesRow, grids_of, list_series
 from storage.statements import Row, execute_many, fetch, marks
 
@@ -80,6 +79,45 @@ class StoredSlots(Protocol):
         """Return the open times stored in `interval`, ascending."""
 
 
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """How many candles of a series are stored, as far as the manifest and the head can count them.
+
+    `doubled` is the range in which head and lake overlap: its candles are not in `outside` and have to be read.
+    """
+
+    outside: int
+    doubled: Interval | None
+
+
+def holdings_of(tx: Connection, series_ids: Sequence[int]) -> dict[int, Holding]:
+    """Return what is stored of each series; series without candles are left out."""
+    files: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    heads: dict[int, tuple[int, int, int]] = {}
+    for start in range(0, len(series_ids), 500):
+        part = series_ids[start:start + 500]
+        for series_id, *file in fetch(
+                tx, "SELECT series_id, first_us, last_us, rows FROM lake_files WHERE superseded_at_us IS NULL"  # noqa: S608  marks only
+                    f" AND dataset = 'candles' AND series_id IN ({marks(part)})", part):
+            files[series_id].append((file[0], file[1], file[2]))
+        for series_id, *head in fetch(
+                tx, "SELECT series_id, MIN(ts_us), MAX(ts_us), COUNT(*) FROM head_candles"  # noqa: S608  marks only
+                    f" WHERE series_id IN ({marks(part)}) GROUP BY series_id", part):
+            heads[series_id] = (head[0], head[1], head[2])
+    return {key: _holding(files.get(key, []), heads.get(key)) for key in files.keys() | heads.keys()}
+
+
+def _holding(files: Sequence[tuple[int, int, int]], head: tuple[int, int, int] | None) -> Holding:
+    if head is None:
+        return Holding(sum(rows for _, _, rows in files), None)
+    first, last, count = head
+    met = [file for file in files if file[0] <= last and file[1] >= first]
+    apart = sum(rows for _, _, rows in files) - sum(rows for _, _, rows in met)
+    if not met:
+        return Holding(apart + count, None)
+    return Holding(apart, Interval(min(first, *(file[0] for file in met)), max(last, *(file[1] for file in met)) + 1))
+
+
 def book_gaps(tx: Connection, new: Iterable[Gap], now_us: int) -> None:
     """Book gaps, merged with what is booked, slot by slot.
 
@@ -94,8 +132,8 @@ def book_gaps(tx: Connection, new: Iterable[Gap], now_us: int) -> None:
         span = Interval(min(gap.interval.start for gap in items), max(gap.interval.end for gap in items))
         before = booked_in(tx, series_id, span)
         after = before
-        for gap in sorted(items, key=lambda item: item.interval):
-            after = _booked(after, gap, now_us)
+        for layer in _layers(items):
+            after = _booked(after, layer, now_us)
         _store(tx, series_id, before, _joined(after))
 
 
@@ -130,28 +168,36 @@ def booked_in(tx: Connection, series_id: int, interval: Interval) -> list[Gap]:
 def list_gaps(tx: Connection, connection: str | None = None, symbol: str | None = None,
               timeframe: str | Timeframe | None = None, due_before_us: int | None = None) -> list[GapRow]:
     """Return booked gaps, by series and time; with `due_before_us` only those to be tried again before it."""
-    query = select(gaps, connections.c.slug, series.c.symbol, series.c.timeframe).join_from(gaps, series).join(connections)
-    if connection is not None:
-        query = query.where(connections.c.slug == connection)
-    if symbol is not None:
-        query = query.where(series.c.symbol == symbol)
-    if timeframe is not None:
-        query = query.where(series.c.timeframe == Timeframe.parse(str(timeframe)).name)
-    if due_before_us is not None:
-        query = query.where(gaps.c.next_try_us <= due_before_us)
-    rows = [GapRow(
-        series_id=row["series_id"], interval=Interval(row["start_us"], row["end_us"]), cause=row["cause"],
-        attempts=row["attempts"], first_seen_us=row["first_seen_us"], last_seen_us=row["last_seen_us"],
-        next_try_us=row["next_try_us"], proof=row["proof"],
-        series=Series(row["slug"], row["symbol"], Timeframe.parse(row["timeframe"])),
-    ) for row in tx.execute(query).mappings()]
-    return sorted(rows, key=lambda row: (row.series, row.interval))
+    wanted, values = ["1 = 1"], list[object]()
+    for condition, value in (
+        ("c.slug = ?", connection), ("s.symbol = ?", symbol),
+        ("s.timeframe = ?", None if timeframe is None else Timeframe.parse(str(timeframe)).name),
+        ("g.next_try_us <= ?", due_before_us),
+    ):
+        if value is not None:
+            wanted.append(condition)
+            values.append(value)
+    columns = ", ".join(f"g.{name}" for name in _COLUMNS.split(", "))
+    sql = (f"SELECT {columns}, c.slug, s.symbol, s.timeframe FROM gaps g JOIN series s ON s.id = g.series_id"  # noqa: S608  names
+           f" JOIN connections c ON c.id = s.connection_id WHERE {' AND '.join(wanted)} ORDER BY g.series_id, g.start_us")
+    keys: dict[int, Series] = {}
+    by_series: dict[int, list[GapRow]] = defaultdict(list)
+    for row in fetch(tx, sql, values):
+        gap = _gap(row[:9])
+        key = keys.setdefault(gap.series_id, Series(row[9], row[10], Timeframe.parse(row[11])))
+        by_series[gap.series_id].append(GapRow(
+            gap.series_id, gap.interval, gap.cause, gap.attempts, gap.first_seen_us, gap.last_seen_us, gap.next_try_us,
+            gap.proof, series=key))
+    return [gap for series_id in sorted(by_series, key=lambda number: keys[number]) for gap in by_series[series_id]]
 
 
 def coverage(lake: StoredSlots, connection: str | None = None, symbol: str | None = None,
              timeframe: str | Timeframe | None = None,
              servers: Mapping[str, ServerClock] | None = None) -> list[CoverageRow]:
     """Count, for each series, what is expected, stored and explained, from the contents of the store.
+
+    Counts come from the manifest, the head and the ledger; candles are read only where head and lake overlap, since the
+    same candle may lie in both.
 
     Args:
         lake: the lake.
@@ -162,12 +208,35 @@ def coverage(lake: StoredSlots, connection: str | None = None, symbol: str | Non
     """
     with lake.metadata.read() as tx:
         rows = list_series(tx, connection, symbol, timeframe)
-        booked = booked_of(tx, [row.id for row in rows])
+        ids = [row.id for row in rows]
+        tallies = tally_of(tx, ids)
+        held = holdings_of(tx, ids)
         grids = grids_of(tx, rows)
     for row in rows:
         if servers and row.series.connection in servers:
             grids[row.id] = Grid(row.series.timeframe, servers[row.series.connection])
-    return [_covered(lake, row, booked.get(row.id, []), grids[row.id]) for row in rows]
+    return [_covered(lake, row, tallies.get(row.id, {}), held.get(row.id), grids[row.id]) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """One series' gaps of one cause: how many rows, how much time together, and the span that they lie in."""
+
+    rows: int
+    total_us: int
+    span: Interval
+
+
+def tally_of(tx: Connection, series_ids: Sequence[int]) -> dict[int, dict[str, Tally]]:
+    """Return, by series and cause, what the ledger holds; one pass over its rows in the database."""
+    out: dict[int, dict[str, Tally]] = defaultdict(dict)
+    for start in range(0, len(series_ids), 500):
+        part = series_ids[start:start + 500]
+        sql = ("SELECT series_id, cause, COUNT(*), SUM(end_us - start_us), MIN(start_us), MAX(end_us) FROM gaps"  # noqa: S608  marks only
+               f" WHERE series_id IN ({marks(part)}) GROUP BY series_id, cause")
+        for series_id, cause, count, total, first, end in fetch(tx, sql, part):
+            out[series_id][cause] = Tally(int(count), int(total), Interval(first, end))
+    return dict(out)
 
 
 def booked_of(tx: Connection, series_ids: Sequence[int]) -> dict[int, list[Gap]]:
@@ -187,19 +256,25 @@ def _gap(row: Row) -> Gap:
     return Gap(series_id, Interval(first, end), cause, attempts, first_seen, last_seen, next_try, known)
 
 
-def _covered(lake: StoredSlots, row: SeriesRow, booked: list[Gap], grid: Grid) -> CoverageRow:
+def _covered(lake: StoredSlots, row: SeriesRow, tallies: Mapping[str, Tally], held: Holding | None, grid: Grid) -> CoverageRow:
     marks_us = [us for us in (row.first_us, row.last_us) if us is not None]
-    marks_us += [us for gap in booked for us in (gap.interval.start, gap.interval.end - 1)]
+    marks_us += [us for tally in tallies.values() for us in (tally.span.start, tally.span.end - 1)]
     if not marks_us:
         return CoverageRow(row.series, row.first_us, row.last_us, 0, 0, 0, 0)
     whole = Interval(grid.floor(min(marks_us)), grid.next(max(marks_us)))
-    stored = [int(slot) for slot in lake.stored_slots(row.id, whole)]
-    explaining = merge(gap.interval for gap in booked if gap.cause != "unknown")
-    explained = sum(grid.count(part) - (bisect_left(stored, part.end) - bisect_left(stored, part.start))
-                    for part in intersect(explaining, [whole]))
+    stored = 0 if held is None else held.outside
+    if held is not None and held.doubled is not None:
+        stored += sum(1 for _ in lake.stored_slots(row.id, held.doubled))
+    explaining = [tally for cause, tally in tallies.items() if cause != "unknown"]
+    total_us, length = sum(tally.total_us for tally in explaining), grid.timeframe.length_us
     expected = grid.count(whole)
-    return CoverageRow(row.series, row.first_us, row.last_us, expected, len(stored), explained,
-                       expected - len(stored) - explained)
+    if grid.is_even and total_us % length == 0:
+        explained = total_us // length
+    else:  # candles of unequal length have to be counted one by one
+        with lake.metadata.read() as tx:
+            booked = booked_of(tx, [row.id]).get(row.id, [])
+        explained = sum(grid.count(gap.interval) for gap in booked if gap.cause != "unknown")
+    return CoverageRow(row.series, row.first_us, row.last_us, expected, stored, explained, expected - stored - explained)
 
 
 def _candles(slots: Sequence[int], grid: Grid) -> list[Interval]:
@@ -210,18 +285,36 @@ def _candles(slots: Sequence[int], grid: Grid) -> list[Interval]:
     return merge(Interval(slot, grid.next(slot) if grid.is_on(slot) else slot + length) for slot in slots)
 
 
-def _booked(booked: list[Gap], new: Gap, now_us: int) -> list[Gap]:
-    """Return `booked` with `new` in it; the slots that were booked before keep their history."""
-    fresh = replace(new, first_seen_us=new.first_seen_us or now_us, last_seen_us=now_us, proof=dict(new.proof))
-    out, rest = _without(booked, [new.interval]), [new.interval]
-    for gap in booked:
-        both = gap.interval.intersect(new.interval)
-        if both is not None and gap.cause == new.cause:
-            out.append(replace(
-                fresh, interval=both, attempts=gap.attempts + new.attempts, first_seen_us=gap.first_seen_us))
-            rest = subtract(rest, [both])
-    out += [replace(fresh, interval=part) for part in rest]
+def _layers(items: Sequence[Gap]) -> list[list[Gap]]:
+    """Return the gaps, ascending, in as few lists as it takes for those of one list to be disjoint: nearly always one."""
+    layers: list[list[Gap]] = []
+    for gap in sorted(items, key=lambda item: item.interval):
+        for layer in layers:
+            if layer[-1].interval.end <= gap.interval.start:
+                layer.append(gap)
+                break
+        else:
+            layers.append([gap])
+    return layers
+
+
+def _booked(booked: list[Gap], news: Sequence[Gap], now_us: int) -> list[Gap]:
+    """Return `booked` with `news` (ascending, disjoint) in it; slots booked before keep their history."""
+    out = _without(booked, [gap.interval for gap in news])
+    for new in news:
+        fresh = replace(new, first_seen_us=new.first_seen_us or now_us, last_seen_us=now_us, proof=dict(new.proof))
+        same = [(both, gap) for gap in _meeting(booked, new.interval)
+                if gap.cause == new.cause and (both := gap.interval.intersect(new.interval)) is not None]
+        out += [replace(fresh, interval=both, attempts=gap.attempts + new.attempts, first_seen_us=gap.first_seen_us)
+                for both, gap in same]
+        out += [replace(fresh, interval=part) for part in subtract([new.interval], [both for both, _ in same])]
     return sorted(out, key=lambda gap: gap.interval)
+
+
+def _meeting(booked: Sequence[Gap], interval: Interval) -> Sequence[Gap]:
+    """Return the gaps (of an ascending, disjoint list) that overlap `interval`."""
+    first = bisect_right(booked, interval.start, key=lambda gap: gap.interval.end)
+    return booked[first:bisect_left(booked, interval.end, key=lambda gap: gap.interval.start)]
 
 
 def _joined(booked: list[Gap]) -> list[Gap]:
@@ -242,8 +335,17 @@ def _says_the_same(left: Gap, right: Gap) -> bool:
     return replace(left, interval=right.interval) == right
 
 
-def _without(booked: list[Gap], holes: list[Interval]) -> list[Gap]:
-    return [replace(gap, interval=part) for gap in booked for part in subtract([gap.interval], holes)]
+def _without(booked: list[Gap], holes: Sequence[Interval]) -> list[Gap]:
+    """Return the gaps less the holes; both ascending and disjoint."""
+    out = []
+    for gap in booked:
+        first = bisect_right(holes, gap.interval.start, key=lambda hole: hole.end)
+        last = bisect_left(holes, gap.interval.end, key=lambda hole: hole.start)
+        if first >= last:
+            out.append(gap)
+        else:
+            out += [replace(gap, interval=part) for part in subtract([gap.interval], holes[first:last])]
+    return out
 
 
 def _store(tx: Connection, series_id: int, before: list[Gap], after: list[Gap]) -> None:

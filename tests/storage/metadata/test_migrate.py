@@ -10,7 +10,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
-import storage.metadata.tables_market  # noqa: F401  its tables join the metadata
+import storage.metadata.tables_market
+import storage.metadata.tables_proof  # noqa: F401  the tables join the metadata
 from core.errors import InputError, PermanentError
 from storage.metadata import migrate
 from storage.metadata.store import open_metadata

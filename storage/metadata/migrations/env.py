@@ -6,7 +6,8 @@ The connection already holds a transaction and the lock; nothing here opens, com
 from alembic import context
 
 import storage.metadata.tables_market
-import storage.metadata.tables_proof  # noqa: F401  the tables join the metadata
+import storage.metadata.tables_proof
+import storage.metadata.tables_ticks  # noqa: F401  the tables join the metadata
 from storage.metadata.tables import metadata
 
 context.configure(

@@ -12,7 +12,7 @@ from core.clock import Clock, isoformat
 from core.errors import CandlelakeError
 from core.interval import Interval
 from core.timeframe import Grid
-from feed.planning import OBSERVATIONS_APART_US, Slots, next_try_us, slot_runs
+from feed.planning import OBSERVATIONS_APART_US, Slots, next_try_us, not_in, slot_runs
 from providers.base import CandlePage
 from storage.ledger import Gap
 
@@ -112,4 +112,4 @@ class Booker:
         return self.booked[place]
 
     def _runs(self, slots: Slots) -> list[Interval]:
-        return slot_runs(slots[~np.isin(slots, self.stored)], self.grid)
+        return slot_runs(not_in(slots, self.stored), self.grid)

@@ -16,20 +16,28 @@ from storage.ledger import Gap
 Slots = npt.NDArray[np.int64]
 
 # A gap that a provider may still fill is asked for again after these waits, by how often it was tried.
-RETRY_WAITS_US = (10 * MINUTE_US, HOUR_US, 6 * HOUR_US, DAY_US, 7 * DAY_US)
+RETRY_WAITS_US = (10 * MINUTE_US, HOUR_US, 6 * HOUR_US, DAY_US, 7 * DAY_US, 30 * DAY_US)
 # Two sights of an empty slot must lie this far apart before it counts as proved.
 OBSERVATIONS_APART_US = 9 * MINUTE_US
 
 
+def grid_slots(grid: Grid, interval: Interval) -> Slots:
+    """Return every open time in `interval`, ascending."""
+    if grid.is_even:
+        return np.arange(grid.ceil(interval.start), interval.end, grid.timeframe.length_us, dtype=np.int64)
+    return np.asarray(grid.slots(interval), dtype=np.int64)
+
+
 def expected_slots(grid: Grid, calendar: Calendar, interval: Interval) -> Slots:
     """Return the open times in `interval` at which the market is open, ascending."""
-    slots = np.asarray(grid.slots(interval), dtype=np.int64)
+    slots = grid_slots(grid, interval)
+    is_open = np.ones(len(slots), dtype=bool)
     for closed in calendar.closed(interval):
         first, last = np.searchsorted(slots, [closed.start, closed.end])
         while last > first and grid.next(int(slots[last - 1])) > closed.end:
             last -= 1  # this candle reaches into open time
-        slots = np.delete(slots, slice(first, last))
-    return slots
+        is_open[first:last] = False
+    return slots[is_open]
 
 
 def without(slots: Slots, holes: Sequence[Interval]) -> Slots:
@@ -41,10 +49,22 @@ def without(slots: Slots, holes: Sequence[Interval]) -> Slots:
     return slots[keep]
 
 
+def not_in(slots: Slots, held: Slots) -> Slots:
+    """Return the slots that are not in `held`, which is ascending: a look at each, however much is held."""
+    if len(slots) == 0 or len(held) == 0:
+        return slots
+    near = np.minimum(np.searchsorted(held, slots), len(held) - 1)
+    return slots[held[near] != slots]
+
+
 def missing_slots(expected: Slots, stored: Slots, booked: Sequence[Gap], now_us: int) -> Slots:
-    """Return the expected slots that are not stored and not booked, or booked and due for another try."""
+    """Return the expected slots that are not stored and not booked, or booked and due for another try.
+
+    What was booked as closed time and is expected all the same has another calendar now: it is asked for.
+    """
     left = expected[~np.isin(expected, stored, assume_unique=True)]
-    settled = [gap.interval for gap in booked if gap.next_try_us is None or gap.next_try_us > now_us]
+    settled = [gap.interval for gap in booked
+               if (gap.next_try_us is None or gap.next_try_us > now_us) and gap.cause != "market_closed"]
     return without(left, settled)
 
 

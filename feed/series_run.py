@@ -15,7 +15,7 @@ from feed.asking import Asker
 from feed.booking import Booker
 from feed.context import Feed
 from feed.filling import Filler
-from feed.planning import Slots, expected_slots, missing_slots, without
+from feed.planning import Slots, expected_slots, missing_slots, not_in, without
 from feed.writing import Writer
 from providers.base import MarketDataProvider
 from storage.head import Batch
@@ -86,12 +86,12 @@ class SeriesRun:
     async def _book_closed(self, booker: Booker, writer: Writer, source: str) -> None:
         """Book the closed time in the interval, as far as it is not booked and nothing was stored in it all the same."""
         slots = np.asarray(self.grid.slots(self.interval), dtype=np.int64)
-        closed = slots[~np.isin(slots, self.expected, assume_unique=True)]
+        closed = not_in(slots, self.expected)
         closed = without(closed, [gap.interval for gap in self.booked])
         if len(closed):
             await writer.flush()
             now_stored = np.asarray(self.feed.lake.stored_slots(self.row.id, self.interval), dtype=np.int64)
-            gaps = booker.closed(closed[~np.isin(closed, now_stored)], self.provider.capabilities.market_type)
+            gaps = booker.closed(not_in(closed, now_stored), self.provider.capabilities.market_type)
             if gaps:
                 await writer.add(Batch(self.row.id, empty_candles(), source, gaps=tuple(gaps)))
 

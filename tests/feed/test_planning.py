@@ -11,7 +11,7 @@ from core.clock import DAY_US, HOUR_US, MINUTE_US, isoformat
 from core.interval import Interval
 from core.server_clock import ServerClock
 from core.timeframe import Grid, Timeframe
-from feed.planning import expected_slots, missing_slots, next_try_us, page_from, slot_runs, without
+from feed.planning import expected_slots, missing_slots, next_try_us, not_in, page_from, slot_runs, without
 from storage.ledger import Gap
 
 MINUTE = Grid(Timeframe.parse("1m"))
@@ -27,6 +27,12 @@ def test_missing_is_expected_without_stored_and_booked(expected, stored, booked,
     got = set(missing_slots(expected, stored, gaps, now_us=10).tolist())
     hidden = set() if is_due else {s for span in booked for s in range(span.start, span.end, MINUTE_US)}
     assert got == set(expected.tolist()) - set(stored.tolist()) - hidden
+
+
+@given(slot_sets, slot_sets)
+def test_not_in_keeps_what_is_not_held(slots, held) -> None:
+    """not_in keeps exactly the slots that are not held, in their order, also where either is empty."""
+    assert not_in(slots, held).tolist() == [slot for slot in slots.tolist() if slot not in set(held.tolist())]
 
 
 @given(slot_sets, spans)

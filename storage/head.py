@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import repeat
@@ -18,11 +18,13 @@ from sqlalchemy import Connection
 from core.candles import CANDLE_SCHEMA, SOURCES, VALUES
 from core.errors import InputError, NotFoundError
 from core.interval import Interval
+from storage.lake.below import LakeRows
 from storage.lake.place import Place
-from storage.lake.reader import read_files
 from storage.lake.schema import HEAD_COLUMNS
 from storage.ledger import Gap, book_gaps, clear_stored
+from storage.provenance import Brought, Request, note_write
 from storage.quarantine import set_aside
+from storage.repairs import note_repairs
 from storage.series import get_series, grid_of
 from storage.statements import Row, execute_many, fetch, is_sqlite, marks
 
@@ -33,7 +35,10 @@ _UPSERT = (
     " ON CONFLICT (series_id, ts_us) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in HEAD_COLUMNS if name != "ts_us"))
 _REVISE = ("INSERT INTO revisions (series_id, ts_us, known_at_us, old_known_at_us, old, new)"
-           " VALUES (?, ?, ?, ?, ?, ?)")
+           " VALUES (?, ?, ?, ?, ?, ?)"
+           # After retention and a clock set back an old change may bear the same instant; the later one wins.
+           " ON CONFLICT (series_id, ts_us, known_at_us) DO UPDATE SET old_known_at_us = excluded.old_known_at_us,"
+           " old = excluded.old, new = excluded.new")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class Batch:
         source: rest | stream | backfill | import.
         gaps: to be booked in the same transaction.
         rejected: frame of CANDLE_SCHEMA and `reason`, for the quarantine.
+        request: what was asked for, for the provenance of what is new.
     """
 
     series_id: int
@@ -52,6 +58,7 @@ class Batch:
     source: str
     gaps: Sequence[Gap] = ()
     rejected: pl.DataFrame | None = None
+    request: Request | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +117,7 @@ def write(place: Place, batches: Sequence[Batch], run_id: str) -> list[Written]:
     if not batches:
         return []
     work = _prepare(batches)
-    below = _LakeRows(place)
+    below = LakeRows(place)
     with place.metadata.write() as tx:
         unread = _store(tx, work, below, place.clock.now_us(), run_id)
     if unread:
@@ -122,7 +129,7 @@ def write(place: Place, batches: Sequence[Batch], run_id: str) -> list[Written]:
     return [Written(item.stored, item.revised, item.unchanged, len(item.rejected)) for item in work]
 
 
-def _store(tx: Connection, work: list[_Work], below: _LakeRows, now_us: int, run_id: str, *,
+def _store(tx: Connection, work: list[_Work], below: LakeRows, now_us: int, run_id: str, *,
            may_read: bool = False) -> dict[str, tuple[int, Interval]]:
     """Store the work; or return the lake files that must be read first, and change nothing."""
     kept = _kept(tx, work)
@@ -149,6 +156,7 @@ def _store(tx: Connection, work: list[_Work], below: _LakeRows, now_us: int, run
         if item.rejected:
             set_aside(tx, item.batch.series_id, item.rejected, run_id, now_us)
     _settle_ledger(tx, work, kept, now_us)
+    _note(tx, work, now_us, run_id)
     return {}
 
 
@@ -285,34 +293,6 @@ def _files_below(tx: Connection, ranges: Mapping[int, Interval]) -> dict[str, tu
     return out
 
 
-class _LakeRows:
-    """The lake's rows of the times being written; files are immutable, each is read once."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._seen: dict[str, tuple[int, Interval]] = {}
-        self._rows: dict[str, dict[tuple[int, int], Row]] = {}
-
-    def lacks(self, path: str, wanted: tuple[int, Interval]) -> bool:
-        """Whether a file has still to be read for that range."""
-        return self._seen.get(path) != wanted
-
-    def load(self, files: Mapping[str, tuple[int, Interval]]) -> None:
-        """Read the files that are not here yet."""
-        for path, wanted in files.items():
-            if self.lacks(path, wanted):
-                series_id, interval = wanted
-                frame = read_files(self._place.root, [path], interval)
-                plain = frame.select(
-                    pl.col("ts").dt.epoch("us"), *VALUES, pl.col("known_at").dt.epoch("us"), "source", "run_id")
-                self._rows[path] = {(series_id, row[0]): row for row in plain.iter_rows()}
-                self._seen[path] = wanted
-
-    def rows(self, paths: Iterable[str]) -> dict[tuple[int, int], Row]:
-        """Return the rows of these files, by series and time."""
-        return {key: row for path in paths for key, row in self._rows[path].items()}
-
-
 def _head_below(tx: Connection, ranges: Mapping[int, Interval]) -> dict[tuple[int, int], Row]:
     spans = [(series_id, span.start, span.end) for series_id, span in ranges.items()]
     found: list[Row] = []
@@ -391,4 +371,14 @@ def _settle_ledger(tx: Connection, work: list[_Work], kept: Mapping[int, _Kept],
     for item in work:
         series_id = item.batch.series_id
         if item.rows and item.rows[0][0] < ends[series_id]:
-            clear_stored(tx, series_id, [row[0] for row in item.rows], grid_of(tx, get_series(tx, series_id)))
+            slots, grid = [row[0] for row in item.rows], grid_of(tx, get_series(tx, series_id))
+            note_repairs(tx, series_id, slots, grid, now_us)
+            clear_stored(tx, series_id, slots, grid)
+
+
+def _note(tx: Connection, work: list[_Work], now_us: int, run_id: str) -> None:
+    """Note for the provenance what this write changed, and by which requests."""
+    counts = (sum(item.stored for item in work), sum(item.revised for item in work), sum(len(item.rejected) for item in work))
+    note_write(tx, run_id, now_us, counts, [
+        Brought(item.batch.series_id, item.batch.request, item.stored, item.revised)
+        for item in work if item.batch.request is not None and (item.stored or item.revised)])

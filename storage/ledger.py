@@ -144,7 +144,7 @@ def clear_stored(tx: Connection, series_id: int, slots: Sequence[int], grid: Gri
     before = booked_in(tx, series_id, Interval(slots[0], slots[-1] + 1))
     if not before:
         return
-    filled = _candles(slots, grid)
+    filled = candle_runs(slots, grid)
     if filled:
         _store(tx, series_id, before, _without(before, filled))
 
@@ -277,7 +277,8 @@ def _covered(lake: StoredSlots, row: SeriesRow, tallies: Mapping[str, Tally], he
     return CoverageRow(row.series, row.first_us, row.last_us, expected, stored, explained, expected - stored - explained)
 
 
-def _candles(slots: Sequence[int], grid: Grid) -> list[Interval]:
+def candle_runs(slots: Sequence[int], grid: Grid) -> list[Interval]:
+    """Return the time that the candles opening at `slots` (ascending) cover."""
     length = grid.timeframe.length_us
     if grid.is_even:
         return list(runs(slots, length))

@@ -15,6 +15,8 @@ from storage.lake.place import Place
 from storage.lake.publish import writing
 from storage.lake.reader import pin, read_pin
 from storage.ledger import booked_in, clear_stored
+from storage.provenance import note_write
+from storage.repairs import note_repairs
 from storage.series import SeriesRow, get_series, grid_of
 
 _ATTEMPTS = 5
@@ -86,7 +88,7 @@ def _split(place: Place, row: SeriesRow, candles: pl.DataFrame, span: Interval, 
     try:
         commit(place, row.id, files, live, grown_to=Interval(to_us(new["ts"][0]), to_us(new["ts"][-1]) + 1),
                head_seen=(span, pinned.head),
-               also=lambda tx: _clear_ledger(tx, row, new))
+               also=lambda tx: _note(tx, row, new, run_id, place.clock.now_us()))
     except OvertakenError:
         discard(place, files)
         raise
@@ -96,7 +98,11 @@ def _split(place: Place, row: SeriesRow, candles: pl.DataFrame, span: Interval, 
     return new.height, changed
 
 
-def _clear_ledger(tx: Connection, row: SeriesRow, new: pl.DataFrame) -> None:
+def _note(tx: Connection, row: SeriesRow, new: pl.DataFrame, run_id: str, now_us: int) -> None:
+    """Take what is new out of the ledger, and note the run that brought it."""
+    note_write(tx, run_id, now_us, (new.height, 0, 0))
     span = Interval(to_us(new["ts"][0]), to_us(new["ts"][-1]) + 1)
     if booked_in(tx, row.id, span):
-        clear_stored(tx, row.id, new["ts"].dt.epoch("us").to_list(), grid_of(tx, row))
+        slots, grid = new["ts"].dt.epoch("us").to_list(), grid_of(tx, row)
+        note_repairs(tx, row.id, slots, grid, now_us)
+        clear_stored(tx, row.id, slots, grid)

@@ -10,7 +10,8 @@ from core.errors import CandlelakeError, LeaseHeldError
 from core.interval import Interval
 from core.series import Series
 from feed.context import Feed
-from feed.result import Progress, RunResult, SeriesResult, conclude, no_progress
+from feed.result import Progress, RunResult, SeriesResult, no_progress
+from feed.runs import end
 from feed.series_run import SeriesRun
 from feed.writing import Writer
 from providers.base import Priority
@@ -67,7 +68,7 @@ async def backfill(
         log.warning("%s: backfill stopped: %s", series, error)
         result.error = error
     await asyncio.to_thread(feed.lake.flush, [row.id])
-    return conclude(run_id, f"backfill of {series}", [result])
+    return end(feed, run_id, f"backfill of {series}", [result])
 
 
 async def _fill(run: SeriesRun, writer: Writer, result: SeriesResult, progress: Progress) -> None:

@@ -17,7 +17,8 @@ from core.interval import Interval
 from core.timeframe import Grid
 from feed.context import Feed
 from feed.planning import Slots
-from feed.result import Progress, RunResult, SeriesResult, conclude, no_progress
+from feed.result import Progress, RunResult, SeriesResult, no_progress
+from feed.runs import end
 from feed.series_run import SeriesRun, settle_seconds
 from feed.writing import Writer
 from providers.base import MarketDataProvider, Priority
@@ -65,7 +66,7 @@ async def fetch(
         return results
 
     results = await asyncio.gather(*(one(slug) for slug in slugs))
-    return conclude(run_id, "fetch", [item for part in results for item in part])
+    return end(feed, run_id, "fetch", [item for part in results for item in part])
 
 
 def ready_connections(feed: Feed) -> list[str]:

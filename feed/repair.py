@@ -8,7 +8,8 @@ from core.errors import CandlelakeError, LeaseHeldError
 from core.interval import Interval
 from feed.context import Feed
 from feed.fetch import ready_connections
-from feed.result import Progress, RunResult, SeriesResult, conclude, no_progress
+from feed.result import Progress, RunResult, SeriesResult, no_progress
+from feed.runs import end
 from feed.series_run import SeriesRun, gaps_inside
 from feed.writing import Writer
 from providers.base import MarketDataProvider, Priority
@@ -31,7 +32,7 @@ async def repair(
     for number, slug in enumerate(slugs, 1):
         results += await _repair_connection(feed, slug, run_id)
         progress(number, len(slugs), slug)
-    return conclude(run_id, "repair", results)
+    return end(feed, run_id, "repair", results)
 
 
 async def _repair_connection(feed: Feed, slug: str, run_id: str) -> list[SeriesResult]:

@@ -28,6 +28,8 @@ class SeriesResult:
     quarantined: int = 0
     gaps: int = 0  # booked ranges that a person may wonder about, inside what this run looked at
     requests: int = 0
+    compared: int = 0  # stored candles that an audit asked for again
+    vanished: int = 0  # of these, those that the provider shows no longer; they stay stored
     skipped: str | None = None  # why nothing was tried, e.g. another run has it
     error: CandlelakeError | None = None
 
@@ -35,7 +37,7 @@ class SeriesResult:
         """Return the fields as JSON-ready values."""
         return {
             "series": self.series, "stored": self.stored, "revised": self.revised, "quarantined": self.quarantined,
-            "gaps": self.gaps, "requests": self.requests, "skipped": self.skipped,
+            "gaps": self.gaps, "requests": self.requests, "skipped": self.skipped, "compared": self.compared, "vanished": self.vanished,
             "error": None if self.error is None else str(self.error),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import polars as pl
@@ -16,7 +17,7 @@ from storage.lake.place import Place, retire
 from storage.lake.publish import publish, writing
 from storage.lake.reader import read_files, stored_slots
 from storage.lake.writer import NewFile, swap_manifest, write_file
-from storage.ledger import clear_range
+from storage.ledger import booked_in, clear_range
 from storage.series import list_series
 from storage.statements import execute_many, fetch
 
@@ -73,8 +74,8 @@ def plan_retention(place: Place, before_us: int, connection: str | None = None) 
 def apply_retention(place: Place, plan: RetentionPlan) -> RetentionResult:
     """Remove what lies before the plan's boundary in the plan's series.
 
-    Whole partitions are dropped and the boundary's own is cut exactly, together with head rows, revisions and booked
-    gaps; each series is one transaction.
+    Whole partitions are dropped and the boundary's own is cut exactly, together with head rows; each series is one
+    transaction. Revisions stay, and the ledger's entries move to `retired_gaps`.
 
     Raises:
         StoreBusyError, StoreFullError, StoreUnwritableError: series that are done stay done; apply again for the rest.
@@ -111,7 +112,7 @@ def _apply(place: Place, item: RetentionItem, before_us: int) -> RetentionResult
         files = [write_file(place, item.series, label, _kept(place, live[label].path, before_us)) for label in cut]
         try:
             _commit(place, item.series_id, files, whole, before_us,
-                    old={label: (live[label].id, live[label].generation) for label in (*whole, *cut)})
+                    old={label: (live[label].id, live[label].generation) for label in (*whole, *cut)}, rows=count)
         except OvertakenError:
             discard(place, files)
             continue
@@ -131,7 +132,7 @@ def _kept(place: Place, path: str, before_us: int) -> pl.DataFrame:
 
 
 def _commit(place: Place, series_id: int, files: list[NewFile], whole: list[str], before_us: int, *,
-            old: dict[str, tuple[int, int]]) -> None:
+            old: dict[str, tuple[int, int]], rows: int) -> None:
     now_us = place.clock.now_us()
     with place.metadata.write() as tx:
         lock_series(tx, series_id)
@@ -140,7 +141,26 @@ def _commit(place: Place, series_id: int, files: list[NewFile], whole: list[str]
             raise OvertakenError
         swap_manifest(tx, series_id, files, old, now_us)
         execute_many(tx, "UPDATE lake_files SET superseded_at_us = ? WHERE id = ?", [(now_us, old[label][0]) for label in whole])
-        for table in ("head_candles", "revisions"):
-            execute_many(tx, f"DELETE FROM {table} WHERE series_id = ? AND ts_us < ?", [(series_id, before_us)])  # noqa: S608  names
-        clear_range(tx, series_id, Interval(EARLIEST_US, before_us))
+        execute_many(tx, "DELETE FROM head_candles WHERE series_id = ? AND ts_us < ?", [(series_id, before_us)])
+        _retire_ledger(tx, series_id, before_us, now_us)
+        _note(tx, series_id, before_us, rows, now_us)
         refresh_watermarks(tx, series_id)
+
+
+def _retire_ledger(tx: Connection, series_id: int, before_us: int, now_us: int) -> None:
+    """Keep what the ledger says below the boundary, but out of the ledger: nothing is expected there any more."""
+    gone = Interval(EARLIEST_US, before_us)
+    execute_many(
+        tx, "INSERT INTO retired_gaps (series_id, start_us, end_us, cause, attempts, first_seen_us, last_seen_us, proof,"
+        " retired_at_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(series_id, part.start, part.end, gap.cause, gap.attempts, gap.first_seen_us, gap.last_seen_us,
+          json.dumps(dict(gap.proof), sort_keys=True), now_us)
+         for gap in booked_in(tx, series_id, gone) if (part := gap.interval.intersect(gone)) is not None])
+    clear_range(tx, series_id, gone)
+
+
+def _note(tx: Connection, series_id: int, before_us: int, rows: int, now_us: int) -> None:
+    """Note the boundary: past views end there, also when the clock has been set back since the last change."""
+    last = fetch(tx, "SELECT max(known_at_us) FROM revisions WHERE series_id = ? AND ts_us < ?", (series_id, before_us))[0][0]
+    execute_many(tx, "INSERT INTO retentions (series_id, before_us, applied_at_us, rows) VALUES (?, ?, ?, ?)",
+                 [(series_id, before_us, max(now_us, last or 0), rows)])

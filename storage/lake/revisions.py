@@ -19,6 +19,10 @@ from storage.lake.schema import frame_of, overlay
 from storage.metadata.tables import connections, revisions, series
 from storage.statements import Row, fetch
 
+# Retention keeps revisions, as a record. But a past view must not show, below a boundary, the changed candles alone.
+STILL_READABLE = ("NOT EXISTS (SELECT 1 FROM retentions t WHERE t.series_id = r.series_id AND t.before_us > r.ts_us"
+                  " AND t.applied_at_us >= r.known_at_us)")
+
 
 @dataclass(frozen=True, slots=True)
 class RevisionRow:
@@ -33,8 +37,9 @@ class RevisionRow:
 
 
 def list_revisions(tx: Connection, connection: str | None = None, symbol: str | None = None,
-                   timeframe: str | Timeframe | None = None, limit: int | None = None) -> list[RevisionRow]:
-    """Return revisions, the newest first."""
+                   timeframe: str | Timeframe | None = None, limit: int | None = None, *,
+                   since_us: int | None = None, before_us: int | None = None) -> list[RevisionRow]:
+    """Return revisions, the newest first; with `since_us` and `before_us` those that were seen in [since, before)."""
     query = select(revisions, connections.c.slug, series.c.symbol, series.c.timeframe)
     query = query.join_from(revisions, series).join(connections)
     if connection is not None:
@@ -43,6 +48,10 @@ def list_revisions(tx: Connection, connection: str | None = None, symbol: str | 
         query = query.where(series.c.symbol == symbol)
     if timeframe is not None:
         query = query.where(series.c.timeframe == Timeframe.parse(str(timeframe)).name)
+    if since_us is not None:
+        query = query.where(revisions.c.known_at_us >= since_us)
+    if before_us is not None:
+        query = query.where(revisions.c.known_at_us < before_us)
     query = query.order_by(revisions.c.known_at_us.desc(), revisions.c.id.desc()).limit(limit)
     return [RevisionRow(
         series=Series(row["slug"], row["symbol"], Timeframe.parse(row["timeframe"])), ts_us=row["ts_us"],
@@ -50,10 +59,19 @@ def list_revisions(tx: Connection, connection: str | None = None, symbol: str | 
     ) for row in tx.execute(query).mappings()]
 
 
+def revisions_of_run(tx: Connection, run_id: str) -> list[RevisionRow]:
+    """Return the revisions that a run made, the oldest first."""
+    span = fetch(tx, "SELECT first_at_us FROM runs WHERE run_id = ?", (run_id,))
+    if not span:
+        return []
+    found = list_revisions(tx, since_us=span[0][0])
+    return [row for row in reversed(found) if row.new["run_id"] == run_id]
+
+
 def changed_after(tx: Connection, series_id: int, interval: Interval, as_of_us: int) -> list[Row]:
     """Return (ts_us, old_known_at_us, old) of the first change of each candle after `as_of_us`, ascending by ts."""
-    rows = fetch(tx, "SELECT ts_us, old_known_at_us, old FROM revisions WHERE series_id = ? AND ts_us >= ? AND ts_us < ?"
-                     " AND known_at_us > ? ORDER BY ts_us, known_at_us DESC",
+    rows = fetch(tx, "SELECT ts_us, old_known_at_us, old FROM revisions r WHERE series_id = ? AND ts_us >= ? AND ts_us < ?"  # noqa: S608  a constant
+                     f" AND known_at_us > ? AND {STILL_READABLE} ORDER BY ts_us, known_at_us DESC",
                  (series_id, interval.start, interval.end, as_of_us))
     return sorted({row[0]: row for row in rows}.values())  # the earliest change of a time comes last and wins
 

@@ -93,9 +93,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def holds(self) -> None:
-        """The whole series is what the dict says, by the API and by SQL."""
+        """The whole series is what the dict says, now and as of every earlier instant."""
         if hasattr(self, "lake"):
             assert _plain(self.lake.candles(*KEY)) == self.stored
+            for at, known in self.history:
+                assert _plain(self.lake.candles(*KEY, as_of=at)) == known
             assert self.lake.verify().problems == []
 
     def _tick(self) -> None:

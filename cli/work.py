@@ -11,6 +11,7 @@ from cli.output import in_candles, note, print_json, print_object, print_rows, p
 
 if TYPE_CHECKING:
     from feed import Feed
+    from feed.audit import AuditScope
     from feed.result import RunResult
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
@@ -86,12 +87,21 @@ def repair(slug: AnySlug = None, as_json: Json = False) -> int:
 def audit(
     slug: AnySlug = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="First rebuild lost metadata from the lake's files.")] = False,
+    deep: Annotated[bool, typer.Option(
+        "--deep", help="Ask the providers again for a sample of old candles; what they changed becomes revisions.")] = False,
+    pages: Annotated[int, typer.Option(min=1, help="With --deep: how many pages of each series.")] = 3,
+    start: Annotated[str | None, typer.Option(help="With --deep: this range in full; ISO 8601.")] = None,
+    end: Annotated[str | None, typer.Option(help="With --deep: up to here, exclusive.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="With --deep: only this symbol.")] = None,
+    timeframe: Annotated[str | None, typer.Option(help="With --deep: only this timeframe.")] = None,
     as_json: Json = False,
 ) -> int:
     """Check that every expected candle is stored or has a recorded cause; exit 1 where one has neither."""
     from cli.data import coverage_rows
     from storage import open_lake
 
+    if deep:
+        return _deep_audit(slug, pages, (start, end), symbol, timeframe, as_json=as_json)
     lake = open_lake()
     try:
         if rebuild:
@@ -106,6 +116,34 @@ def audit(
         note(f"{open_slots} expected candles are neither stored nor explained; run: candlelake repair")
         return 1
     return 0
+
+
+def _deep_audit(
+    slug: str | None, pages: int, ends: tuple[str | None, str | None], symbol: str | None, timeframe: str | None, *, as_json: bool,
+) -> int:
+    from feed import open_feed
+    from feed.audit import audit as run_audit
+
+    with open_feed() as feed, progress_bar("audit", quiet=as_json) as progress:
+        result = asyncio.run(run_audit(feed, audit_scope(slug, pages, ends, symbol, timeframe), progress=progress))
+    vanished, compared = sum(item.vanished for item in result.series), sum(item.compared for item in result.series)
+    note(f"{compared} stored candles asked for again, {result.revised} had changed, {vanished} are no longer shown")
+    return _end(result, as_json=as_json)
+
+
+def audit_scope(
+    slug: str | None, pages: int, ends: tuple[str | None, str | None], symbol: str | None, timeframe: str | None,
+) -> AuditScope:
+    """Return what a person wants to be asked for again; `ends` are the two ends of a range in full, as given."""
+    from core.clock import EARLIEST_US, LATEST_US, parse_instant
+    from core.interval import Interval
+    from core.timeframe import Timeframe
+    from feed.audit import AuditScope
+
+    first = EARLIEST_US if ends[0] is None else parse_instant(ends[0], "--start")
+    last = LATEST_US if ends[1] is None else parse_instant(ends[1], "--end")
+    interval = None if ends == (None, None) else Interval(first, last)
+    return AuditScope(slug, symbol, None if timeframe is None else Timeframe.parse(timeframe).name, interval, pages)
 
 
 def flush(as_json: Json = False) -> int:

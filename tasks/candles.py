@@ -20,6 +20,7 @@ from tasks.events import emit, received, watermarks
 from tasks.outcome import join_results
 from tasks.policies import POLICY, raise_while_tries_are_left
 from tasks.progress import run_logger, shown_progress
+from tasks.revisions import emit_revisions
 
 BATCH_SERIES: Final = 100  # Prefect's server records some 20 task runs a second: never a task for each series
 
@@ -72,6 +73,7 @@ async def fetch_batch(
         result = await fetch(
             feed, batch, symbol=symbol, timeframe=timeframe, due_only=due_only, run_id=run_id)
         emit(received(result, before, await asyncio.to_thread(watermarks, feed, batch)))
+        emit_revisions(feed, result)
     return result
 
 
@@ -95,6 +97,7 @@ async def backfill_series(
         async with shown_progress(artifact_key("backfill", str(series)), f"Backfill of {series}", "candles") as meter:
             result = await backfill(feed, series, interval, run_id=run_id, progress=meter)
         emit(received(result, before, await asyncio.to_thread(watermarks, feed, [connection]), interval))
+        emit_revisions(feed, result)
         raise_while_tries_are_left(result)
         await publish_summary(result, "backfill")
         await publish_books(feed, connection, symbol, timeframe)
@@ -110,6 +113,7 @@ async def repair_gaps(connection: str | None, run_id: str) -> RunResult:
         async with shown_progress("repair-progress", "Repair of booked gaps", "connections") as meter:
             result = await repair(feed, connection, run_id=run_id, progress=meter)
         emit(received(result, before, await asyncio.to_thread(watermarks, feed, slugs)))
+        emit_revisions(feed, result)
         await publish_summary(result, "repair")
         await publish_books(feed, connection)
     return result

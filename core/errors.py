@@ -13,11 +13,13 @@ CandlelakeError
 │   └── StoreBusyError           the metadata store is locked or out of reach
 └── PermanentError               trying again changes nothing: a person has to act
     ├── InputError               bad input from a person: what was received, what is allowed, what to do
+    │   └── ClockRuleError       a broker's clock is not what its rule says
     ├── NotFoundError            what was named does not exist (connection, series, snapshot)
     ├── CredentialsRefusedError  login refused; never retried, so that no account is locked
     ├── NotPermittedError        logged in, but not allowed to do this (also geo blocks)
     ├── UnsupportedError         the provider cannot do this at all
     ├── UnknownSymbolError       the provider does not know the symbol
+    ├── TickerReusedError        the symbol may name another asset by now; a person has to decide
     ├── AddressRefusedError      the address is not one we may connect to
     ├── KeyMissingError          no key with this id; `key_id`
     ├── DecryptionError          the ciphertext does not belong here, or was altered; `key_id`
@@ -78,6 +80,14 @@ class SessionLostError(TransientError):
     """Raised when the provider's session is gone and could not be brought back at once."""
 
 
+class OverrunError(TransientError):
+    """Raised when data came faster than it was taken: what was not taken is lost, and its range is to be booked."""
+
+
+class StalledError(TransientError):
+    """Raised when a connection stays open and says nothing although the market is open."""
+
+
 class LeaseHeldError(TransientError):
     """Raised when another run holds the lease of what we want to work on."""
 
@@ -102,6 +112,10 @@ class InputError(PermanentError):
         super().__init__(f"{text}; {fix}" if fix else text)
 
 
+class ClockRuleError(InputError):
+    """Raised when a broker's clock is not what its rule says; nothing is fetched until the rule is right."""
+
+
 class NotFoundError(PermanentError):
     """Raised when what was named does not exist."""
 
@@ -120,6 +134,10 @@ class UnsupportedError(PermanentError):
 
 class UnknownSymbolError(PermanentError):
     """Raised when the provider does not know the symbol."""
+
+
+class TickerReusedError(PermanentError):
+    """Raised when a symbol may name another asset than its stored candles do; a person has to decide."""
 
 
 class AddressRefusedError(PermanentError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import itertools
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,13 +28,36 @@ class Booker:
     stored: Slots
     booked: Sequence[Gap]
 
-    def absent(self, slots: Slots, answer: CandlePage, *, both_sides: bool) -> list[Gap]:
+    def absent(self, slots: Slots, answer: CandlePage, *, both_sides: bool, adds_up: str | None = None) -> list[Gap]:
         """Book slots that an answer does not hold.
 
-        With real candles on both sides in one answer, seen twice and apart in time, it is `no_trade` and final;
-        anything less is `provider_empty` and asked for again.
+        With real candles on both sides in one answer, or a longer timeframe (`adds_up`) whose volume is whole without
+        them, seen twice and apart in time, it is `no_trade` and final; anything less is `provider_empty` and asked for again.
         """
-        return [self._absent(run, answer, both_sides=both_sides) for run in self._runs(slots)]
+        proof: dict[str, object] = {"request": answer.request_id, "both_sides": both_sides}
+        if adds_up is not None:
+            proof["adds_up"] = adds_up
+        is_proof = both_sides or adds_up is not None
+        return [self._twice(run, "no_trade", proof) if is_proof else self._retried(run, "provider_empty", proof)
+                for run in self._runs(slots)]
+
+    def before_first(self, slots: Slots, answer: CandlePage, first_us: int) -> list[Gap]:
+        """Book slots before the first candle that a provider shows: `before_listing` when it shows the same twice."""
+        proof: dict[str, object] = {"request": answer.request_id, "first": isoformat(first_us)}
+        return [self._twice(run, "before_listing", proof) for run in self._runs(slots)]
+
+    def delisted(self, slots: Slots, delisted_us: int) -> list[Gap]:
+        """Book slots after the symbol left the provider's list: final."""
+        return [self._gap(run, "after_delisting", None, {"delisted": isoformat(delisted_us)}) for run in self._runs(slots)]
+
+    def listed_later(self, slots: Slots, listed_us: int) -> list[Gap]:
+        """Book slots from before the listing that the provider itself names: final."""
+        return [self._gap(run, "before_listing", None, {"listed": isoformat(listed_us)}) for run in self._runs(slots)]
+
+    def waiting(self, slots: Slots) -> list[Gap]:
+        """Book slots that nobody has asked for yet: due at once."""
+        return [Gap(self.series_id, run, "unknown", attempts=0, next_try_us=self.clock.now_us(), proof={"waiting": True})
+                for run in self._runs(slots)]
 
     def out_of_reach(self, slots: Slots, answer: CandlePage) -> list[Gap]:
         """Book slots older than all that the provider keeps: final."""
@@ -50,9 +74,13 @@ class Booker:
         proof: dict[str, object] = {"timeframe": timeframe, "next": None if next_us is None else isoformat(next_us)}
         return [self._retried(run, "provider_empty", proof) for run in self._runs(slots)]
 
-    def closed(self, slots: Slots, calendar: str) -> list[Gap]:
-        """Book slots at which the market is closed: final."""
-        return [self._gap(run, "market_closed", None, {"calendar": calendar}) for run in self._runs(slots)]
+    def closed(self, slots: Slots, reasons: Sequence[tuple[Interval, str]]) -> list[Gap]:
+        """Book slots at which the market is closed: final. `reasons` are the calendar's, ascending."""
+        out = []
+        for part, why in reasons:
+            first, last = np.searchsorted(slots, [part.start, part.end])
+            out += [self._gap(run, "market_closed", None, {"calendar": why}) for run in self._runs(slots[first:last])]
+        return out
 
     def quarantined(self, slots: Slots, answer: CandlePage) -> list[Gap]:
         """Book slots whose row may not be stored: the provider may mend it."""
@@ -84,17 +112,18 @@ class Booker:
     def _is_booked(self, slot: int) -> bool:
         return self._earlier(Interval(slot, slot)) is not None
 
-    def _absent(self, run: Interval, answer: CandlePage, *, both_sides: bool) -> Gap:
+    def _twice(self, run: Interval, cause: str, proof: dict[str, object]) -> Gap:
+        """Book a cause that takes two sights apart in time: `provider_empty` the first time."""
         now = self.clock.now_us()
-        proof: dict[str, object] = {"request": answer.request_id, "both_sides": both_sides}
-        if not both_sides:
-            return self._retried(run, "provider_empty", proof)
         earlier = self._earlier(run)
-        sighted = earlier.proof.get("sighted_us") if earlier is not None else None
-        if isinstance(sighted, int) and earlier is not None and now - sighted >= OBSERVATIONS_APART_US:
-            proof |= {"first_request": earlier.proof.get("request"), "sighted_us": sighted, "again_us": now}
-            return self._gap(run, "no_trade", None, proof)
-        return self._retried(run, "provider_empty", proof | {"sighted_us": sighted if isinstance(sighted, int) else now})
+        known = {} if earlier is None else earlier.proof
+        sighted = known.get("sighted_us")
+        if not isinstance(sighted, int) or known.get("first") != proof.get("first"):
+            return self._retried(run, "provider_empty", proof | {"sighted_us": now})
+        if now - sighted < OBSERVATIONS_APART_US:
+            return self._retried(run, "provider_empty", proof | {"sighted_us": sighted})
+        return self._gap(run, cause, None, proof | {
+            "first_request": known.get("request"), "sighted_us": sighted, "again_us": now})
 
     def _retried(self, run: Interval, cause: str, proof: dict[str, object]) -> Gap:
         earlier = self._earlier(run)
@@ -112,4 +141,12 @@ class Booker:
         return self.booked[place]
 
     def _runs(self, slots: Slots) -> list[Interval]:
-        return slot_runs(not_in(slots, self.stored), self.grid)
+        """Return the runs of slots that are not stored, cut where one booked gap ends: each keeps its own history."""
+        out = []
+        for run in slot_runs(not_in(slots, self.stored), self.grid):
+            first = bisect_right(self.booked, run.start, key=lambda gap: gap.interval.end)
+            last = bisect_left(self.booked, run.end, key=lambda gap: gap.interval.start)
+            edges = {edge for gap in self.booked[first:last] for edge in (gap.interval.start, gap.interval.end)}
+            cuts = [run.start, *sorted(edge for edge in edges if run.start < edge < run.end), run.end]
+            out += [Interval(a, b) for a, b in itertools.pairwise(cuts)]
+        return out

@@ -9,10 +9,12 @@ from typing import Self
 
 from connections.leases import Leases
 from connections.service import ConnectionService
-from core.calendar import AlwaysOpen, Calendar, FxWeek
+from core.calendar import Calendar
 from core.clock import Clock, SystemClock, isoformat
 from core.settings import Settings, settings
 from storage import Lake, open_lake
+from storage.calendars import calendar_for
+from storage.series import SeriesRow
 from storage.vault import KeyRing, Vault
 
 
@@ -36,9 +38,10 @@ class Feed:
         own = self.connections.get(slug).settings.get("settle_seconds")
         return self.settings.settle_seconds if own is None else float(own)
 
-    def calendar(self, market_type: str) -> Calendar:
-        """Return when markets of this type are open."""
-        return FxWeek() if market_type == "fx" else AlwaysOpen()
+    def calendar(self, row: SeriesRow, market_type: str) -> Calendar:
+        """Return when the market of a series is open: as set or learned for it, or what holds for its type."""
+        with self.lake.metadata.read() as tx:
+            return calendar_for(tx, row.connection_id, row.series.symbol, market_type)
 
     def new_run_id(self, what: str) -> str:
         """Return a name for a run, sortable by time."""

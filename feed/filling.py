@@ -12,29 +12,34 @@ once more at the end of the run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import polars as pl
 
 from core.candles import Checked, check, empty_candles
-from core.clock import SECOND_US
+from core.clock import MINUTE_US, SECOND_US, to_datetime
 from core.errors import TransientError
 from core.interval import Interval
 from core.timeframe import Grid, Timeframe
 from feed.asking import Asker
 from feed.booking import Booker
 from feed.planning import Slots, page_from
+from feed.witness import Witness, longer_timeframe
 from feed.writing import Writer
 from providers.base import CandlePage
 from storage.head import Batch
 from storage.ledger import Gap
+from storage.provenance import Request
 from storage.series import SeriesRow
 
 log = logging.getLogger(__name__)
 
 FAILED_PAGES = 3  # so many pages in a row without an answer end the run: the provider is away
 CONFIRM_ROUNDS = 2  # how often ranges that were answered with nothing are asked for again before the run ends
+YOUNG = 4  # so many candles that have closed but not settled are looked at
+STANDS_US = 15 * MINUTE_US  # a server's clock stands at the last quote of a session: at most so long before its end
 PROBES = ("1d", "4h", "1h")  # timeframes that tell where candles begin again, first choice first
 
 
@@ -52,6 +57,16 @@ class Sight:
     still_open: Slots  # not closed yet by the provider's clock
 
 
+@dataclass(frozen=True, slots=True)
+class Early:
+    """What one answer showed of the candles that have closed but not settled, and of those that have."""
+
+    server_us: int
+    unsettled: Sequence[int]  # open times
+    shown: pl.DataFrame  # their rows, as given
+    closed: pl.DataFrame  # the newest closed ones
+
+
 @dataclass(slots=True)
 class Filler:
     """Fills one series. `is_live` leaves the newest silent slots to the next run instead of booking them."""
@@ -65,6 +80,9 @@ class Filler:
     settle_seconds: float
     is_live: bool = False
     settled: Callable[[int], None] = lambda _count: None  # told how many wanted slots are done with
+    asked_as: str | None = None  # the provider's present name of the symbol, where it is not the series'
+    session_end: Callable[[int], int | None] = lambda _us: None  # since when the market is closed at an instant
+    sights: list[Early] = field(default_factory=list, init=False)  # candles too young to count as closed
     _last_known: int | None = field(default=None, init=False)
     _first_known: int | None = field(default=None, init=False)
     _failed_pages: int = field(default=0, init=False)
@@ -74,6 +92,11 @@ class Filler:
     def timeframe(self) -> Timeframe:
         """The series' timeframe."""
         return self.row.series.timeframe
+
+    @property
+    def symbol(self) -> str:
+        """The provider's name of the symbol."""
+        return self.asked_as or self.row.series.symbol
 
     async def fill(self, wanted: Slots) -> None:
         """Ask for all `wanted` slots (ascending), oldest first; ask again for what was answered with nothing.
@@ -91,6 +114,8 @@ class Filler:
             self._last_known = None
             self.settled = lambda _count: None
             await self._pass(again)
+        if self._unproved and not self.is_live:
+            await self._prove_by_volume(np.unique(np.concatenate(self._unproved)))
 
     async def _pass(self, wanted: Slots) -> None:
         if len(wanted) == 0:
@@ -99,7 +124,7 @@ class Filler:
         end = self.booker.right_of(int(wanted[-1]), limit)
         index, stuck, begin = 0, 0, self.booker.left_of(int(wanted[0]), limit)
         while index < len(wanted):
-            page = page_from(begin, self.grid, limit, end)
+            page = page_from(begin, self.grid, limit, self._reach(wanted, end))
             left = wanted[index: int(np.searchsorted(wanted, page.end))]
             answer = await self._ask(page, left)
             if answer is None:
@@ -112,7 +137,7 @@ class Filler:
                     wanted, left = wanted[:closed], left[:len(left) - len(sight.still_open)]
                 is_stuck = len(left) > 0 and len(sight.rest) == len(left)
                 stuck = stuck + 1 if is_stuck else 0
-                if is_stuck and self.is_live:
+                if is_stuck and self.is_live and index + len(left) == len(wanted):
                     return  # the newest candles are late, or nothing traded: the next run will see
                 if stuck == 1:
                     continue
@@ -129,13 +154,20 @@ class Filler:
             if index < len(wanted):
                 begin = self.booker.left_of(int(wanted[index]), limit)
 
+    def _reach(self, wanted: Slots, end: int) -> int:
+        """Return where requests end: a live one looks at the youngest candles too, to learn how late they settle."""
+        if not self.is_live or len(wanted) == 0:
+            return end
+        young = self.grid.next(self.booker.clock.now_us() - 1)
+        return max(end, young) if young - end <= YOUNG * self.timeframe.length_us else end
+
     def _forward(self, index: int, count: int) -> int:
         self.settled(count)
         return index + count
 
     async def _ask(self, page: Interval, left: Slots) -> CandlePage | None:
         try:
-            answer = await self.asker.page(self.row.series.symbol, self.timeframe, page)
+            answer = await self.asker.page(self.symbol, self.timeframe, page)
         except TransientError as error:
             if self.is_live:
                 raise  # the next run asks again; an entry in the ledger would only make it wait
@@ -149,8 +181,10 @@ class Filler:
         return answer
 
     def _look(self, answer: CandlePage, page: Interval, left: Slots) -> Sight:
-        closed_before = answer.server_us - round(self.settle_seconds * SECOND_US)
+        closed_before = self._closed_before(answer)
         checked = check(answer.candles, self.grid, page, closed_before)
+        if self.is_live:
+            self._see(answer, checked.candles, page, closed_before)
         good = checked.candles["ts"].dt.epoch("us").to_numpy()
         bad = checked.rejected["ts"].drop_nulls().dt.epoch("us").to_numpy()
         proved = np.union1d(good, bad).astype(np.int64)
@@ -169,19 +203,56 @@ class Filler:
             still_open=left[left >= open_from],
         )
 
+    def _closed_before(self, answer: CandlePage) -> int:
+        """Return up to when candles have closed and settled, by the provider's clock.
+
+        A MetaTrader server's clock stands still at a session's last quote: then ours says that the last candle is closed,
+        once the calendar agrees that no more ticks can come.
+        """
+        settle_us = round(self.settle_seconds * SECOND_US)
+        now_us = self.booker.clock.now_us()
+        ended = self.session_end(now_us)
+        if ended is not None and 0 <= ended - answer.server_us <= STANDS_US and now_us >= ended + settle_us:
+            return now_us - settle_us
+        return answer.server_us - settle_us
+
+    def _see(self, answer: CandlePage, closed: pl.DataFrame, page: Interval, closed_before: int) -> None:
+        young = [slot for slot in self.grid.slots(Interval(self.grid.floor(closed_before), max(page.end, closed_before)))
+                 if self.grid.next(slot) <= answer.server_us]
+        if young or len(closed):
+            shown = answer.candles.filter(pl.col("ts").is_in([to_datetime(slot) for slot in young])) if young else closed.clear()
+            self.sights.append(Early(answer.server_us, young, shown, closed.tail(2 * YOUNG)))
+
     async def _commit(self, sight: Sight, answer: CandlePage) -> None:
         gaps = self.booker.out_of_reach(sight.unreachable, answer)
         gaps += self.booker.absent(sight.absent, answer, both_sides=True)
-        gaps += self.booker.absent(sight.unproved, answer, both_sides=False)
+        gaps += self._unproved_gaps(sight, answer)
         gaps += self.booker.quarantined(sight.bad, answer)
         if len(sight.unproved):
             self._unproved.append(sight.unproved)
         rejected = sight.checked.rejected if len(sight.checked.rejected) else None
         await self.writer.add(
-            Batch(self.row.id, sight.checked.candles, self.source, gaps=tuple(gaps), rejected=rejected))
+            Batch(self.row.id, sight.checked.candles, self.source, gaps=tuple(gaps), rejected=rejected,
+                  request=Request(answer.request_id, answer.asked, answer.server_us)))
         if len(sight.proved):
             self._last_known = int(sight.proved[-1])
             self._first_known = min(int(sight.proved[0]), self._first_known or self._last_known)
+
+    def _unproved_gaps(self, sight: Sight, answer: CandlePage) -> list[Gap]:
+        """Book what lies before an answer's first row; before all that is known it may be the listing."""
+        if len(sight.unproved) and len(sight.proved) and not self._knows_before(int(sight.proved[0])):
+            return self.booker.before_first(sight.unproved, answer, int(sight.proved[0]))
+        return self.booker.absent(sight.unproved, answer, both_sides=False)
+
+    async def _prove_by_volume(self, slots: Slots) -> None:
+        """Ask a longer timeframe about slots that no answer could prove: is its volume whole without them?"""
+        await self.writer.flush()
+        timeframe = longer_timeframe(self.asker.provider.capabilities, self.timeframe)
+        if timeframe is None:
+            return
+        witness = Witness(self.asker, self.writer.lake, self.row, self.grid, Grid(timeframe, self.grid.server), self.symbol)
+        for part, answer in await witness.silent(slots):
+            await self._write(self.booker.absent(part, answer, both_sides=False, adds_up=timeframe.name))
 
     async def _write(self, gaps: list[Gap]) -> None:
         if gaps:
@@ -219,16 +290,12 @@ class Filler:
 
         None when the provider has no longer timeframe, or does not keep all history.
         """
-        capabilities = self.asker.provider.capabilities
-        name = next((p for p in PROBES if p in capabilities.timeframes), None)
-        if name is None or capabilities.history_candles is not None:
-            return None
-        timeframe = Timeframe.parse(name)
-        if timeframe.length_us <= self.timeframe.length_us:
+        timeframe = longer_timeframe(self.asker.provider.capabilities, self.timeframe, PROBES)
+        if timeframe is None:
             return None
         sights = [await self._first_candle(timeframe, interval) for _ in range(2)]
         seen = [s for s in sights if s is not None]
-        return name, min(seen) if seen else None
+        return timeframe.name, min(seen) if seen else None
 
     async def _first_candle(self, timeframe: Timeframe, interval: Interval) -> int | None:
         grid = Grid(timeframe, self.grid.server)
@@ -236,7 +303,7 @@ class Filler:
         cursor = grid.floor(interval.start)
         while cursor < interval.end:
             page = page_from(cursor, grid, limit, grid.ceil(interval.end))
-            answer = await self.asker.page(self.row.series.symbol, timeframe, page)
+            answer = await self.asker.page(self.symbol, timeframe, page)
             found = check(answer.candles, grid, page, answer.server_us).candles
             if len(found):
                 return int(found["ts"].dt.epoch("us")[0])

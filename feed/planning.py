@@ -62,7 +62,7 @@ def missing_slots(expected: Slots, stored: Slots, booked: Sequence[Gap], now_us:
 
     What was booked as closed time and is expected all the same has another calendar now: it is asked for.
     """
-    left = expected[~np.isin(expected, stored, assume_unique=True)]
+    left = not_in(expected, stored)
     settled = [gap.interval for gap in booked
                if (gap.next_try_us is None or gap.next_try_us > now_us) and gap.cause != "market_closed"]
     return without(left, settled)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from core.calendar import Calendar
 from core.candles import empty_candles
-from core.clock import SECOND_US
+from core.clock import DAY_US, LATEST_US, SECOND_US
 from core.interval import Interval
 from core.timeframe import Grid
 from feed.asking import Asker
 from feed.booking import Booker
 from feed.context import Feed
-from feed.filling import Filler
-from feed.planning import Slots, expected_slots, missing_slots, not_in, without
+from feed.filling import Early, Filler
+from feed.planning import Slots, expected_slots, grid_slots, missing_slots, not_in, without
 from feed.writing import Writer
 from providers.base import MarketDataProvider
+from storage.calendars import calendar_for
 from storage.head import Batch
 from storage.ledger import Gap, booked_in
+from storage.listings import Listing, find_listing
 from storage.series import SeriesRow
 
+WEEK_US = 7 * DAY_US
 # Causes that leave a person wondering; the rest explain why there is no candle.
 OPEN_CAUSES = frozenset({"provider_empty", "fetch_failed", "out_of_reach", "unknown"})
 
@@ -35,34 +39,51 @@ class SeriesRun:
     row: SeriesRow
     interval: Interval
     grid: Grid
+    calendar: Calendar
+    listing: Listing | None
     expected: Slots
     stored: Slots
     booked: list[Gap]
+    sights: list[Early] = field(default_factory=list)
 
     @staticmethod
     def plan(feed: Feed, provider: MarketDataProvider, row: SeriesRow, interval: Interval) -> SeriesRun:
-        """Read what is there of the series in `interval` (clipped to candles that have closed by now)."""
+        """Read what is there of the series in `interval` (clipped to candles that have closed by now).
+
+        Raises:
+            TickerReusedError: the symbol may name another asset by now.
+        """
         grid = Grid(row.series.timeframe, provider.server_clock)
         closed_until = grid.floor(feed.clock.now_us() - round(settle_seconds(feed, row) * SECOND_US))
         start = grid.ceil(interval.start)
         clipped = Interval(start, max(start, min(grid.ceil(interval.end), closed_until)))
-        calendar = feed.calendar(provider.capabilities.market_type)
+        with feed.lake.metadata.read() as tx:
+            calendar = calendar_for(tx, row.connection_id, row.series.symbol, provider.capabilities.market_type)
+            listing = find_listing(tx, row.connection_id, row.series.symbol)
+        if listing is not None:
+            listing.check(row.series.connection)
         expected = expected_slots(grid, calendar, clipped)
         stored = np.asarray(feed.lake.stored_slots(row.id, clipped), dtype=np.int64)
-        return SeriesRun(feed, provider, row, clipped, grid, expected, stored, gaps_inside(feed, row, clipped))
+        return SeriesRun(feed, provider, row, clipped, grid, calendar, listing, expected, stored, gaps_inside(feed, row, clipped))
 
     def is_closed_now(self) -> bool:
         """Whether the market is closed at present: nothing new can come."""
-        now = self.feed.clock.now_us()
-        return bool(self.feed.calendar(self.provider.capabilities.market_type).closed(Interval(now, now + 1)))
+        return self.session_end(self.feed.clock.now_us()) is not None
+
+    def session_end(self, now_us: int) -> int | None:
+        """Return since when the market is closed at an instant; None when it is open."""
+        week = Interval(max(0, now_us - WEEK_US), now_us + 1)
+        last = next(iter(self.calendar.closed(week)[-1:]), None)
+        return last.start if last is not None and now_us in last else None
 
     def missing(self, *, failed_too: bool = False) -> Slots:
-        """Return the slots to ask for: expected, not stored, not booked or due for another try.
+        """Return the slots to ask for: expected, not stored, not booked or due for another try, while it was listed.
 
         With `failed_too` what no answer came for is due at once: a person who starts a backfill again means it.
         """
         booked = [gap for gap in self.booked if not (failed_too and gap.cause == "fetch_failed")]
-        return missing_slots(self.expected, self.stored, booked, self.feed.clock.now_us())
+        left = missing_slots(self.expected, self.stored, booked, self.feed.clock.now_us())
+        return left if self.listing is None else left[(left >= self._listed_us()) & (left < self._delisted_us())]
 
     async def fill(
         self, wanted: Slots, writer: Writer, source: str, *, is_live: bool = False,
@@ -70,30 +91,68 @@ class SeriesRun:
     ) -> None:
         """Fill `wanted`; counts into the writer's result of this series.
 
+        A live run that has more to catch up than one page gets the newest page first, then the rest, oldest first.
+
         Raises:
             CandlelakeError: why the series could not be filled to the end; what was done until then is kept.
         """
         asker = Asker(self.provider, self.feed.settings.retry_wait)
         booker = Booker(self.row.id, self.grid, self.feed.clock, self.stored, self.booked)
         filler = Filler(asker, self.row, self.grid, booker, writer, source, settle_seconds(self.feed, self.row),
-                        is_live=is_live, settled=settled)
+                        is_live=is_live, settled=settled, asked_as=None if self.listing is None else self.listing.asked_as,
+                        session_end=self.session_end)
         try:
-            await filler.fill(wanted)
-            await self._book_closed(booker, writer, source)
+            newest, older = self._newest_first(wanted) if is_live else (wanted, wanted[:0])
+            if len(older):
+                await writer.add(Batch(self.row.id, empty_candles(), source, gaps=tuple(booker.waiting(older))))
+            await filler.fill(newest)
+            if len(older):
+                await writer.flush()
+                filler.is_live = False
+                await filler.fill(older)
+            await self._book_unasked(booker, writer, source)
         finally:
+            self.sights = filler.sights
             writer.result(self.row.id, str(self.row.series)).requests += asker.requests
 
-    async def _book_closed(self, booker: Booker, writer: Writer, source: str) -> None:
-        """Book the closed time in the interval, as far as it is not booked and nothing was stored in it all the same."""
-        slots = np.asarray(self.grid.slots(self.interval), dtype=np.int64)
+    def _newest_first(self, wanted: Slots) -> tuple[Slots, Slots]:
+        """Split what a live run wants into the newest page and what is older; all of it is newest where a page holds it."""
+        limit = self.provider.capabilities.page_limit(self.row.series.timeframe)
+        if len(wanted) == 0 or wanted[-1] - wanted[0] < limit * self.row.series.timeframe.length_us:
+            return wanted, wanted[:0]
+        cut = int(np.searchsorted(wanted, wanted[-1] - (limit - 2) * self.row.series.timeframe.length_us))
+        return wanted[cut:], wanted[:cut]
+
+    def _listed_us(self) -> int:
+        """Return before what nothing is asked for: the listing that the provider names, unless older candles are stored."""
+        if self.listing is None or self.listing.listed_us is None:
+            return 0
+        return min(self.listing.listed_us, self.row.first_us or self.listing.listed_us)
+
+    def _delisted_us(self) -> int:
+        return LATEST_US if self.listing is None or self.listing.delisted_us is None else self.listing.delisted_us
+
+    async def _book_unasked(self, booker: Booker, writer: Writer, source: str) -> None:
+        """Book the slots that nobody asks for: closed time, and what lies before a listing or after a delisting."""
+        slots = grid_slots(self.grid, self.interval)
         closed = not_in(slots, self.expected)
-        closed = without(closed, [gap.interval for gap in self.booked])
-        if len(closed):
-            await writer.flush()
-            now_stored = np.asarray(self.feed.lake.stored_slots(self.row.id, self.interval), dtype=np.int64)
-            gaps = booker.closed(not_in(closed, now_stored), self.provider.capabilities.market_type)
-            if gaps:
-                await writer.add(Batch(self.row.id, empty_candles(), source, gaps=tuple(gaps)))
+        closed = without(closed, [gap.interval for gap in self.booked if gap.cause == "market_closed"])
+        final = [gap.interval for gap in self.booked if gap.cause in {"before_listing", "after_delisting"}]
+        early = without(self.expected[self.expected < self._listed_us()], final)
+        late = without(self.expected[self.expected >= self._delisted_us()], final)
+        if not len(closed) + len(early) + len(late):
+            return
+        await writer.flush()
+        now_stored = np.asarray(self.feed.lake.stored_slots(self.row.id, self.interval), dtype=np.int64)
+        gaps = booker.closed(not_in(closed, now_stored), self._reasons(closed)) if len(closed) else []
+        if self.listing is not None:
+            gaps += booker.listed_later(not_in(early, now_stored), self._listed_us())
+            gaps += booker.delisted(not_in(late, now_stored), self._delisted_us())
+        if gaps:
+            await writer.add(Batch(self.row.id, empty_candles(), source, gaps=tuple(gaps)))
+
+    def _reasons(self, closed: Slots) -> list[tuple[Interval, str]]:
+        return self.calendar.why(Interval(int(closed[0]), self.grid.next(int(closed[-1]))))
 
     def open_gaps(self) -> int:
         """Return how many booked ranges in the interval are not explained for good."""
@@ -101,8 +160,11 @@ class SeriesRun:
 
 
 def settle_seconds(feed: Feed, row: SeriesRow) -> float:
-    """Return how long after its close a candle of the series counts as closed."""
-    return feed.settle_seconds(row.series.connection) if row.settle_seconds is None else row.settle_seconds
+    """Return how long after its close a candle of the series counts as closed: as learned, but no less than a person says."""
+    own = feed.connections.get(row.series.connection).settings.get("settle_seconds")
+    if own is not None:
+        return max(float(own), row.settle_seconds or 0.0)
+    return feed.settings.settle_seconds if row.settle_seconds is None else row.settle_seconds
 
 
 def gaps_inside(feed: Feed, row: SeriesRow, interval: Interval) -> list[Gap]:

@@ -90,7 +90,7 @@ def test_pages_of_months() -> None:
 
 
 def test_retries_are_graduated() -> None:
-    """Each attempt waits longer, up to a week."""
+    """Each attempt waits longer, up to a month."""
     waits = [next_try_us(n, 0) for n in range(1, 8)]
     assert waits == sorted(waits)
-    assert (waits[0], waits[1], waits[-1]) == (10 * MINUTE_US, HOUR_US, 7 * DAY_US)
+    assert (waits[0], waits[1], waits[-1]) == (10 * MINUTE_US, HOUR_US, 30 * DAY_US)

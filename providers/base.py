@@ -6,7 +6,7 @@ border. Paging over long ranges belongs to `providers.paging`, storing belongs t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -18,6 +18,7 @@ from core.clock import Clock, SystemClock
 from core.interval import Interval
 from core.secrets import Secret
 from core.server_clock import ServerClock
+from core.ticks import Tick
 from core.timeframe import Timeframe
 
 MarketType = Literal["fx", "crypto"]
@@ -63,6 +64,7 @@ class Capabilities:
         limits: requests at once, and requests per second, that the provider's rules allow one account or address.
         volume_unit: what `volume` counts: base | quote | contracts | ticks.
         sparse: whether the provider leaves out candles of times without a trade.
+        trade_ids_follow: whether the ids of one symbol's trades count up by one, so that a missing one shows.
     """
 
     provider: str
@@ -80,6 +82,7 @@ class Capabilities:
     has_spread: bool = False
     volume_unit: Literal["base", "quote", "contracts", "ticks"] = "base"
     sparse: bool = False
+    trade_ids_follow: bool = False
 
     def page_limit(self, timeframe: Timeframe) -> int:
         """Return how many candles of `timeframe` one answer holds at most."""
@@ -128,6 +131,21 @@ class TickPage:
     asked: Interval
     server_us: int
     request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedCandle:
+    """What a stream says of a candle while it forms: the newest values of the one that opens at `ts_us`."""
+
+    symbol: str
+    timeframe: Timeframe
+    ts_us: int
+    received_us: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,3 +221,31 @@ class MarketDataProvider(Protocol):
 
     async def fetch_ticks(self, symbol: str, interval: Interval) -> TickPage:
         """Ask once for the ticks in `interval`; UnsupportedError where the provider has no tick history."""
+
+
+@runtime_checkable
+class StreamingProvider(MarketDataProvider, Protocol):
+    """A provider that pushes too: `capabilities.has_streams` says so.
+
+    A stream is one session: it ends with an error when the session does, and whoever reads it starts another. What came
+    in between is lost to it. Closing the generator ends the session.
+    """
+
+    def stream_ticks(self, symbols: Sequence[str]) -> AsyncGenerator[list[Tick], None]:
+        """Yield the ticks of `symbols` as they come, in their order; repeats included.
+
+        The first list comes when the subscriptions stand, and is empty.
+
+        Raises:
+            UnknownSymbolError: the provider has no such symbol, whether or not it says so itself.
+            UnsupportedError: it streams no ticks.
+            OverrunError: the reader is too slow; ticks were lost.
+            TransientError: the session ended, BadPayloadError when a message broke the protocol.
+        """
+
+    def stream_candles(self, pairs: Sequence[tuple[str, Timeframe]]) -> AsyncGenerator[list[StreamedCandle], None]:
+        """Yield the forming candles as they change; a candle is final when a later one came. Errors as `stream_ticks`.
+
+        Raises:
+            UnsupportedError: the venue streams no candles: build them from its ticks.
+        """

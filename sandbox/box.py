@@ -55,6 +55,9 @@ class Switches:
         strict_limits: exchanges and bridges count requests and refuse too many.
         off_hours: the broker behaves as at the weekend: not connected, no quotes.
         max_bars: of one mtapi answer; the newest are kept.
+        tape: what exchanges' sockets send: ticks made from the served candles, or recorded trades from each socket's begin on.
+        load_rate: made trades a second for each subscribed symbol, instead of the tape; 0 is off.
+        no_sockets: names of mtapi sockets that this host lacks, e.g. `OnQuote,OnOhlc`.
     """
 
     quoted: bool = False
@@ -70,6 +73,9 @@ class Switches:
     strict_limits: bool = False
     off_hours: bool = False
     max_bars: int = 100_000
+    tape: Literal["candles", "recorded"] = "candles"
+    load_rate: float = 0.0
+    no_sockets: str = ""
 
     @property
     def server_clock(self) -> WallClock:
@@ -93,7 +99,7 @@ class Switches:
 
 
 _CHOICES: Final[dict[str, tuple[Any, ...]]] = {
-    "order": ("asc", "desc"), "dst": ("none", "eu", "us"), "timezone_unit": ("minutes", "hours"),
+    "order": ("asc", "desc"), "tape": ("candles", "recorded"), "dst": ("none", "eu", "us"), "timezone_unit": ("minutes", "hours"),
     "success_status": (200, 201)}
 
 

@@ -1,7 +1,8 @@
 """Faults on demand: everything that bridges and exchanges are known to answer when they should not.
 
 Faults of transport (`status`, `hang`, `drop`, ...) replace or spoil an answer; faults of data (`empty_page`,
-`late_revision`, ...) change the candles before they are written in the venue's dialect.
+`late_revision`, ...) change the candles before they are written in the venue's dialect; those of streams (`ws_...`, see
+`sandbox.streams`) strike a web socket, which asks some 200 times a second.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ TRANSPORT: Final = (
 DATA: Final = (
     "empty_page", "short_page", "missing_rows", "duplicate_rows", "unsorted", "off_grid", "nan", "negative_price",
     "high_below_low", "late_revision", "omit_open")
+STREAM: Final = ("ws_drop", "ws_close", "ws_stall", "ws_lose", "ws_repeat", "ws_reorder", "ws_garbage", "ws_huge")
 CLOCK: Final = ("clock_skew",)
-KINDS: Final = (*TRANSPORT, *DATA, *CLOCK)
+KINDS: Final = (*TRANSPORT, *DATA, "ws_refuse", *STREAM, *CLOCK)
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from sandbox.box import Ask
 from sandbox.market import UTC_CLOCK, Book
 from sandbox.sessions import RefusalError, Sessions
 from sandbox.sources import BROKER
+from sandbox.subscriptions import SUBSCRIPTIONS, Subscriptions
 
 NEVER: Final = "0001-01-01T00:00:00"
 _NEVER_US: Final = to_us(datetime(1, 1, 1, tzinfo=UTC))
@@ -37,6 +38,7 @@ class Bridge:
 
     def __init__(self) -> None:
         self.sessions = Sessions(self.platform)
+        self.subscriptions = Subscriptions()
         kind = type(self)  # so that a platform's own methods are taken
         self.handlers = {
             "connect": kind.connect, "connectex": kind.connect, "connectproxy": kind.connect,
@@ -50,6 +52,7 @@ class Bridge:
             "closedorders": kind.no_orders, "openedorderstickets": kind.no_orders,
             "orderhistory": kind.order_history, "symbolsessions": kind.symbol_sessions,
             "istradesession": kind.is_session, "isquotesession": kind.is_session,
+            **dict.fromkeys(SUBSCRIPTIONS, kind.subscription),
             **self.market_handlers(),
         }
 
@@ -125,6 +128,12 @@ class Bridge:
             {"name": name, "access": ["127.0.0.1:443"]} for name in found]}] if found else []
 
     # Symbols
+
+    def subscription(self, ask: Ask) -> Any:
+        """Answer the Subscribe family."""
+        self.sessions.check(ask)
+        value = self.subscriptions.answer(ask, set(self.books(ask)))
+        return Text(value) if isinstance(value, str) else value
 
     def books(self, ask: Ask) -> dict[str, Book]:
         """Return the broker's books by the name under which it sells them."""

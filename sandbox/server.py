@@ -18,19 +18,21 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from core.clock import Clock, ManualClock, SystemClock, isoformat
 from core.errors import InputError, ProviderUnavailableError
 from sandbox.binance import Binance
 from sandbox.box import Account, Ask, Asked, Box, Switches, json_answer, masked
 from sandbox.coinbase import Coinbase
+from sandbox.dialects import bridge_dialect, exchange_dialects
 from sandbox.faults import TRANSPORT
 from sandbox.kraken import Kraken
 from sandbox.market import Mode
 from sandbox.mtapi import Bridge
 from sandbox.mtapi4 import Bridge4
 from sandbox.sources import load
+from sandbox.streams import Streams
 from sandbox.wire import Protocol, hang, reset, spoil
 
 _START_SECONDS: Final = 30.0
@@ -67,7 +69,7 @@ def running(
         box.url = f"http://{_LOOPBACK}:{listener.getsockname()[1]}"
         desk = Desk(box)
         server = uvicorn.Server(uvicorn.Config(
-            desk.app, http=Protocol, ws="none", lifespan="off", loop="asyncio", access_log=False, log_config=None,
+            desk.app, http=Protocol, ws="websockets-sansio", lifespan="off", loop="asyncio", access_log=False, log_config=None,
             timeout_graceful_shutdown=2, timeout_keep_alive=30))
         thread = threading.Thread(target=server.run, args=([listener],), name="sandbox", daemon=True)
         thread.start()
@@ -119,11 +121,12 @@ class Desk:
         self.bridges = {"mt5": Bridge(), "mt4": Bridge4()}
         self.exchanges = {host: venue for venue in (Binance(), Kraken(), Coinbase()) for host in venue.hosts}
         self.stopping = asyncio.Event()
+        self.streams = Streams(box, exchange_dialects() | {name: bridge_dialect(item) for name, item in self.bridges.items()})
         methods = ["GET", "POST"]
         self.app = Starlette(routes=[
             Route("/", self.control, methods=methods), Route("/_sandbox", self.control, methods=methods),
             Route("/_sandbox/{rest:path}", self.control, methods=methods),
-            Route("/{whole:path}", self.answer, methods=methods)])
+            Route("/{whole:path}", self.answer, methods=methods), WebSocketRoute("/{whole:path}", self.streams.serve)])
 
     async def answer(self, request: Request) -> Response:
         """Answer a request for a venue."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.websockets import WebSocket
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sandbox.faults import Fault
@@ -46,6 +47,22 @@ def reset(request: Request) -> None:
         held = transport.get_extra_info("socket")
         held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
+
+
+def cut(socket_: WebSocket) -> None:
+    """Cut a web socket's connection at once, with a TCP reset."""
+    client = socket_.client
+    transport = _TRANSPORTS.pop((client.host, client.port), None) if client else None
+    if transport is not None:
+        held = transport.get_extra_info("socket")
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+
+
+def forget(socket_: WebSocket) -> None:
+    """Forget the connection of a web socket that has ended: the upgraded protocol does not say so itself."""
+    if socket_.client:
+        _TRANSPORTS.pop((socket_.client.host, socket_.client.port), None)
 
 
 async def hang(request: Request, stopping: asyncio.Event) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, Final
@@ -113,13 +113,14 @@ def guarded_class(exchange_id: str) -> Any:
 def build(
     exchange_id: str, *, budget: RateBudget, clock: Clock, timeout: float, allow_private: bool, base: Target | None,
     market_types: tuple[str, ...], options: Mapping[str, object], is_sandbox: bool,
+    guarded: Callable[[str], Any] = guarded_class,
 ) -> Any:
-    """Return a guarded exchange, without credentials and with no socket open.
+    """Return an exchange of a guarded class, without credentials and with no socket open.
 
     Raises:
         InputError: a sandbox was asked for where the exchange has none.
     """
-    exchange = guarded_class(exchange_id)({"enableRateLimit": False, "timeout": round(timeout * 1000)})
+    exchange = guarded(exchange_id)({"enableRateLimit": False, "timeout": round(timeout * 1000)})
     exchange.budget, exchange.allow_private = budget, allow_private
     exchange.milliseconds = lambda: clock.now_us() // 1_000
     exchange.microseconds = clock.now_us

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -34,6 +36,7 @@ class Profile:
         takes_until: whether the request can be bounded at its end; None looks into ccxt.
         rows_at: where the rows lie in an answer; an answer without a list there is broken, not empty. "*" is any key.
         tick_history: whether old trades can be asked for by time.
+        ids_follow: whether the ids of one market's trades count up by one.
     """
 
     page: int = 0
@@ -42,17 +45,19 @@ class Profile:
     takes_until: bool | None = None
     rows_at: tuple[str, ...] | None = None
     tick_history: bool = False
+    ids_follow: bool = False
 
 
-_BINANCE: Final = Profile(page=1000, sparse=False, rows_at=(), tick_history=True)
+_BINANCE: Final = Profile(page=1000, sparse=False, rows_at=(), tick_history=True, ids_follow=True)
 _OKX: Final = Profile(page=300, sparse=False, rows_at=("data",))
 _BYBIT: Final = Profile(page=1000, sparse=False, rows_at=("result", "list"))
 _PROFILES: Final[Mapping[str, Profile]] = MappingProxyType({
     "binance": _BINANCE, "binanceus": _BINANCE, "binanceusdm": _BINANCE, "binancecoinm": _BINANCE,
     "kraken": Profile(
-        page=720, history=720, sparse=False, takes_until=False, rows_at=("result", "*"), tick_history=True),
-    "coinbase": Profile(page=300, rows_at=("candles",)),
-    "coinbaseadvanced": Profile(page=300, rows_at=("candles",)),
+        page=720, history=720, sparse=False, takes_until=False, rows_at=("result", "*"), tick_history=True,
+        ids_follow=True),
+    "coinbase": Profile(page=300, rows_at=("candles",), ids_follow=True),
+    "coinbaseadvanced": Profile(page=300, rows_at=("candles",), ids_follow=True),
     "bybit": _BYBIT, "bybiteu": _BYBIT, "bybitid": _BYBIT,
     "okx": _OKX, "okxus": _OKX, "myokx": _OKX,
     "bitfinex": Profile(page=10_000, rows_at=(), tick_history=True),
@@ -113,8 +118,17 @@ def capabilities(exchange_id: str) -> Capabilities:
         optional_credentials=tuple(dict.fromkeys([*required, "password", "uid"])),
         has_ticks=exchange.has.get("fetchTrades") is True,
         has_tick_history=known.tick_history,
+        has_streams=can_stream(exchange_id),
         sparse=known.sparse,
+        trade_ids_follow=known.ids_follow,
     )
+
+
+def can_stream(exchange_id: str) -> bool:
+    """Whether ccxt has a streaming class of the exchange; found without importing it."""
+    found = find_spec("ccxt")
+    folders = found.submodule_search_locations if found is not None else None
+    return any((Path(folder) / "pro" / f"{exchange_id}.py").is_file() for folder in folders or ())
 
 
 def credential_fields(exchange: Any) -> dict[str, tuple[str, bool]]:

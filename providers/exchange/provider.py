@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import difflib
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, Final
 from uuid import uuid4
 
@@ -26,9 +27,19 @@ from core.errors import (
 from core.interval import Interval
 from core.secrets import Secret
 from core.server_clock import ServerClock
+from core.ticks import Tick
 from core.timeframe import Grid, Timeframe
 from providers.addresses import check_url
-from providers.base import AccountInfo, CandlePage, Capabilities, ConnectionSpec, RateBudget, SymbolInfo, TickPage
+from providers.base import (
+    AccountInfo,
+    CandlePage,
+    Capabilities,
+    ConnectionSpec,
+    RateBudget,
+    StreamedCandle,
+    SymbolInfo,
+    TickPage,
+)
 from providers.exchange.config import ExchangeConfig
 from providers.exchange.profiles import capabilities, check_exchange, credential_fields, profile, timeframe_names
 from providers.exchange.request import candle_request, check_answer, reachable_from
@@ -202,13 +213,57 @@ class ExchangeProvider:
         inside = pl.col("ts").is_between(to_datetime(asked.start), to_datetime(asked.end), closed="left")
         return TickPage(ticks.filter(inside), asked, await self._server_us(exchange, call), uuid4().hex)
 
-    def _build(self) -> Any:
-        from providers.exchange.guard import build  # noqa: PLC0415  ccxt is slow to import
+    async def stream_ticks(self, symbols: Sequence[str]) -> AsyncGenerator[list[Tick], None]:
+        """Yield the trades of `symbols` as they come; see StreamingProvider and providers.exchange.stream."""
+        from providers.exchange.stream import stream_trades  # noqa: PLC0415  ccxt.pro is slow to import
 
-        exchange = build(
+        async with self._streaming(symbols) as exchange, aclosing(stream_trades(exchange, symbols, self._spec.clock)) as ticks:
+            async for batch in ticks:
+                yield batch
+
+    async def stream_candles(self, pairs: Sequence[tuple[str, Timeframe]]) -> AsyncGenerator[list[StreamedCandle], None]:
+        """Yield the forming candles of `pairs`; UnsupportedError where the venue streams none (Coinbase)."""
+        from providers.exchange.stream import stream_candles  # noqa: PLC0415  ccxt.pro is slow to import
+
+        for _, timeframe in pairs:
+            self._timeframe(timeframe)
+        # One instance for each timeframe: some classes tell candles of a symbol apart by nothing else.
+        lengths = sorted({timeframe for _, timeframe in pairs})
+        async with AsyncExitStack() as stack:
+            instances = {
+                length: await stack.enter_async_context(self._streaming([symbol for symbol, own in pairs if own == length]))
+                for length in lengths}
+            watched = [(instances[length], symbol, length, self._timeframes[length.name]) for symbol, length in pairs]
+            candles = await stack.enter_async_context(aclosing(stream_candles(watched, self._spec.clock)))
+            async for batch in candles:
+                yield batch
+
+    @asynccontextmanager
+    async def _streaming(self, symbols: Sequence[str]) -> AsyncGenerator[Any, None]:
+        """Give a streaming instance of the exchange that shares the markets of the connected one."""
+        from providers.exchange.stream import streaming_class  # noqa: PLC0415  ccxt.pro is slow to import
+
+        connected = self._connected()
+        for symbol in symbols:
+            self._market(connected, symbol)
+        exchange = await asyncio.to_thread(self._instance, streaming_class)
+        exchange.asyncio_loop = asyncio.get_running_loop()
+        exchange.set_markets_from_exchange(connected)
+        try:
+            yield exchange
+        finally:
+            await exchange.close()
+
+    def _instance(self, guarded: Callable[[str], Any] | None = None) -> Any:
+        from providers.exchange.guard import build, guarded_class  # noqa: PLC0415  ccxt is slow to import
+
+        return build(
             self._id, budget=self._budget, clock=self._spec.clock, timeout=self._spec.timeout,
             allow_private=self._spec.allow_private_hosts, base=self._base, market_types=self._config.market_types,
-            options=self._config.options, is_sandbox=self._config.is_sandbox)
+            options=self._config.options, is_sandbox=self._config.is_sandbox, guarded=guarded or guarded_class)
+
+    def _build(self) -> Any:
+        exchange = self._instance()
         self._timeframes = timeframe_names(exchange) if exchange.has.get("fetchOHLCV") is True else {}
         return exchange
 

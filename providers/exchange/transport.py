@@ -18,6 +18,7 @@ from core.errors import BadPayloadError, SessionLostError
 from providers.addresses import resolve
 
 BODY_LIMIT: Final = 64 * 1024 * 1024  # decompressed; the largest list of markets is about 20 MB
+MESSAGE_LIMIT: Final = 4 * 1024 * 1024  # one message of a web socket, decompressed
 _CHUNK: Final = 64 * 1024
 
 
@@ -73,8 +74,10 @@ class GuardedSession:
         self._allow_private = allow_private
         self.headers: dict[str, str] = {}  # ccxt adds them to every request
         connector = aiohttp.TCPConnector(ssl=ssl_context, resolver=GuardedResolver(allow_private=allow_private))
+        trace = aiohttp.TraceConfig()
+        trace.on_request_redirect.append(_refuse_redirect)  # a web socket's handshake cannot be told not to follow
         self._session = aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, trace_configs=[trace])
 
     @asynccontextmanager
     async def request(self, method: str, url: yarl.URL, **options: Any) -> AsyncIterator[Answer]:
@@ -97,6 +100,25 @@ class GuardedSession:
                     f"{url.host} answered HTTP {response.status}, a redirect; redirects are not followed, check the base URL")
             yield Answer(response, await _read(response, str(url.host)))
 
+    def ws_connect(self, url: str, **options: Any) -> _Dial:
+        """Return what opens a web socket when it is entered; its messages are at most MESSAGE_LIMIT long.
+
+        Raises, when entered:
+            AddressRefusedError, SessionLostError, BadPayloadError: as `request`.
+            aiohttp.ClientError, TimeoutError: no handshake.
+        """
+        return _Dial(self, url, {**options, "max_msg_size": MESSAGE_LIMIT})
+
+    async def dial(self, url: str, options: dict[str, Any]) -> aiohttp.ClientWebSocketResponse:
+        """Open a web socket to an address that was judged."""
+        target = yarl.URL(url)
+        if self._session.closed:
+            raise SessionLostError(f"the session to {target.host} was closed; connect again")
+        if _is_address(str(target.host)):
+            await asyncio.to_thread(resolve, str(target.host), target.port or 443, self._allow_private)
+        opened: aiohttp.ClientWebSocketResponse = await self._session.ws_connect(target, **options)
+        return opened
+
     get = partialmethod(request, "GET")
     post = partialmethod(request, "POST")
     put = partialmethod(request, "PUT")
@@ -106,6 +128,25 @@ class GuardedSession:
     async def close(self) -> None:
         """Close all sockets. Idempotent."""
         await self._session.close()
+
+
+async def _refuse_redirect(
+    _session: aiohttp.ClientSession, _context: Any, details: aiohttp.TraceRequestRedirectParams,
+) -> None:
+    raise BadPayloadError(f"{details.url.host} answered with a redirect; redirects are not followed, check the base URL")
+
+
+class _Dial:
+    """A web socket about to be opened. ccxt enters it, keeps the socket and forgets this: nothing is closed with it."""
+
+    def __init__(self, session: GuardedSession, url: str, options: dict[str, Any]) -> None:
+        self._session, self._url, self._options = session, url, options
+
+    async def __aenter__(self) -> aiohttp.ClientWebSocketResponse:
+        return await self._session.dial(self._url, self._options)
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave the socket to whoever took it."""
 
 
 def _is_address(host: str) -> bool:

@@ -127,6 +127,16 @@ class Session:
             token = await self._revive(logins)
         return await self._ask(path, [("id", token.reveal()), *parameters])
 
+    async def token(self) -> Secret:
+        """Return the session's token, for a web socket; SessionLostError before `open`.
+
+        The bridge is asked first, so that a token that it has forgotten is brought back.
+        """
+        await self.call("/CheckConnect")
+        if self._token is None:
+            raise SessionLostError(f"{self.http.host}: no session; connect first")
+        return self._token
+
     async def _revive(self, logins: int) -> Secret:
         """Bring the session back by the cheapest way that works: check, reconnect by token, log in."""
         async with self._lock:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final
 
@@ -24,13 +26,24 @@ from core.errors import (
 )
 from core.interval import Interval
 from core.server_clock import ServerClock
+from core.ticks import Tick
 from core.timeframe import Grid, Timeframe
-from providers.base import AccountInfo, CandlePage, Capabilities, ConnectionSpec, RateBudget, SymbolInfo, TickPage
+from providers.base import (
+    AccountInfo,
+    CandlePage,
+    Capabilities,
+    ConnectionSpec,
+    RateBudget,
+    StreamedCandle,
+    SymbolInfo,
+    TickPage,
+)
 from providers.http import Answer, Http
 from providers.mtapi import clock as clocks
 from providers.mtapi import parse
 from providers.mtapi.candles import aggregate, local_range, to_utc
 from providers.mtapi.client import Login, Session
+from providers.mtapi.stream import stream_bars, stream_quotes
 from providers.paging import pages
 
 MT5_URL: Final = "https://mt5.mtapi.io"
@@ -53,6 +66,8 @@ MT5_CAPABILITIES: Final = Capabilities(
     requests_per_second=1.0,
     credentials=("user", "password"),
     optional_credentials=("server", "host", "port", "api_key"),
+    has_ticks=True,
+    has_streams=True,
     has_spread=True,
     volume_unit="ticks",
     sparse=True,
@@ -188,6 +203,31 @@ class MtapiProvider(ABC):
         """Refuse: the bridge hands out ticks over a websocket alone, without an end date."""
         raise UnsupportedError(f"{self.capabilities.provider} has no tick history; received {symbol} {interval}")
 
+    async def stream_ticks(self, symbols: Sequence[str]) -> AsyncGenerator[list[Tick], None]:
+        """Yield the quotes of `symbols` as they come; see StreamingProvider and providers.mtapi.stream."""
+        await self._recheck()
+        await self._check_symbols(symbols)
+        stream = stream_quotes(self._session, symbols, self._connected_clock(), self.spec)
+        async with aclosing(stream) as quotes:
+            async for batch in quotes:
+                yield batch
+
+    async def stream_candles(self, pairs: Sequence[tuple[str, Timeframe]]) -> AsyncGenerator[list[StreamedCandle], None]:
+        """Yield the forming candles of `pairs`; UnsupportedError where the host has no socket for them, or above 1h."""
+        await self._recheck()
+        await self._check_symbols([symbol for symbol, _ in pairs])
+        stream = stream_bars(self._session, pairs, self._connected_clock(), self.spec)
+        async with aclosing(stream) as bars:
+            async for batch in bars:
+                yield batch
+
+    async def _check_symbols(self, symbols: Sequence[str]) -> None:
+        """Raise UnknownSymbolError for a symbol that the account does not see: to subscribe to one fails without a word."""
+        names = [info.symbol for info in await self.symbols()]
+        for symbol in symbols:
+            if symbol not in names:
+                raise UnknownSymbolError(f"symbol: received {symbol!r}; allowed: the broker's own spelling; {_hint(symbol, names)}")
+
     @abstractmethod
     async def _bars(
         self, symbol: str, timeframe: Timeframe, asked: Interval, clock: ServerClock
@@ -203,9 +243,8 @@ class MtapiProvider(ABC):
             frame, answer = await reading
         except UnknownSymbolError as error:
             names = [info.symbol for info in await self.symbols()]
-            near = [name for name in names if name.upper().startswith(symbol.upper()[:6])] or difflib.get_close_matches(symbol, names)
-            hint = f"near: {', '.join(near[:5])}" if near else f"{len(names)} symbols are on offer"
-            raise UnknownSymbolError(f"{error.message}; symbol: received {symbol!r}; allowed: the broker's own spelling; {hint}") from None
+            raise UnknownSymbolError(
+                f"{error.message}; symbol: received {symbol!r}; allowed: the broker's own spelling; {_hint(symbol, names)}") from None
         return frame, answer
 
     def _connected_clock(self) -> ServerClock:
@@ -309,6 +348,11 @@ class Mt4Provider(MtapiProvider):
     async def _history(self, symbol: str, name: str, local_us: int, count: int) -> tuple[Any, Answer]:
         return await self._session.call("/QuoteHistory", [
             ("symbol", symbol), ("timeframe", name), ("from", _wall(local_us)), ("count", str(count))])
+
+
+def _hint(symbol: str, names: list[str]) -> str:
+    near = [name for name in names if name.upper().startswith(symbol.upper()[:6])] or difflib.get_close_matches(symbol, names)
+    return f"near: {', '.join(near[:5])}" if near else f"{len(names)} symbols are on offer"
 
 
 def base_timeframe(timeframe: Timeframe) -> Timeframe:

@@ -1,0 +1,248 @@
+"""Streams of an exchange through ccxt.pro, with its silent losses closed.
+
+ccxt keeps what it hears in rings of 1,000 and hands out what changed since the last look: a slow reader loses the rest
+without a word. Here taps stand in the rings' place and pass every trade on, in its order, to one bounded buffer whose
+overrun is an error. A message that ccxt stumbles over would end its reading loop and leave the reader waiting for ever:
+here it ends the session, as every other fault does. Nothing reconnects by itself: whoever reads starts another session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from functools import lru_cache
+from typing import Any, Final, Generic, TypeVar
+
+from ccxt.base.errors import BadResponse, BaseError
+
+from core.clock import LATEST_US, Clock
+from core.errors import BadPayloadError, CandlelakeError, OverrunError, UnsupportedError
+from core.ticks import Tick
+from core.timeframe import Timeframe
+from providers.base import StreamedCandle
+from providers.exchange.errors import translate
+from providers.exchange.guard import Guards
+
+BUFFER: Final = 200_000  # ticks, or changes of candles, that may wait for the reader
+KEEP_ALIVE_MS: Final = 10_000  # between pings; a dead peer is noticed after two that stay unanswered
+_STUMBLES: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, BaseError)
+# What says that a subscription stands, and whether each symbol gets one; elsewhere any message does.
+_ANY: Final = (re.compile(""), False)
+_CONFIRMS: Final = {
+    "binance": (re.compile(r'"result"\s*:'), False),
+    "kraken": (re.compile(r'"method"\s*:\s*"subscribe"'), True),
+    "coinbase": (re.compile(r'"channel"\s*:\s*"subscriptions"'), False),
+}
+Item = TypeVar("Item")
+
+
+class StreamGuards(Guards):
+    """Mixed in before ccxt.pro's class of an exchange."""
+
+    confirmed: int = 0  # messages that say that a subscription stands
+    awaited: int = 1
+
+    def client(self, url: Any) -> Any:
+        """Return ccxt's client of a socket, made so that no message can end its reading loop without an error."""
+        client = super().client(url)  # type: ignore[no-untyped-call]  # ccxt is untyped here
+        if not hasattr(client, "is_guarded"):
+            read = client.handle_message
+            confirms, _ = _CONFIRMS.get(self.id, _ANY)
+
+            def guarded(message: Any) -> None:
+                if self.confirmed < self.awaited and isinstance(message.data, str) and confirms.search(message.data[:1000]):
+                    self.confirmed += 1
+                try:
+                    read(message)
+                except CandlelakeError as error:
+                    client.on_error(BadResponse(str(error)))
+                except _STUMBLES as error:
+                    kind = type(error).__name__
+                    client.on_error(error if isinstance(error, BaseError) else BadResponse(f"a message that is not its protocol's: {kind}"))
+                # Whoever speaks is alive. Some classes note a pong by our clock, which ccxt then compares with the machine's.
+                client.lastPong = client.last_message_at
+
+            client.is_guarded, client.handle_message = True, guarded
+        return client
+
+
+@lru_cache
+def streaming_class(exchange_id: str) -> Any:
+    """Return ccxt.pro's class of an exchange with the guards on; the first call takes seconds.
+
+    Raises:
+        UnsupportedError: ccxt has no streaming class of that exchange.
+    """
+    import ccxt.pro as library  # noqa: PLC0415  slow to import
+
+    found = getattr(library, exchange_id, None)
+    if found is None:
+        raise UnsupportedError(f"{exchange_id} has no streams in ccxt; its candles come by REST")
+    return type(f"Streaming_{exchange_id}", (StreamGuards, found), {"streaming": {"keepAlive": KEEP_ALIVE_MS}})
+
+
+def expect(exchange: Any, subscriptions: int) -> None:
+    """Say how many subscriptions of an instance must stand before its stream counts as begun."""
+    exchange.awaited = subscriptions if _CONFIRMS.get(exchange.id, _ANY)[1] else 1
+
+
+class Buffer(Generic[Item]):
+    """What was heard and not yet read; `limit` items at most."""
+
+    def __init__(self, limit: int = BUFFER) -> None:
+        self._limit = limit
+        self._items: list[Item] = []
+        self.is_overrun = False
+        self.bell = asyncio.Event()
+
+    def put(self, item: Item) -> None:
+        """Take an item; past the limit it is lost, and the reader will be told."""
+        if len(self._items) >= self._limit:
+            self.is_overrun = True
+        else:
+            self._items.append(item)
+        self.bell.set()
+
+    def take(self) -> list[Item]:
+        """Return all that waits.
+
+        Raises:
+            OverrunError: what waited before was read, and more was lost.
+        """
+        self.bell.clear()
+        items, self._items = self._items, []
+        if self.is_overrun and not items:
+            raise OverrunError(f"more than {self._limit} messages waited to be read; later ones are lost, the stream starts anew")
+        return items
+
+
+class TradeTap(list[Any]):
+    """Stands where ccxt keeps the trades of a symbol; passes each one on."""
+
+    def __init__(self, symbol: str, buffer: Buffer[Tick], clock: Clock) -> None:
+        super().__init__()
+        self._symbol, self._buffer, self._clock = symbol, buffer, clock
+
+    def append(self, trade: Any) -> None:
+        """Pass a trade on."""
+        self._buffer.put(read_trade(trade, self._symbol, self._clock.now_us()))
+
+    def getLimit(self, _symbol: Any, limit: Any) -> Any:  # noqa: N802  ccxt's name
+        """Return what ccxt asks its rings for."""
+        return limit
+
+
+class CandleTap(list[Any]):
+    """Stands where ccxt keeps the candles of a symbol and timeframe; passes each change on."""
+
+    def __init__(self, symbol: str, timeframe: Timeframe, buffer: Buffer[StreamedCandle], clock: Clock) -> None:
+        super().__init__()
+        self._symbol, self._timeframe, self._buffer, self._clock = symbol, timeframe, buffer, clock
+
+    def append(self, row: Any) -> None:
+        """Pass a candle on."""
+        stamp, *values = row
+        numbers = [float(value) for value in values[:5]]
+        if not isinstance(stamp, int) or not 0 <= stamp <= LATEST_US // 1000 or len(numbers) != 5:
+            raise BadPayloadError("a streamed candle has no time from 1970 to 2100, or lacks a value")
+        self._buffer.put(StreamedCandle(self._symbol, self._timeframe, stamp * 1000, self._clock.now_us(), *numbers))
+
+    getLimit = TradeTap.getLimit  # noqa: N815  ccxt's name
+
+
+def read_trade(trade: Any, symbol: str, received_us: int) -> Tick:
+    """Return ccxt's unified trade as a tick; BadPayloadError without a time, a price or an amount."""
+    stamp, price, amount = trade.get("timestamp"), trade.get("price"), trade.get("amount")
+    if not isinstance(stamp, int) or not 0 <= stamp <= LATEST_US // 1000 or price is None or amount is None:
+        raise BadPayloadError("a streamed trade has no time from 1970 to 2100, no price or no amount")
+    named = trade.get("id")
+    return Tick(symbol, stamp * 1000, received_us, None, None, float(price), float(amount), trade.get("side"),
+                None if named is None else str(named))
+
+
+async def stream_trades(exchange: Any, symbols: Sequence[str], clock: Clock) -> AsyncGenerator[list[Tick], None]:
+    """Yield the trades of `symbols`; see StreamingProvider.stream_ticks."""
+    if exchange.has.get("watchTrades") is not True:
+        raise UnsupportedError(f"{exchange.id} streams no trades through ccxt")
+    buffer: Buffer[Tick] = Buffer()
+    taps = {symbol: TradeTap(symbol, buffer, clock) for symbol in symbols}
+    exchange.trades = dict(taps)
+    expect(exchange, len(symbols))
+
+    async def watch(names: list[str]) -> None:
+        while True:
+            if exchange.has.get("watchTradesForSymbols") is True:
+                await exchange.watch_trades_for_symbols(names)
+            else:
+                await exchange.watch_trades(names[0])
+            if any(exchange.trades.get(name) is not taps[name] for name in names):
+                raise UnsupportedError(f"{exchange.id} keeps its streamed trades in a way that may lose some; its candles come by REST")
+
+    at_once = exchange.has.get("watchTradesForSymbols") is True
+    groups = [list(symbols)] if at_once else [[symbol] for symbol in symbols]
+    async for batch in _session([exchange], buffer, [watch(names) for names in groups]):
+        yield batch
+
+
+async def stream_candles(
+    watched: Sequence[tuple[Any, str, Timeframe, str]], clock: Clock,
+) -> AsyncGenerator[list[StreamedCandle], None]:
+    """Yield the forming candles of (instance, symbol, timeframe, ccxt's name of it); see StreamingProvider.stream_candles."""
+    buffer: Buffer[StreamedCandle] = Buffer()
+    for exchange, symbol, timeframe, theirs in watched:
+        if exchange.has.get("watchOHLCV") is not True:
+            raise UnsupportedError(f"{exchange.id} streams no candles; build them from its trades")
+        expect(exchange, sum(1 for other, *_ in watched if other is exchange))
+        exchange.ohlcvs = {**(exchange.ohlcvs or {}), symbol: {theirs: CandleTap(symbol, timeframe, buffer, clock)}}
+
+    async def watch(exchange: Any, symbol: str, theirs: str) -> None:
+        while True:
+            await exchange.watch_ohlcv(symbol, theirs)
+
+    exchanges = list({id(exchange): exchange for exchange, *_ in watched}.values())
+    async for batch in _session(exchanges, buffer, [watch(exchange, symbol, theirs) for exchange, symbol, _, theirs in watched]):
+        yield batch
+
+
+async def _session(
+    exchanges: Sequence[Any], buffer: Buffer[Item], watchers: Sequence[Coroutine[Any, Any, None]],
+) -> AsyncGenerator[list[Item], None]:
+    """Run `watchers` and yield what comes into the buffer, after an empty list once every exchange has answered."""
+    tasks = [asyncio.create_task(watcher) for watcher in watchers]
+    for task in tasks:
+        task.add_done_callback(lambda _task: buffer.bell.set())
+    try:
+        is_told = False
+        while True:
+            if not is_told and all(exchange.confirmed >= exchange.awaited for exchange in exchanges):
+                is_told = True
+                yield []
+            items = buffer.take()
+            if items:
+                yield items
+                continue
+            for task in tasks:
+                if task.done():
+                    raise _failure(task, str(exchanges[0].id))
+            if is_told:
+                await buffer.bell.wait()
+            else:
+                await asyncio.wait([*tasks, bell := asyncio.ensure_future(buffer.bell.wait())],
+                                   timeout=0.01, return_when=asyncio.FIRST_COMPLETED)
+                bell.cancel()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _failure(task: asyncio.Task[None], exchange_id: str) -> CandlelakeError:
+    error = task.exception()
+    if error is None:
+        return BadPayloadError(f"{exchange_id} ended its stream")
+    if isinstance(error, CandlelakeError):
+        return error.with_traceback(None)
+    failure = translate(error, exchange_id)
+    failure.__context__ = None
+    return failure

@@ -7,7 +7,7 @@ holds until something is known of a broker or an exchange.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -149,7 +149,7 @@ class MarketCalendar:
         return _explained(named, interval, self.openings)
 
     @staticmethod
-    def from_spec(spec: Mapping[str, object]) -> MarketCalendar:
+    def from_spec(spec: object) -> MarketCalendar:
         """Return the calendar that a JSON object describes; `{"base": "fx"}` has the FX weekend, `"always"` nothing.
 
         Raises:
@@ -204,7 +204,8 @@ def holidays_of(calendar: str, year: int) -> tuple[tuple[date, str], ...]:
     import holidays  # noqa: PLC0415  a hundred calendars: only who has a holiday rule loads them
 
     kind, _, name = calendar.partition(":")
-    makers = {"country": holidays.country_holidays, "financial": holidays.financial_holidays}
+    makers: dict[str, Callable[..., dict[date, str]]] = {
+        "country": holidays.country_holidays, "financial": holidays.financial_holidays}
     try:
         found = makers[kind](name, years=year)
     except (KeyError, NotImplementedError):

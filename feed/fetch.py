@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from core.clock import SECOND_US
 from core.errors import CandlelakeError, LeaseHeldError
 from core.interval import Interval
-from core.timeframe import Grid
 from feed.context import Feed
 from feed.planning import Slots
 from feed.result import Progress, RunResult, SeriesResult, no_progress
 from feed.runs import end
 from feed.series_run import SeriesRun, settle_seconds
+from feed.settling import learn, next_due_us
 from feed.writing import Writer
 from providers.base import MarketDataProvider, Priority
+from storage.ledger import waiting_since
 from storage.series import SeriesRow, list_series, mark_fetched
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ async def fetch_connection(feed: Feed, slug: str, rows: Sequence[SeriesRow], run
     """Fetch `rows` of one connection in one session and write them in one transaction."""
     writer = Writer(feed.lake, run_id, hold_rows=HOLD_ROWS)
     results = {row.id: writer.result(row.id, str(row.series)) for row in rows}
+    began = feed.clock.now_us()
     try:
         async with (
             feed.leases.hold(f"fetch:{slug}", seconds=60),
@@ -112,7 +114,7 @@ async def fetch_connection(feed: Feed, slug: str, rows: Sequence[SeriesRow], run
             at_once = asyncio.Semaphore(max(1, provider.capabilities.concurrent_requests))
             runs = await asyncio.gather(*(_fetch_series(feed, provider, row, writer, at_once) for row in rows))
             await writer.flush()
-            _mark(feed, (run for run in runs if run is not None))
+            await asyncio.to_thread(_mark, feed, [run for run in runs if run is not None], results, began)
     except LeaseHeldError as error:
         for result in results.values():
             result.skipped = str(error)
@@ -146,7 +148,10 @@ def _window(feed: Feed, provider: MarketDataProvider, row: SeriesRow) -> Interva
         return Interval(max(0, now - min(page, FIRST_LOOK_CANDLES) * length), now)
     back = max(0, page - 2 - (now - row.last_us) // length)  # as far as one request reaches anyway
     back = max(back, feed.overlap_candles(row.series.connection))
-    return Interval(max(0, min(row.last_us, now) - back * length), now)
+    start = max(0, min(row.last_us, now) - back * length)
+    with feed.lake.metadata.read() as tx:  # what an earlier run got the newest page ahead of, and did not come to
+        waiting = waiting_since(tx, row.id, now)
+    return Interval(start if waiting is None else min(start, waiting), now)
 
 
 def _wanted(feed: Feed, run: SeriesRun) -> Slots:
@@ -156,19 +161,15 @@ def _wanted(feed: Feed, run: SeriesRun) -> Slots:
     missing = run.missing()
     if not len(missing) and run.is_closed_now():
         return missing
-    if len(run.stored):  # holes from before the first stored candle are backfill's work
-        missing = missing[missing > run.stored[0]]
+    if run.row.first_us is not None:  # holes from before the first stored candle are backfill's work
+        missing = missing[missing > run.row.first_us]
     return np.union1d(missing, overlap).astype(np.int64)
 
 
-def _mark(feed: Feed, runs: Iterable[SeriesRun]) -> None:
+def _mark(feed: Feed, runs: Sequence[SeriesRun], results: Mapping[int, SeriesResult], began_us: int) -> None:
+    """Note that the fetches ended well, what they teach about settling, and when each series is due again."""
     now = feed.clock.now_us()
     with feed.lake.metadata.write() as tx:
         for run in runs:
-            mark_fetched(tx, run.row.id, now, next_due_us(run.grid, now, settle_seconds(feed, run.row)))
-
-
-def next_due_us(grid: Grid, now_us: int, settle: float) -> int:
-    """Return when the next candle will have closed and settled."""
-    settle_us = round(settle * SECOND_US)
-    return grid.next(now_us - settle_us) + settle_us
+            learn(tx, feed, run, results[run.row.id].revised, began_us)
+            mark_fetched(tx, run.row.id, now, next_due_us(run.grid, now, settle_seconds(feed, run.row), run.calendar))

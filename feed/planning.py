@@ -54,7 +54,8 @@ def not_in(slots: Slots, held: Slots) -> Slots:
     if len(slots) == 0 or len(held) == 0:
         return slots
     near = np.minimum(np.searchsorted(held, slots), len(held) - 1)
-    return slots[held[near] != slots]
+    kept: Slots = slots[held[near] != slots]
+    return kept
 
 
 def missing_slots(expected: Slots, stored: Slots, booked: Sequence[Gap], now_us: int) -> Slots:

@@ -239,6 +239,14 @@ def tally_of(tx: Connection, series_ids: Sequence[int]) -> dict[int, dict[str, T
     return dict(out)
 
 
+def waiting_since(tx: Connection, series_id: int, now_us: int) -> int | None:
+    """Return where the first range begins that a run left behind and nobody has asked for since; None: there is none."""
+    rows = fetch(tx, "SELECT MIN(start_us) FROM gaps WHERE series_id = ? AND next_try_us <= ? AND cause = 'unknown'"
+                     " AND attempts = 0", (series_id, now_us))
+    first = rows[0][0]
+    return None if first is None else int(first)
+
+
 def booked_of(tx: Connection, series_ids: Sequence[int]) -> dict[int, list[Gap]]:
     """Return the booked gaps of many series, by series id, ascending; series without gaps are left out."""
     out: dict[int, list[Gap]] = defaultdict(list)

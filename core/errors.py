@@ -25,7 +25,9 @@ CandlelakeError
     ├── DecryptionError          the ciphertext does not belong here, or was altered; `key_id`
     ├── StoreFullError           no space left
     ├── StoreUnwritableError     read-only, no permission, missing folder
-    └── StoreCorruptError        a file or a table is not what the manifest says
+    ├── StoreCorruptError        a file or a table is not what the manifest says
+    ├── PluginError              a plug-in of a pipeline raised, or gave what its protocol does not allow
+    └── LookAheadError           a pipeline's past changed with its future: a plug-in looks ahead
 """
 
 from __future__ import annotations
@@ -170,3 +172,11 @@ class StoreUnwritableError(PermanentError):
 
 class StoreCorruptError(PermanentError):
     """Raised when a file or a table is not what the manifest says."""
+
+
+class PluginError(PermanentError):
+    """Raised when a plug-in of a pipeline raised, or gave what its protocol does not allow."""
+
+
+class LookAheadError(PermanentError):
+    """Raised when a pipeline's signals of the past depend on later candles, or on how many were looked at at once."""

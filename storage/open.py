@@ -19,13 +19,14 @@ from core.interval import Interval
 from core.series import Series
 from core.settings import Settings, settings
 from core.timeframe import Timeframe
-from storage import catalog, exchange_files, head, query
+from storage import catalog, exchange_files, head, query, snapshots
+from storage.derived import plan_derived, read_derived
 from storage.head import Batch, Written
 from storage.lake import bulk, flush, rebuild, retention, sweep, verify
 from storage.lake.flush import FlushResult, Progress
 from storage.lake.place import Place, make_folders
 from storage.lake.publish import settle_all
-from storage.lake.reader import pin, pin_last, read_last, read_pin, stored_slots
+from storage.lake.reader import pin, pin_last, read_files, read_last, read_pin, stored_slots
 from storage.lake.rebuild import RebuildReport
 from storage.lake.retention import RetentionPlan, RetentionResult
 from storage.lake.revisions import as_known, changed_after
@@ -77,7 +78,8 @@ class Lake:
 
     def candles(self, connection: str, symbol: str, timeframe: str | Timeframe,  # noqa: PLR0917  the public signature
                 start: Instant = None,
-                end: Instant = None, as_of: Instant = None, fill: Literal["previous"] | None = None) -> pl.DataFrame:
+                end: Instant = None, as_of: Instant = None, fill: Literal["previous"] | None = None, *,
+                derive_from: str | None = None, anchor: str = "utc", snapshot: str | None = None) -> pl.DataFrame:
         """Return a series' candles that open in [start, end), ascending.
 
         Args:
@@ -89,9 +91,13 @@ class Lake:
             as_of: give the values that were known at this instant.
             fill: "previous" adds a row for each missing slot between first and last row: all prices are the last close,
                 volume 0, and `is_filled` says so. Such rows are never stored.
+            derive_from: make the candles from this stored timeframe, e.g. 1m; any length that divides a day will do then.
+            anchor: with derive_from: what cuts the candles: utc, server (the broker's midnight) or new_york (17:00).
+            snapshot: read a named snapshot in place of what is stored now.
 
         Returns:
-            Columns ts (UTC), open, high, low, close, volume, spread, known_at, source, run_id; with fill also is_filled.
+            Columns ts (UTC), open, high, low, close, volume, spread, known_at, source, run_id; with fill also is_filled;
+            with derive_from those of `core.derive.DERIVED_SCHEMA`, which say what is incomplete.
 
         Raises:
             NotFoundError: no such series. InputError: a range or an instant that is none.
@@ -101,7 +107,15 @@ class Lake:
             raise InputError("fill", fill, "previous or None", "leave it out to get stored candles only")
         interval = _interval(start, end)
         at = None if as_of is None else _instant(as_of, "as_of")
+        if derive_from is not None:
+            if fill is not None or snapshot is not None:
+                raise InputError("derive_from", derive_from, "no fill and no snapshot with it", "leave out one of them")
+            with self.metadata.read() as tx:
+                plan = plan_derived(tx, _series(connection, symbol, derive_from), str(timeframe), interval, anchor, as_of_us=at)
+            return read_derived(self.root, plan)
         key = _series(connection, symbol, timeframe)
+        if snapshot is not None:
+            return self._of_snapshot(snapshot, key, interval, at)
         with self.metadata.read() as tx:
             row = find_series(tx, key)
             pinned = pin(tx, row.id, interval)
@@ -111,6 +125,13 @@ class Lake:
         if at is not None:
             frame = as_known(frame, later, at)
         return frame if grid is None else exchange_files.filled(frame, grid)
+
+    def _of_snapshot(self, name: str, key: Series, interval: Interval, as_of_us: int | None) -> pl.DataFrame:
+        if as_of_us is not None:
+            raise InputError("as_of", as_of_us, "no as_of with a snapshot", "a snapshot is one view of the past already")
+        with self.metadata.read() as tx:
+            files = snapshots.files_of(tx, name, key)
+        return read_files(self.root, files, interval)
 
     def latest(self, connection: str, symbol: str, timeframe: str | Timeframe, count: int = 100) -> pl.DataFrame:
         """Return the `count` newest candles of a series, ascending; columns as in `candles`."""

@@ -19,17 +19,16 @@ from sqlalchemy import Connection
 from core.candles import STORED_SCHEMA
 from core.errors import InputError, NotFoundError
 from storage.catalog import TABLES, table
+from storage.derived import read_derived
 from storage.lake import layout
 from storage.lake.place import Place
 from storage.lake.reader import head_rows, live_files, with_files
 from storage.lake.schema import HEAD_COLUMNS, HIVE_TYPES, frame_of
+from storage.query_views import DERIVED_MACRO, NOW_MACRO, PAST_MACRO, asks_past, derived_calls, past_versions
 from storage.series import SeriesRow, get_series, list_series
 from storage.statements import fetch, marks
 
 _COLUMNS = ", ".join(STORED_SCHEMA)
-_MACRO = ("CREATE TEMP MACRO candles(connection, symbol, timeframe) AS TABLE SELECT * FROM"
-          " query_table('candles_' || hex(connection) || '_' || hex(symbol) || '_' ||"
-          " hex(CASE timeframe WHEN '1M' THEN '1mo' ELSE timeframe END))")
 _WORDS = 5000  # bound three times in one statement; SQLite allows 32,766
 _UNKNOWN = re.compile(r"Table with name candles_([0-9A-F]*)_([0-9A-F]*)_([0-9A-F]*) does not exist")
 _HELP = "SELECT ... or FROM candles('slug', 'SYMBOL', '1m')"
@@ -44,26 +43,31 @@ def run(place: Place, text: str, parameters: Sequence[object] | Mapping[str, obj
     engine = _engine(place.root, os.getpid())
     tree = _parse(engine, text)
     names = {node["table_name"] for node in tree if node.get("type") == "BASE_TABLE"}
+    wants_past, calls = asks_past(tree), derived_calls(tree)
     wants_candles = any(node.get("function_name") == "candles" for node in tree)
     texts = {str(node["literal"]["text"]) for node in tree if isinstance(node.get("literal"), dict) and "text" in node["literal"]}
     texts |= {str(value) for value in (parameters.values() if isinstance(parameters, Mapping) else parameters or ())}
     with place.metadata.read() as tx:
         frames = {name: table(tx, name) for name in TABLES if name in {item.lower() for item in names}}
         series = _named(tx, texts) if wants_candles else []
-        pins = [(row, live_files(tx, row.id), frame_of(head_rows(tx, row.id))) for row in series]
+        pins = [(row, live_files(tx, row.id), frame_of(head_rows(tx, row.id)), past_versions(tx, row.id) if wants_past else None)
+                for row in series]
+        plans = [(call.view, call.plan(tx)) for call in calls]
         whole = _pin_all(tx) if "all_candles" in {item.lower() for item in names} else None
-    files = [path for _, paths, _ in pins for path in paths] + (whole[0] if whole else [])
+    derived = {view: read_derived(place.root, plan) for view, plan in plans}
+    files = [path for _, paths, _, _ in pins for path in paths] + (whole[0] if whole else [])
 
     def answer(paths: list[Path]) -> pl.DataFrame:
         place_of = dict(zip(files, paths, strict=True))
         with _moved_files_named(), engine.cursor() as session:
-            for name, frame in frames.items():
+            for name, frame in {**frames, **derived}.items():
                 session.register(name, frame)
-            for row, live, head in pins:
-                _candles_view(session, row, [place_of[path] for path in live], head)
+            for row, live, head, past in pins:
+                _candles_view(session, row, [place_of[path] for path in live], head, past)
             if whole is not None:
                 _all_view(session, {path: place_of[path] for path in whole[0]}, whole[1])
-            session.execute(_MACRO)
+            session.execute(PAST_MACRO if wants_past else NOW_MACRO)
+            session.execute(DERIVED_MACRO)
             return _execute(session, text, parameters)
 
     return with_files(place.root, files, answer)
@@ -141,7 +145,8 @@ def _engine(root: Path, _process: int) -> duckdb.DuckDBPyConnection:
     return engine
 
 
-def _candles_view(session: duckdb.DuckDBPyConnection, row: SeriesRow, paths: list[Path], head: pl.DataFrame) -> None:
+def _candles_view(session: duckdb.DuckDBPyConnection, row: SeriesRow, paths: list[Path], head: pl.DataFrame,
+                  past: pl.DataFrame | None) -> None:
     session.register(f"head_{row.id}", head)
     parts = [f"SELECT {_COLUMNS} FROM head_{row.id}"]
     if paths:
@@ -149,7 +154,11 @@ def _candles_view(session: duckdb.DuckDBPyConnection, row: SeriesRow, paths: lis
         parts.append(f"SELECT {_COLUMNS} FROM read_parquet({_list(paths)}, hive_partitioning = false){overlaid}")
     key = (row.series.connection, row.series.symbol, row.series.timeframe.name)
     name = "_".join(["candles", *(part.encode().hex().upper() for part in key)])
-    session.execute(f'CREATE TEMP VIEW "{name}" AS {" UNION ALL ".join(reversed(parts))}')
+    whole = " UNION ALL ".join(reversed(parts))
+    if past is not None:
+        session.register(f"past_{row.id}", past)
+        whole = f"SELECT *, CAST(NULL AS TIMESTAMPTZ) AS until FROM ({whole}) UNION ALL FROM past_{row.id}"
+    session.execute(f'CREATE TEMP VIEW "{name}" AS {whole}')
 
 
 def _all_view(session: duckdb.DuckDBPyConnection, place_of: dict[str, Path], head: pl.DataFrame) -> None:

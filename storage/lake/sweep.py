@@ -83,18 +83,24 @@ def _sweep_old(place: Place, grace_hours: float) -> int:
     files = [Path(folder) / name for folder, _, names in os.walk(old) for name in names]
     if not files:
         return 0
-    known = manifest(place)
+    known, pinned = manifest(place), _pinned(place)
     now, gone = _now_of_files(place.root), []
     for file in files:
         path = file.relative_to(old).as_posix()
         # A rename sets the change time: it says since when the file has lain here.
-        if not known.get(path, False) and now - file.stat().st_ctime >= grace_hours * 3600:
+        if not known.get(path, False) and path not in pinned and now - file.stat().st_ctime >= grace_hours * 3600:
             file.unlink(missing_ok=True)
             gone.append((path,))
     with place.metadata.write() as tx:
         execute_many(tx, "DELETE FROM lake_files WHERE path = ? AND superseded_at_us IS NOT NULL", gone)
     _remove_empty(old)
     return len(gone)
+
+
+def _pinned(place: Place) -> set[str]:
+    """Return the paths that named snapshots need, superseded or not."""
+    with place.metadata.read() as tx:
+        return {row[0] for row in fetch(tx, "SELECT path FROM snapshot_files")}
 
 
 def _now_of_files(root: Path) -> float:

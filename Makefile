@@ -33,8 +33,8 @@ test-quick: $(DEV_READY) ## the everyday tests
 	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
 
 test-slow: $(DEV_READY) ## the tests that start servers or take minutes
-	@echo "slow tests, one at a time"
-	@$(BIN)/python -m pytest -q -m slow
+	@echo "slow tests, $(JOBS) files at a time"
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --durations=10 -m slow
 
 lint: $(DEV_READY) ## ruff, mypy, floors, docstrings of tests
 	@status=0; \

@@ -224,8 +224,8 @@ def test_clean_environment_from_the_lock_starts_the_prefect_server(tmp_path, fre
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     python = venv / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes",
-                    "-r", str(ROOT / "requirements.lock")], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile",
+                    "--require-hashes", "-r", str(ROOT / "requirements.lock")], check=True)
     subprocess.run([python, "-m", "pip", "check"], check=True, capture_output=True)
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "PYTHON"))},

@@ -21,7 +21,7 @@ from feed.backfill import backfill
 from storage.series import ensure_series, find_series
 from tests.acceptance.conftest import COLUMNS, real_minutes
 
-KILLS = int(os.environ.get("CANDLELAKE_TEST_KILLS", "40"))
+KILLS = int(os.environ.get("CANDLELAKE_TEST_KILLS", "24"))
 DAYS = 170  # of BTC that the box may serve; cleanup reaches back no nearer than KEPT days
 KEPT = 200
 OLD_DAYS = 100  # of ETH, older than that

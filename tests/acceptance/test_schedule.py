@@ -1,5 +1,6 @@
 """Each series is asked for as often as it must be, and a day without the machine heals by itself."""
 
+import os
 from collections import Counter
 
 import polars as pl
@@ -14,12 +15,13 @@ from feed.repair import repair
 from tests.acceptance.conftest import COLUMNS, START, real_minutes
 
 SETTLE_US = 5_000_000
+HOURS = int(os.environ.get("CANDLELAKE_TEST_HOURS", "5"))  # of the simulated day, its midnight included
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-async def test_a_day_of_minutes_and_hours(tmp_path, home) -> None:
-    """Over a simulated day of one fetch a minute, 1m is asked for every minute and 1h every hour, and every candle is stored."""
+async def test_hours_of_minutely_fetches(tmp_path, home) -> None:
+    """Over simulated hours of a day (all 24 by CANDLELAKE_TEST_HOURS) of one fetch a minute, 1m is asked for every minute and 1h every hour, and every candle is stored."""
     truth = real_minutes(2 * 1440)
     hours = truth.group_by_dynamic("ts", every="1h").agg(
         pl.col("open").first(), pl.col("high").max(), pl.col("low").min(), pl.col("close").last(), pl.col("volume").sum())
@@ -27,19 +29,19 @@ async def test_a_day_of_minutes_and_hours(tmp_path, home) -> None:
     folder.mkdir()
     truth.write_parquet(folder / "real_BTCUSD_1m.parquet")
     hours.write_parquet(folder / "real_BTCUSD_1h.parquet")
-    begin = START + 6 * HOUR_US
+    begin = START + DAY_US - HOURS // 2 * HOUR_US
     clock = ManualClock(begin + SETTLE_US)
     with open_feed(Settings(settle_seconds=5), clock) as feed:
         feed.connections.create(ConnectionInput(
             slug="files", name="files", provider="replay", symbols=("BTCUSD",), timeframes=("1m", "1h"),
             config={"folder": str(folder), "market_type": "crypto"}))
         asked: Counter[str] = Counter()
-        for minute in range(1441):
+        for minute in range(60 * HOURS + 1):
             clock.set(begin + minute * MINUTE_US + SETTLE_US)
             asked.update(row.series.timeframe.name for row in due_series(feed, "files"))
             result = await fetch(feed)
             assert result.status != "failed", result.message
-        assert asked == {"1m": 1441, "1h": 25}
+        assert asked == {"1m": 60 * HOURS + 1, "1h": HOURS + 1}
         end = clock.now_us() - SETTLE_US
         for name, source, length in (("1m", truth, MINUTE_US), ("1h", hours, HOUR_US)):
             held = feed.lake.candles("files", "BTCUSD", name).select(COLUMNS)

@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from connections.service import ConnectionInput
+from deployments.declaration import read_declaration
 from deployments.prefect_api import PrefectApi
 from deployments.settings import prefect_environment
+from feed import open_feed
+from sandbox.box import Account
+from sandbox.server import running
+from tests.acceptance.canary import CANARY
 
 ROOT = Path(__file__).parents[2]
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -47,6 +53,17 @@ def process(command, environment, log):
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def flow_process(run_id):
+    """Return the id of the process of a flow run, None when there is none."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"PREFECT__FLOW_RUN_ID={run_id}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                return int(entry.name)
+        except OSError:
+            continue  # it ended while we looked, or is not ours
+    return None
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +102,7 @@ def home(environment, monkeypatch):
     return Settings(_env_file=None)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def runner(server, environment):
     """The embedded runner as a process, with the deployments registered."""
     log = Path(environment["CANDLELAKE_HOME"]) / "runner.log"
@@ -117,3 +134,32 @@ def end_of(server):
         return wait_for(look, seconds)
 
     return wait
+
+
+@pytest.fixture
+def only_ordered(runner, server):
+    """No scheduled run begins meanwhile: the one process of the runner is that of the run ordered."""
+    paths = [f"/deployments/{server.deployment_id(item.name)}" for item in read_declaration().deployments]
+    for path in paths:
+        server.patch(path, {"paused": True})
+    yield
+    for path in paths:  # the server is shared with other tests, and keeps an operator's pause for ever
+        server.patch(path, {"paused": False})
+
+
+@pytest.fixture(scope="session")
+def box():
+    """Exchanges of the sandbox, and a broker whose password is the canary; their present is now."""
+    with running(mode="replay", accounts=[Account(50000001, CANARY, "Sandbox-Demo")]) as box:
+        yield box
+
+
+@pytest.fixture
+def connection(home, box):
+    """A connection to the sandbox's exchange in the home of the flow runs; returns its slug."""
+    with open_feed(home) as feed:
+        if not any(row.slug == "box" for row in feed.connections.list()):
+            feed.connections.create(ConnectionInput(
+                slug="box", provider="ccxt:coinbase", base_url=box.url, symbols=("BTC/USD",), timeframes=("1m", "1h"),
+                is_admin_owned=True))
+    return "box"

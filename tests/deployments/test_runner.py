@@ -3,34 +3,15 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
 from connections.service import ConnectionInput
 from core.clock import DAY_US, isoformat
 from feed import open_feed
-from sandbox.server import running
+from tests.deployments.conftest import flow_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def box():
-    """An exchange of the sandbox whose present is now."""
-    with running(mode="replay") as box:
-        yield box
-
-
-@pytest.fixture
-def connection(home, box):
-    """A connection to the sandbox's exchange in the home of the flow runs; returns its slug."""
-    with open_feed(home) as feed:
-        if not any(row.slug == "box" for row in feed.connections.list()):
-            feed.connections.create(ConnectionInput(
-                slug="box", provider="ccxt:coinbase", base_url=box.url, symbols=("BTC/USD",), timeframes=("1m", "1h"),
-                is_admin_owned=True))
-    return "box"
 
 
 def stored(home, timeframe="1m"):
@@ -70,29 +51,6 @@ def test_a_failed_connection_fails_its_run_alone(runner, connection, order, end_
             feed.connections.delete("dead")
 
 
-def flow_process(runner):
-    """Return the id of a flow-run process of the runner, None when there is none."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if parent == runner.pid and "prefect" in (entry / "cmdline").read_text():
-                return int(entry.name)
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended while we looked
-    return None
-
-
-@pytest.fixture
-def only_ordered(runner, server):
-    """No scheduled run begins meanwhile: the one process of the runner is that of the run ordered."""
-    paths = [f"/deployments/{server.deployment_id(name)}" for name in ("fetch", "flush", "repair", "health")]
-    for path in paths:
-        server.patch(path, {"paused": True})
-    yield
-    for path in paths:  # the server is shared with other tests, and keeps an operator's pause for ever
-        server.patch(path, {"paused": False})
-
-
 @pytest.mark.usefixtures("only_ordered")
 def test_a_killed_backfill_is_finished_by_the_next(runner, connection, order, end_of, home, server):  # noqa: PLR0917  fixtures
     """After kill -9 of the flow's process: the run ends as Crashed, the next one completes, nothing is doubled."""
@@ -103,7 +61,7 @@ def test_a_killed_backfill_is_finished_by_the_next(runner, connection, order, en
         "end": isoformat(now - 2 * DAY_US)}
     run = order("backfill", **config)
     deadline = time.monotonic() + 120
-    while server.get(f"/flow_runs/{run}")["state"]["type"] != "RUNNING" or (child := flow_process(runner)) is None:
+    while server.get(f"/flow_runs/{run}")["state"]["type"] != "RUNNING" or (child := flow_process(run)) is None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     os.kill(child, signal.SIGKILL)

@@ -16,7 +16,7 @@ from tests.storage.conftest import START_US, candles
 
 ROOT = Path(__file__).parents[2]
 KEY = ("kraken", "BTC/USDT", "1m")
-READS = int(os.environ.get("CANDLELAKE_TEST_READS", "10000"))
+READS = int(os.environ.get("CANDLELAKE_TEST_READS", "2000"))
 
 
 def check_reads(home: str, reads: int) -> None:

@@ -18,7 +18,7 @@ from storage import Lake, open_lake
 from storage.series import ensure_series
 from tests.storage.conftest import START_US, add_connection
 
-KILLS = int(os.environ.get("CANDLELAKE_TEST_KILLS", "30"))
+KILLS = int(os.environ.get("CANDLELAKE_TEST_KILLS", "24"))
 ROOT = Path(__file__).parents[2]
 
 

@@ -23,7 +23,7 @@ from tests.storage.conftest import START_US, add_connection, candles
 
 ROOT = Path(__file__).parents[2]
 KEY = ("kraken", "BTC/USDT", "1m")
-GLOBS = int(os.environ.get("CANDLELAKE_TEST_GLOBS", "3000"))
+GLOBS = int(os.environ.get("CANDLELAKE_TEST_GLOBS", "1500"))
 
 
 def read_globs(root: str, reads: int) -> None:
@@ -185,9 +185,34 @@ def kill_at(home: str, step: int) -> None:
     os._exit(0)
 
 
+def kill_each_asked_for() -> None:
+    """For each line `home step`, do `kill_at` in a fork of this process, which has imported all already; print its exit code."""
+    for line in sys.stdin:
+        home, step = line.rsplit(maxsplit=1)
+        child = os.fork()
+        if child == 0:
+            kill_at(home, int(step))
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+        sys.stdout.flush()
+
+
+@pytest.fixture
+def killed():
+    """Do `kill_at` in a process of its own; return its exit code."""
+    script = "from tests.storage.test_publish import kill_each_asked_for; kill_each_asked_for()"
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as helper:
+
+        def kill(home: Path, step: int) -> int:
+            helper.stdin.write(f"{home} {step}\n")
+            helper.stdin.flush()
+            return int(helper.stdout.readline())
+
+        yield kill
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_kill_at_each_touch_of_a_file_loses_and_doubles_nothing(tmp_path):
+def test_a_kill_at_each_touch_of_a_file_loses_and_doubles_nothing(tmp_path, killed):
     """A flush of two partitions killed before each single file operation: readers and globs are right, the next run finishes."""
     step, code = 0, -signal.SIGKILL
     while code == -signal.SIGKILL:
@@ -203,8 +228,7 @@ def test_a_kill_at_each_touch_of_a_file_loses_and_doubles_nothing(tmp_path):
                     lake.flush()
             lake.write([Batch(series, candles(START_US, 1, price=0.0).with_columns(volume=9.0 + 0 * candles(START_US, 1)["volume"]),
                               "rest")], run_id="r")
-            code = subprocess.run([sys.executable, "-c", f"from tests.storage.test_publish import kill_at; kill_at({str(home)!r}, {step})"],
-                                  cwd=ROOT, check=False).returncode
+            code = killed(home, step)
             want = [float(n) for n in range(50)]
             assert lake.candles(*KEY)["close"].to_list() == want
             with duckdb.connect() as session:

@@ -1,0 +1,91 @@
+"""Repair and cleanup end to end: ordered at the server, run by the embedded runner, seen in the lake and the artifacts."""
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from connections.service import ConnectionInput
+from core.clock import DAY_US
+from core.interval import Interval
+from core.series import Series
+from feed import open_feed
+from feed.backfill import backfill
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("only_ordered")]
+
+
+@pytest.fixture
+def own(home, box, request):
+    """A connection of this test alone, BTC/USD by the hour; returns its slug, its series and today's midnight."""
+    slug = request.node.name.removeprefix("test_")[:20].strip("_").replace("_", "-")
+    with open_feed(home) as feed:
+        feed.connections.create(ConnectionInput(
+            slug=slug, provider="ccxt:coinbase", base_url=box.url, symbols=("BTC/USD",), timeframes=("1h",)))
+        today = feed.clock.now_us() // DAY_US * DAY_US
+    yield slug, Series.parse(slug, "BTC/USD", "1h"), today
+    with open_feed(home) as feed:
+        feed.connections.delete(slug, purge=True)
+
+
+def fill(home, series, *intervals):
+    """Backfill ranges of a series in this process."""
+    with open_feed(home) as feed:
+        for interval in intervals:
+            assert asyncio.run(backfill(feed, series, interval)).status != "failed"
+
+
+def held(home, series):
+    """Return the open times that the lake holds of a series."""
+    with open_feed(home) as feed:
+        return feed.lake.candles(series.connection, series.symbol, series.timeframe.name)["ts"].dt.epoch("us").to_list()
+
+
+def artifacts(server, run):
+    """Return the artifacts of a run by key."""
+    return {item["key"]: item for item in server.post("/artifacts/filter", {"flow_runs": {"id": {"any_": [run]}}})}
+
+
+def test_repair_fills_a_hole_in_the_middle(own, home, order, end_of, server):
+    """Hours that are missing between two stored stretches are asked for by one `repair` run; it publishes coverage and gaps."""
+    slug, series, today = own
+    whole = Interval(today - 10 * DAY_US, today - 2 * DAY_US)
+    fill(home, series, Interval(whole.start, whole.start + DAY_US), Interval(whole.end - DAY_US, whole.end))
+    before = held(home, series)
+    assert max(late - early for early, late in pairwise(before)) > 5 * DAY_US
+    run = order("repair", connection=slug)
+    state = end_of(run)
+    assert state["type"] == "COMPLETED", state["message"]
+    times = held(home, series)
+    assert set(before) <= set(times)
+    assert times == sorted(set(times))
+    fill(home, series, whole)
+    assert held(home, series) == times  # repair left nothing to get
+    assert len(times) > len(before) + 100
+    assert {"repair-summary", "coverage", "gaps"} <= set(artifacts(server, run))
+
+
+def test_cleanup_plans_then_removes_then_finds_nothing(own, home, order, end_of, server):
+    """By hand `cleanup` only plans and publishes the plan; told to apply it removes exactly that; again it has nothing to do."""
+    slug, series, today = own
+    fill(home, series, Interval(today - 10 * DAY_US, today - 2 * DAY_US))
+    with open_feed(home) as feed:
+        feed.lake.flush()
+    before = held(home, series)
+    planned = order("cleanup", connection=slug, retention_days=5)
+    state = end_of(planned)
+    assert (state["type"], state["name"]) == ("COMPLETED", "DryRun"), state["message"]
+    assert held(home, series) == before
+    assert "cleanup-plan" in artifacts(server, planned)
+    state = end_of(order("cleanup", connection=slug, retention_days=5, apply=True))
+    assert (state["type"], state["name"]) == ("COMPLETED", "Completed"), state["message"]
+    after = held(home, series)
+    gone = [us for us in before if us not in set(after)]
+    assert after == before[len(gone):]
+    assert after[0] - before[0] >= 4 * DAY_US
+    assert state["message"].startswith(f"{len(gone)} candles removed")
+    with open_feed(home) as feed:
+        assert feed.lake.verify().problems == []
+    state = end_of(order("cleanup", connection=slug, retention_days=5, apply=True))
+    assert state["message"].startswith("0 candles removed")
+    assert held(home, series) == after

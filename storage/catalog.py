@@ -53,6 +53,16 @@ _QUERIES: Final[dict[str, tuple[dict[str, pl.DataType], str]]] = {
         ("SELECT t.path, c.slug, s.symbol, s.timeframe, t.period, t.rows, t.first_us, t.last_us, t.size_bytes, t.digest,"
         f" t.generation, t.created_at_us FROM lake_files t{_JOINED} WHERE t.superseded_at_us IS NULL ORDER BY 1")),
 }
+_QUERIES["tick_gaps"] = (
+    {"connection": pl.String(), "symbol": pl.String(), "start": TS, "end": TS, "cause": pl.String(), "seen_at": TS, "healed_at": TS},
+    ("SELECT c.slug, s.symbol, t.start_us, t.end_us, t.cause, t.seen_at_us, t.healed_at_us FROM tick_gaps t"
+     " JOIN tick_series s ON s.id = t.tick_series_id JOIN connections c ON c.id = s.connection_id ORDER BY 1, 2, 3, 4"))
+_QUERIES["tick_files"] = (
+    {"path": pl.String(), "connection": pl.String(), "symbol": pl.String(), "date": pl.String(), "rows": pl.Int64(), "first": TS,
+     "last": TS, "size_bytes": pl.Int64(), "digest": pl.String(), "created_at": TS},
+    ("SELECT t.path, c.slug, s.symbol, t.date, t.rows, t.first_us, t.last_us, t.size_bytes, t.digest, t.created_at_us"
+     " FROM tick_files t JOIN tick_series s ON s.id = t.tick_series_id JOIN connections c ON c.id = s.connection_id"
+     " WHERE t.superseded_at_us IS NULL ORDER BY 1"))
 TABLES: Final = tuple(_QUERIES)
 _SNAPSHOTS: Final = ("series", "gaps", "connections", "files")
 # layout.encode_symbol in SQL: what is not plain is percent-encoded, byte by byte.
@@ -135,5 +145,8 @@ def _build(path: Path, root: Path, *, has_files: bool) -> None:
             "CREATE MACRO candles(connection, symbol, timeframe) AS TABLE SELECT * FROM read_parquet("
             f"'{tree}/connection=' || connection || '/symbol=' || {_ENCODED} || '/timeframe=' ||"
             " CASE timeframe WHEN '1M' THEN '1mo' ELSE timeframe END || '/*/*.parquet', hive_partitioning = false) ORDER BY ts")
+        session.execute(
+            f"CREATE MACRO ticks(connection, symbol) AS TABLE SELECT * FROM read_parquet('{base}/{layout.TICKS}/connection=' ||"
+            f" connection || '/symbol=' || {_ENCODED} || '/*/*.parquet', hive_partitioning = false) ORDER BY ts")
         session.execute("USE memory")
         session.execute("DETACH catalog_file")

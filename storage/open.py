@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from core.interval import Interval
 from core.series import Series
 from core.settings import Settings, settings
 from core.timeframe import Timeframe
-from storage import catalog, exchange_files, head, query, snapshots
+from storage import catalog, exchange_files, follow, head, query, snapshots
 from storage.derived import plan_derived, read_derived
 from storage.head import Batch, Written
 from storage.lake import bulk, flush, rebuild, retention, sweep, verify
@@ -35,6 +35,8 @@ from storage.lake.verify import VerifyReport
 from storage.metadata import migrate
 from storage.metadata.store import MetadataStore, open_metadata
 from storage.series import find_series, grid_of
+from storage.ticks.store import TickStore
+from storage.ticks.verify import verify_ticks
 
 Instant = datetime | str | int | None
 _EARLIEST, _LATEST = 0, 4_102_444_800_000_000
@@ -169,7 +171,25 @@ class Lake:
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Check every file against the manifest; see `storage.lake.verify.verify`."""
-        return verify.verify(self.place, progress)
+        candles, ticks = verify.verify(self.place, progress), verify_ticks(self.place)
+        return VerifyReport(candles.files + ticks.files, candles.rows + ticks.rows, [*candles.problems, *ticks.problems])
+
+    @property
+    def tick_store(self) -> TickStore:
+        """The ticks dataset."""
+        return TickStore(self.place)
+
+    def ticks(self, connection: str, symbol: str, start: Instant = None, end: Instant = None,
+              limit: int | None = None) -> pl.DataFrame:
+        """Return a symbol's ticks in [start, end), by time, repeats dropped; `limit` keeps the newest of them.
+
+        Columns ts (event time, UTC), kind (quote | trade), bid, ask, price, size, side, trade_id, received_at, source, run_id.
+        """
+        return self.tick_store.read(connection, symbol, _interval(start, end), limit)
+
+    def follow(self, series: Series, after: Instant = None) -> AsyncIterator[pl.DataFrame]:
+        """Yield candles as they are stored or revised, by whichever process; see `storage.follow.follow`."""
+        return follow.follow(self.place, series, None if after is None else _instant(after, "after"))
 
     def plan_retention(self, before_us: int, connection: str | None = None) -> RetentionPlan:
         """Say what lies before an instant, without changing anything."""

@@ -27,6 +27,7 @@ from storage.lake.schema import HEAD_COLUMNS, HIVE_TYPES, frame_of
 from storage.query_views import DERIVED_MACRO, NOW_MACRO, PAST_MACRO, asks_past, derived_calls, past_versions
 from storage.series import SeriesRow, get_series, list_series
 from storage.statements import fetch, marks
+from storage.ticks import sql as tick_sql
 
 _COLUMNS = ", ".join(STORED_SCHEMA)
 _WORDS = 5000  # bound three times in one statement; SQLite allows 32,766
@@ -47,6 +48,7 @@ def run(place: Place, text: str, parameters: Sequence[object] | Mapping[str, obj
     wants_candles = any(node.get("function_name") == "candles" for node in tree)
     texts = {str(node["literal"]["text"]) for node in tree if isinstance(node.get("literal"), dict) and "text" in node["literal"]}
     texts |= {str(value) for value in (parameters.values() if isinstance(parameters, Mapping) else parameters or ())}
+    tick_views = tick_sql.tick_views(place, tree, texts)
     with place.metadata.read() as tx:
         frames = {name: table(tx, name) for name in TABLES if name in {item.lower() for item in names}}
         series = _named(tx, texts) if wants_candles else []
@@ -68,6 +70,9 @@ def run(place: Place, text: str, parameters: Sequence[object] | Mapping[str, obj
                 _all_view(session, {path: place_of[path] for path in whole[0]}, whole[1])
             session.execute(PAST_MACRO if wants_past else NOW_MACRO)
             session.execute(DERIVED_MACRO)
+            for view in tick_views:
+                view.make(session)
+            session.execute(tick_sql.MACRO)
             return _execute(session, text, parameters)
 
     return with_files(place.root, files, answer)
@@ -191,6 +196,8 @@ def _execute(session: duckdb.DuckDBPyConnection, text: str,
     except duckdb.Error as error:
         message = _line(str(error))
         unknown = _UNKNOWN.search(message)
+        if "Table with name ticks_" in message:
+            raise NotFoundError("no ticks of that connection and symbol in the store; stream them with: candlelake stream SLUG") from None
         if unknown:
             named = " ".join(bytes.fromhex(part).decode() for part in unknown.groups())
             raise NotFoundError(f"no series {named} in the store; `candlelake coverage` lists what there is") from None

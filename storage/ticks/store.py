@@ -1,0 +1,232 @@
+"""The ticks dataset as one: read, flush from the journals, write history, compact, remove what is too old."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from core.clock import DAY_US, LATEST_US, to_datetime
+from core.errors import NotFoundError, StoreCorruptError
+from core.interval import Interval
+from core.ticks import KEYS, STORED_TICK_SCHEMA, key_columns, without_repeats
+from storage.lake import layout
+from storage.lake.place import Place, locked, retire
+from storage.ticks import files, journal, losses
+from storage.ticks.files import TickFile
+
+COMPACT_ROWS: Final = 4_000_000  # files are joined up to this size
+MOVES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class TickFlush:
+    """What a flush moved: segments, ticks, and repeats that were dropped."""
+
+    segments: int
+    rows: int
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True)
+class TickRetention:
+    """Files, and the ticks in them, of days that lie wholly before the cut."""
+
+    files: tuple[TickFile, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many ticks would go."""
+        return sum(item.rows for item in self.files)
+
+
+class TickStore:
+    """The ticks of one lake. Safe to use from several threads and processes at once."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def journal(self, slug: str, symbols: Sequence[str]) -> journal.Journal:
+        """Return a journal for a stream of a connection; what earlier ones left is flushed first."""
+        self.flush(slug)
+        return journal.Journal(self.place.root, slug, symbols)
+
+    def read(self, slug: str, symbol: str, interval: Interval, limit: int | None = None) -> pl.DataFrame:
+        """Return a symbol's ticks in `interval`, journal included: STORED_TICK_SCHEMA, by time, repeats dropped.
+
+        Args:
+            slug: the connection.
+            symbol: in the provider's spelling.
+            interval: of event times.
+            limit: at most so many, the newest of the range.
+
+        Raises:
+            NotFoundError: no ticks of that symbol were ever stored or streamed.
+            StoreCorruptError: a file is missing or damaged.
+        """
+        for _ in range(MOVES):
+            fresh = self._journalled(slug, symbol, interval)  # before the manifest: what is flushed meanwhile comes twice, not never
+            with self.place.metadata.read() as tx:
+                series_id = losses.find_tick_series(tx, slug, symbol)
+                live = [] if series_id is None else files.live_files(tx, series_id, interval.start, interval.end - 1)
+            if series_id is None and fresh.is_empty():
+                raise NotFoundError(f"no ticks of {slug} {symbol}; stream them with: candlelake stream {slug}")
+            try:
+                return self._joined(live, fresh, interval, limit)
+            except FileNotFoundError:
+                continue  # it moved to .old/ in between
+        raise StoreCorruptError(f"a file of {slug} {symbol} ticks is missing; run `candlelake verify`")
+
+    def flush(self, slug: str | None = None) -> TickFlush:
+        """Move what done journals hold into day files; a segment goes when its ticks are in the manifest."""
+        root = self.place.root
+        top = root / journal.JOURNAL
+        slugs = [slug] if slug is not None else sorted(item.name for item in top.iterdir()) if top.is_dir() else []
+        done, rows, repeats = 0, 0, 0
+        for name in slugs:
+            if not journal.folder(root, name).is_dir():
+                continue
+            with locked(root, f"journal-{name}"):
+                for path in journal.segments(root, name):
+                    segment = journal.read_segment(path) if journal.is_done(path) else None
+                    if segment is None:
+                        continue
+                    written = self._take_in(name, segment)
+                    path.unlink()
+                    done, rows, repeats = done + 1, rows + written, repeats + segment.ticks.height - written
+        return TickFlush(done, rows, repeats)
+
+    def write(self, slug: str, symbol: str, ticks: pl.DataFrame) -> int:
+        """Store ticks of history (STORED_TICK_SCHEMA, any order) and return how many were new."""
+        return self._store(slug, [(symbol, ticks)], [], 0)
+
+    def compact(self, before_us: int) -> int:
+        """Join the files of each day that ended before `before_us`; return how many files went."""
+        with self.place.metadata.read() as tx:
+            names = {key: (slug, symbol) for key, slug, symbol in losses.list_tick_series(tx)}
+            days: dict[tuple[int, str], list[TickFile]] = {}
+            for item in files.all_live(tx):
+                days.setdefault((item.series_id, item.date), []).append(item)
+        last_day = to_datetime(max(0, before_us - DAY_US)).date().isoformat()
+        return sum(self._compact_day(*names[series_id], series_id, day)
+                   for (series_id, day), parts in days.items() if len(parts) > 1 and day <= last_day)
+
+    def plan_retention(self, before_us: int, slug: str | None = None) -> TickRetention:
+        """Return the files whose day ended before `before_us`; changes nothing."""
+        last_day = to_datetime(max(0, before_us - DAY_US)).date().isoformat()
+        with self.place.metadata.read() as tx:
+            wanted = {key for key, _, _ in losses.list_tick_series(tx, slug)}
+            return TickRetention(tuple(item for item in files.all_live(tx) if item.series_id in wanted and item.date <= last_day))
+
+    def apply_retention(self, plan: TickRetention) -> int:
+        """Remove what a plan names and return how many ticks went; the files lie in .old/ for its grace."""
+        with self.place.metadata.write() as tx:
+            files.enter(tx, [], plan.files, self.place.clock.now_us())
+        for item in plan.files:
+            retire(self.place.root, item.path)
+        return plan.rows
+
+    def _journalled(self, slug: str, symbol: str, interval: Interval) -> pl.DataFrame:
+        found = [journal.read_segment(path) for path in journal.segments(self.place.root, slug)]
+        parts = [part.ticks.filter((pl.col("symbol") == symbol) & _inside(interval)).drop("symbol") for part in found if part]
+        return pl.concat(parts) if parts else pl.DataFrame(schema=STORED_TICK_SCHEMA)
+
+    def _joined(self, live: list[TickFile], fresh: pl.DataFrame, interval: Interval, limit: int | None) -> pl.DataFrame:
+        parts: list[pl.DataFrame] = []
+        have = fresh.height
+        for item in reversed(live):  # newest first: a limit needs the last files alone
+            if limit is not None and have >= 2 * limit and parts and item.last_us < _least_us(parts, fresh):
+                break
+            parts.append(_read(self.place, item).filter(_inside(interval)))
+            have += parts[-1].height
+        whole = pl.concat([*reversed(parts), fresh]).sort("ts", maintain_order=True)
+        whole = without_repeats(whole)
+        return whole if limit is None else whole.tail(limit)
+
+    def _take_in(self, slug: str, segment: journal.Segment) -> int:
+        groups = [(str(key[0]), part.drop("symbol")) for key, part in segment.ticks.group_by("symbol", maintain_order=True)]
+        return self._store(slug, groups, segment.symbols, segment.until_us)
+
+    def _store(self, slug: str, groups: Sequence[tuple[str, pl.DataFrame]], covered: Sequence[str], until_us: int) -> int:
+        """Write day files of several symbols in one transaction, with the mark of what was covered."""
+        now_us, rows = self.place.clock.now_us(), 0
+        with self.place.metadata.write() as tx:
+            ids = {name: losses.ensure_tick_series(tx, slug, name, now_us) for name in {*covered, *(name for name, _ in groups)}}
+        staged: list[tuple[str, TickFile]] = []
+        with ExitStack() as locks:
+            for symbol, ticks in sorted(groups, key=lambda group: group[0]):  # one order for all: no two writers wait for each other
+                key = locks.enter_context(files.writing(self.place, slug, symbol))
+                for day in _by_day(ticks):
+                    news = self._news(ids[symbol], day)
+                    if news.height:
+                        staged.append((key, files.stage(self.place, key, files.series_folder(slug, symbol), ids[symbol], news)))
+                        rows += news.height
+            with self.place.metadata.write() as tx:
+                files.enter(tx, [item for _, item in staged], [], now_us)
+                if until_us:
+                    losses.cover(tx, [ids[name] for name in covered], until_us)
+            for key, item in staged:
+                files.publish(self.place, key, item.path)
+        return rows
+
+    def _news(self, series_id: int, ticks: pl.DataFrame) -> pl.DataFrame:
+        """Return ticks of one day, by time, without repeats among them or of what is stored."""
+        ticks = without_repeats(ticks)
+        first, last = int(ticks["ts"].dt.epoch("us").min()), int(ticks["ts"].dt.epoch("us").max())  # type: ignore[arg-type]
+        with self.place.metadata.read() as tx:
+            live = files.live_files(tx, series_id, first, last)
+        if not live:
+            return ticks
+        span = Interval(first, last + 1)
+        stored = pl.concat([_read(self.place, item).filter(_inside(span)) for item in live]).select(key_columns())
+        return ticks.with_columns(key_columns()).join(stored, on=KEYS, how="anti", maintain_order="left").drop(KEYS)
+
+    def _compact_day(self, slug: str, symbol: str, series_id: int, day: str) -> int:
+        gone = 0
+        with files.writing(self.place, slug, symbol) as key:
+            start = layout.period_start_us(day)
+            with self.place.metadata.read() as tx:
+                live = [item for item in files.live_files(tx, series_id, start, start + DAY_US - 1) if item.date == day]
+            for group in _groups(live):
+                joined = without_repeats(pl.concat([_read(self.place, item) for item in group]).sort("ts", maintain_order=True))
+                new = files.stage(self.place, key, files.series_folder(slug, symbol), series_id, joined)
+                with self.place.metadata.write() as tx:
+                    files.enter(tx, [new], group, self.place.clock.now_us())
+                files.publish(self.place, key, new.path, [item.path for item in group])
+                gone += len(group) - 1
+        return gone
+
+
+def _by_day(ticks: pl.DataFrame) -> list[pl.DataFrame]:
+    ordered = ticks.sort("ts", maintain_order=True).with_columns(_day=pl.col("ts").dt.date())
+    return ordered.partition_by("_day", maintain_order=True, include_key=False)
+
+
+def _groups(live: Sequence[TickFile]) -> list[list[TickFile]]:
+    """Return runs of files that fit into one, each of two at least."""
+    out: list[list[TickFile]] = [[]]
+    for item in live:
+        if sum(part.rows for part in out[-1]) + item.rows > COMPACT_ROWS:
+            out.append([])
+        out[-1].append(item)
+    return [group for group in out if len(group) > 1]
+
+
+def _read(place: Place, item: TickFile) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(files.where(place.root, item.path), hive_partitioning=False)
+    except pl.exceptions.PolarsError as error:
+        raise StoreCorruptError(f"cannot read {item.path}: {str(error).splitlines()[0]}; run `candlelake verify`") from error
+
+
+def _least_us(parts: Sequence[pl.DataFrame], fresh: pl.DataFrame) -> int:
+    times = [int(part["ts"].dt.epoch("us").min()) for part in (*parts, fresh) if part.height]  # type: ignore[arg-type]
+    return min(times, default=LATEST_US)
+
+
+def _inside(interval: Interval) -> pl.Expr:
+    return pl.col("ts").is_between(to_datetime(interval.start), to_datetime(min(interval.end, LATEST_US)), closed="left")
+

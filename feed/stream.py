@@ -1,0 +1,345 @@
+"""The stream of one connection: sessions one after the other, ticks to disk, candles early, REST's word last.
+
+A session ends by every fault that it can have; what came between two sessions is booked as lost, REST fetches the
+candles from the last one known, and the next session begins after a back-off. A socket that stays open and says nothing
+is a fault too: when the market is open, nothing came for one timeframe and a grace, and REST knows of trades.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from core.calendar import Calendar
+from core.clock import SECOND_US
+from core.errors import (
+    CandlelakeError,
+    InputError,
+    LeaseHeldError,
+    OverrunError,
+    StalledError,
+    TransientError,
+    UnsupportedError,
+)
+from core.interval import Interval
+from core.ticks import Tick
+from feed.context import Feed
+from feed.stream_candles import StreamCandles
+from feed.stream_metrics import EVENT_TO_SUBSCRIBER, RECONNECTS
+from feed.stream_session import StreamSession, closed_since
+from feed.stream_ticks import Sieve, TickKeeper
+from providers.base import MarketDataProvider
+from storage.head import Batch
+from storage.series import list_series
+from storage.ticks import losses
+from storage.ticks.states import ALIVE, StreamState, read_states, write_state
+
+log = logging.getLogger(__name__)
+LONGEST_WAIT: Final = 60.0  # seconds between two tries to connect
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """How a stream behaves.
+
+    Attributes:
+        ticks: keep ticks and build candles from them; else the venue's own candles are taken where it has them.
+        commit_seconds: how long ticks wait at most before they are written.
+        lateness_seconds: how long after its end a candle waits for ticks.
+        grace_seconds: how long a silence may last beyond one timeframe.
+        allowance_seconds: by how much a lost range is booked wider on both sides, for what was on its way.
+        beat_seconds: how often the state is written.
+        confirm_seconds: how often REST is asked at most.
+        backoff_seconds: before the second try to reconnect; doubles, a minute at most.
+    """
+
+    ticks: bool = True
+    commit_seconds: float = 0.2
+    lateness_seconds: float = 1.0
+    grace_seconds: float = 10.0
+    allowance_seconds: float = 2.0
+    beat_seconds: float = 2.0
+    confirm_seconds: float = 1.0
+    backoff_seconds: float = 0.5
+
+
+@dataclass(slots=True)
+class StreamResult:
+    """How a stream ended, and what it did."""
+
+    run_id: str
+    connection: str
+    ticks: int = 0
+    repeats: int = 0
+    late: int = 0
+    candles: int = 0
+    agreed: int = 0
+    contradicted: int = 0
+    reconnects: int = 0
+    losses: int = 0
+    message: str = ""
+
+
+@dataclass(slots=True)
+class Subscribers:
+    """Who in this process wants to see what comes: called with each list of new ticks, and with stored candles."""
+
+    ticks: Callable[[Sequence[Tick]], None] = lambda _ticks: None
+    candles: Callable[[Sequence[Batch]], None] = lambda _batches: None
+
+
+async def stream(
+    feed: Feed, slug: str, *, stop: asyncio.Event, options: StreamOptions | None = None, run_id: str | None = None,
+    subscribers: Subscribers | None = None,
+) -> StreamResult:
+    """Stream a connection until `stop` is set.
+
+    Raises:
+        LeaseHeldError: another run streams it.
+        InputError: it has no active series, or its provider streams nothing.
+        PermanentError: only a person can mend it: login refused, unknown symbol, disk full.
+    """
+    run = await asyncio.to_thread(_open, feed, slug, options or StreamOptions(), run_id or feed.new_run_id("stream"))
+    run.subscribers = subscribers or Subscribers()
+    async with feed.leases.hold(f"stream:{slug}", seconds=60):
+        await asyncio.to_thread(run.start)
+        beat = asyncio.create_task(run.beat())
+        commits = asyncio.create_task(run.commits())
+        state = "failed"
+        try:
+            await run.sessions(stop, [beat, commits])
+            state = "stopped"
+        except CandlelakeError as error:
+            run.message = str(error)
+            raise
+        finally:
+            for task in (beat, commits):
+                task.cancel()
+            await asyncio.gather(beat, commits, return_exceptions=True)
+            await asyncio.shield(run.finish(state))
+    return run.result()
+
+
+def _open(feed: Feed, slug: str, options: StreamOptions, run_id: str) -> StreamRun:
+    connection = feed.connections.get(slug)
+    if not connection.is_active:
+        raise InputError("connection", slug, "an active one", f"run: candlelake connections activate {slug}")
+    with feed.lake.metadata.read() as tx:
+        rows = list_series(tx, slug, only_active=True)
+    if not rows:
+        raise InputError("connection", slug, "one with active series", f"add some: candlelake connections update {slug} --symbol ...")
+    candles = StreamCandles(feed, slug, rows, run_id, round(options.lateness_seconds * SECOND_US))
+    calendars = {row.series.symbol: feed.calendar(row, connection.type) for row in rows}
+    return StreamRun(feed, slug, connection.id, run_id, options, candles, calendars)
+
+
+@dataclass(slots=True)
+class StreamRun:
+    """One run of a connection's stream."""
+
+    feed: Feed
+    slug: str
+    connection_id: int
+    run_id: str
+    options: StreamOptions
+    candles: StreamCandles
+    calendars: dict[str, Calendar]
+    subscribers: Subscribers = field(default_factory=Subscribers)
+    state: str = "connecting"
+    message: str = ""
+    reconnects: int = 0
+    started_us: int = 0
+    last_tick: Tick | None = None
+    seen: int = 0
+    _keeper: TickKeeper | None = None
+    _sieves: dict[str, Sieve] = field(default_factory=dict)
+    _gap_from: dict[str, tuple[int, str]] = field(default_factory=dict)  # symbol -> since when, in event time, and why
+
+    @property
+    def symbols(self) -> list[str]:
+        """The symbols that are streamed."""
+        return sorted(self.calendars)
+
+    @property
+    def keeper(self) -> TickKeeper:
+        """The keeper of ticks; there after `start`."""
+        if self._keeper is None:
+            raise AssertionError("the run has not started")
+        return self._keeper
+
+    # Begin and end
+
+    def start(self) -> None:
+        """Recover what an earlier run left, and note since when ticks are missing."""
+        lake, now = self.feed.lake, self.feed.clock.now_us()
+        self.started_us = now
+        journal = lake.tick_store.journal(self.slug, self.symbols) if self.options.ticks else None
+        with lake.metadata.read() as tx:
+            before = next(iter(read_states(tx, self.slug)), None)
+        cause = "killed" if before is not None and before.state in ALIVE else "not_streaming"
+        with lake.metadata.write() as tx:
+            ids = {symbol: losses.ensure_tick_series(tx, self.slug, symbol, now) for symbol in self.symbols}
+            covered = {symbol: losses.covered_until(tx, key) for symbol, key in ids.items()}
+        allowance = self._allowance_us()
+        self._gap_from = {symbol: (until - allowance, cause) for symbol, until in covered.items() if until is not None}
+        self._keeper = TickKeeper(lake, self.slug, self.feed.clock, journal, ids, self.calendars, self.run_id,
+                                  heard_us=now, on_lost=self.candles.lose)
+        self.say("connecting")
+
+    async def finish(self, state: str) -> None:
+        """Write what is left and the last state."""
+        keeper = self.keeper
+        until = keeper.heard_us if keeper.is_live else None
+        keeper.is_live = False
+        await keeper.close(until)
+        self.say(state)
+
+    def say(self, state: str, message: str | None = None) -> None:
+        """Write the state."""
+        self.state = state
+        if message is not None:
+            self.message = message
+        now, last, result = self.feed.clock.now_us(), self.last_tick, self.result()
+        counts = {name: getattr(result, name) for name in (
+            "ticks", "repeats", "late", "candles", "agreed", "contradicted", "reconnects", "losses")} | self.keeper.quantiles()
+        ran = max(1, now - self.started_us) / SECOND_US
+        lag = None if last is None else (last.received_us - last.ts_us) / SECOND_US
+        row = StreamState(self.slug, self.run_id, state, self.message or None, self.started_us, now,
+                          None if last is None else last.ts_us, lag, round(self.seen / ran, 3), counts)
+        with self.feed.lake.metadata.write() as tx:
+            write_state(tx, self.connection_id, row)
+
+    def result(self) -> StreamResult:
+        """Return what was done so far."""
+        return StreamResult(self.run_id, self.slug, self.keeper.stored, sum(sieve.repeats for sieve in self._sieves.values()),
+                            self.candles.late, self.candles.stored, self.candles.agreed, self.candles.contradicted,
+                            self.reconnects, self.keeper.losses, self.message)
+
+    async def beat(self) -> None:
+        """Write the state every few seconds."""
+        while True:
+            await asyncio.sleep(self.options.beat_seconds)
+            await asyncio.to_thread(self.say, self.state)
+
+    async def commits(self) -> None:
+        """Write what was heard, several times a second."""
+        while True:
+            await asyncio.sleep(self.options.commit_seconds)
+            await self.keeper.commit()
+
+    # Sessions
+
+    async def sessions(self, stop: asyncio.Event, helpers: Sequence[asyncio.Task[None]]) -> None:
+        """Run sessions until `stop`; raises what a helper met."""
+        failures = 0
+        while not stop.is_set():
+            if await self._market_is_closed(stop):
+                continue
+            try:
+                await asyncio.to_thread(self.say, "connecting")
+                await self._session(stop, helpers)
+                failures = 0
+            except LeaseHeldError:
+                raise
+            except TransientError as error:
+                failures = 1 if self.keeper.is_live else failures + 1
+                self.reconnects += 1
+                cause = "stalled" if isinstance(error, StalledError) else "overflow" if isinstance(error, OverrunError) else "disconnected"
+                RECONNECTS.labels(self.slug, cause).inc()
+                log.warning("%s: stream: %s", self.slug, error)
+                self._ended(cause)
+                await asyncio.to_thread(self.say, "waiting", str(error))
+                wait = min(LONGEST_WAIT, self.options.backoff_seconds * 2 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)  # noqa: S311  jitter
+                await _until(stop, max(wait, error.retry_after or 0.0))
+
+    def _ended(self, cause: str) -> None:
+        """A session has ended: from here on ticks are missing."""
+        if self.keeper.is_live:
+            since = self.keeper.heard_us + self.candles.skew_us - self._allowance_us()
+            for symbol in self.symbols:
+                self._gap_from.setdefault(symbol, (since, cause))
+        self.keeper.is_live = False
+        self.candles.end()
+
+    def _allowance_us(self) -> int:
+        return round(self.options.allowance_seconds * SECOND_US)
+
+    async def _market_is_closed(self, stop: asyncio.Event) -> bool:
+        """Wait a while when every market is closed; True when it was."""
+        now = self.feed.clock.now_us()
+        if not all(closed_since(calendar, now) is not None for calendar in self.calendars.values()):
+            return False
+        if self.state != "closed":
+            await asyncio.to_thread(self.say, "closed", "")
+        await _until(stop, 1.0)
+        return True
+
+    async def _session(self, stop: asyncio.Event, helpers: Sequence[asyncio.Task[None]]) -> None:
+        async with self.feed.connections.open_provider(self.slug) as opened:
+            if not opened.capabilities.has_streams:
+                raise UnsupportedError(f"{opened.capabilities.provider} streams nothing; its candles come by the scheduled fetch")
+            # Behind the venue by the answer's way at most, never ahead: no candle is closed too early.
+            self.candles.skew_us = await opened.server_time_us() - self.feed.clock.now_us()
+            session = StreamSession(self, opened)
+            try:
+                await session.run(stop, helpers)
+            finally:
+                if stop.is_set():
+                    self.candles.end()
+
+    def subscribed(self, provider: MarketDataProvider) -> None:
+        """The subscriptions stand: book what was missed until now, build candles from here on."""
+        now = self.feed.clock.now_us()
+        self.keeper.heard_us, self.keeper.is_live = now, True
+        here = now + self.candles.skew_us
+        for symbol in self.symbols:
+            sieve = self._sieves.get(symbol)
+            if sieve is None:
+                follows = provider.capabilities.trade_ids_follow and self.options.ticks
+                self._sieves[symbol] = Sieve(follows, self.candles.lateness_us)
+            else:
+                sieve.restart()
+        self.candles.begin(provider, here)
+        gaps, self._gap_from = self._gap_from, {}
+        for symbol, (since, cause) in gaps.items():
+            self.keeper.book(symbol, Interval(since, max(since, here + self._allowance_us())), cause, {"run_id": self.run_id})
+        self.say("live", "")
+
+    async def heard(self, ticks: Sequence[Tick]) -> None:
+        """Take what came."""
+        now = self.feed.clock.now_us()
+        self.keeper.heard_us = now
+        fresh = [tick for tick in ticks if self._sieves[tick.symbol].is_new(tick)]
+        for tick in fresh:
+            self.candles.add(tick)
+        if fresh:
+            self.last_tick = fresh[-1]
+            self.seen += len(fresh)
+            self.subscribers.ticks(fresh)
+            EVENT_TO_SUBSCRIBER.labels(self.slug).observe(max(0.0, (self.feed.clock.now_us() - fresh[-1].ts_us) / SECOND_US))
+            await self.keeper.keep(fresh)
+
+    async def step(self) -> None:
+        """Book skipped ids, close candles."""
+        now = self.feed.clock.now_us()
+        for symbol, sieve in self._sieves.items():
+            for hole in sieve.lost(now):
+                ids = sorted(hole.missing)
+                proof: dict[str, object] = {"first_id": ids[0], "count": len(ids), "run_id": self.run_id}
+                await asyncio.to_thread(self.keeper.book, symbol, hole.span, "sequence", proof)
+        stored = await self.candles.close()
+        if stored:
+            self.subscribers.candles(stored)
+
+
+async def _until(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+
+
+__all__ = ["StreamOptions", "StreamResult", "Subscribers", "stream"]

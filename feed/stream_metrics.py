@@ -1,0 +1,20 @@
+"""Metrics of streams, in Prometheus' own registry: whoever serves `/metrics` in the process shows them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Histogram
+
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 60.0)
+
+DURABLE: Final = Histogram("candlelake_tick_receipt_to_disk_seconds", "From a tick's receipt until it is on disk.", ["connection"],
+                           buckets=_SECONDS)
+EVENT_TO_DURABLE: Final = Histogram("candlelake_tick_event_to_disk_seconds", "From a tick's event until it is on disk.", ["connection"],
+                                    buckets=_SECONDS)
+EVENT_TO_SUBSCRIBER: Final = Histogram(
+    "candlelake_tick_event_to_subscriber_seconds", "From a tick's event until subscribers of the process have it.", ["connection"],
+    buckets=_SECONDS)
+TICKS: Final = Counter("candlelake_ticks_stored", "Ticks that were written to disk.", ["connection"])
+RECONNECTS: Final = Counter("candlelake_stream_reconnects", "Sessions that ended with an error.", ["connection", "cause"])
+CANDLES: Final = Counter("candlelake_stream_candles", "Candles that a stream gave out.", ["connection"])

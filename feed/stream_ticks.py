@@ -1,0 +1,175 @@
+"""What a stream heard, on its way to disk: repeats dropped, ids that skip noticed, written in groups, losses booked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from core.calendar import Calendar, open_parts
+from core.clock import SECOND_US, Clock
+from core.interval import Interval
+from core.ticks import Recent, Tick, frame_of
+from feed.stream_metrics import DURABLE, EVENT_TO_DURABLE, TICKS
+from storage import Lake
+from storage.ticks import losses
+from storage.ticks.journal import Journal
+
+MOST_PENDING: Final = 200_000  # ticks that wait for the disk; then the stream waits
+QUIET_US: Final = 5 * SECOND_US  # silent for longer, a session's mark stands still: it may be dead already
+SAMPLES: Final = 4096
+
+
+@dataclass(slots=True)
+class Hole:
+    """Ids of trades that were skipped: they may come late, until `deadline_us`; then their time is lost."""
+
+    missing: set[int]
+    span: Interval
+    deadline_us: int
+
+
+@dataclass(slots=True)
+class Sieve:
+    """Lets a symbol's new ticks through and notices skipped ids."""
+
+    follows: bool  # whether the ids count up by one
+    lateness_us: int
+    repeats: int = 0
+    _recent: Recent = field(default_factory=Recent)
+    _last: tuple[int, int] | None = None  # id and event time
+    _holes: list[Hole] = field(default_factory=list)
+
+    def is_new(self, tick: Tick) -> bool:
+        """Take note of a tick; False for a repeat."""
+        if not self._recent.is_new(tick.key):
+            self.repeats += 1
+            return False
+        if self.follows and tick.trade_id is not None and tick.trade_id.isdecimal():
+            self._follow(int(tick.trade_id), tick)
+        return True
+
+    def restart(self) -> None:
+        """Forget the last id: what lies between two sessions is booked as that."""
+        self._last, self._holes = None, []
+
+    def lost(self, now_us: int) -> list[Hole]:
+        """Return the holes whose ids have not come in time, and forget them."""
+        out = [hole for hole in self._holes if hole.deadline_us <= now_us]
+        if out:
+            self._holes = [hole for hole in self._holes if hole.deadline_us > now_us]
+        return out
+
+    def _follow(self, number: int, tick: Tick) -> None:
+        last = self._last
+        if last is None or number == last[0] + 1:
+            self._last = number, tick.ts_us
+        elif number > last[0]:
+            # However many they are, the first ones tell: a hole of a million ids is not filled by stragglers.
+            missing = set(range(last[0] + 1, min(number, last[0] + 1001)))
+            self._holes.append(Hole(missing, Interval(last[1], max(tick.ts_us, last[1] + 1)), tick.received_us + self.lateness_us))
+            self._last = number, tick.ts_us
+        else:
+            for hole in self._holes:
+                hole.missing.discard(number)
+            self._holes = [hole for hole in self._holes if hole.missing]
+
+
+@dataclass(slots=True)
+class TickKeeper:
+    """Writes a connection's ticks to its journal in groups, and books what was lost.
+
+    Args:
+        lake: where.
+        slug: the connection.
+        clock: ours.
+        journal: None keeps no ticks; losses are booked all the same.
+        ids: of the symbols' tick series.
+        calendars: when each symbol trades: closed time is no loss.
+        run_id: for provenance.
+    """
+
+    lake: Lake
+    slug: str
+    clock: Clock
+    journal: Journal | None
+    ids: dict[str, int]
+    calendars: dict[str, Calendar]
+    run_id: str
+    is_live: bool = False
+    heard_us: int = 0  # when the session last said something
+    stored: int = 0
+    losses: int = 0
+    on_lost: Callable[[str, Interval], None] = lambda _symbol, _interval: None
+    _pending: list[Tick] = field(default_factory=list)
+    _room: asyncio.Event = field(default_factory=asyncio.Event)
+    _waits: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))  # seconds from receipt to disk
+    _ages: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))  # seconds from event to disk
+
+    async def keep(self, ticks: Sequence[Tick]) -> None:
+        """Take ticks; waits while too many wait for the disk, which makes the stream wait."""
+        if self.journal is None:
+            return
+        self._pending += ticks
+        while len(self._pending) >= MOST_PENDING:
+            self._room.clear()
+            await self._room.wait()
+
+    async def commit(self) -> None:
+        """Write what waits as one frame; when this returns it is on disk."""
+        if self.journal is None:
+            return
+        ticks, self._pending = self._pending, []
+        self._room.set()
+        now = self.clock.now_us()
+        until = now if now - self.heard_us < QUIET_US else self.heard_us
+        if not ticks and not self.is_live:
+            return
+        await asyncio.shield(asyncio.to_thread(self._write, ticks, until))
+        self.stored += len(ticks)
+
+    def _write(self, ticks: list[Tick], until_us: int) -> None:
+        if self.journal is None:
+            return
+        self.journal.append(frame_of(ticks, "stream", self.run_id) if ticks else None, until_us)
+        now = self.clock.now_us()
+        for tick in ticks[:: max(1, len(ticks) // 200)]:  # samples: enough for a quantile
+            wait, age = (now - tick.received_us) / SECOND_US, (now - tick.ts_us) / SECOND_US
+            self._waits.append(wait)
+            self._ages.append(age)
+            DURABLE.labels(self.slug).observe(max(0.0, wait))
+            EVENT_TO_DURABLE.labels(self.slug).observe(max(0.0, age))
+        TICKS.labels(self.slug).inc(len(ticks))
+
+    def quantiles(self) -> dict[str, float]:
+        """Return p50 and p99 of the last samples, milliseconds: receipt to disk, and event to disk."""
+        out = {}
+        for name, values in (("receipt_to_disk", self._waits), ("event_to_disk", self._ages)):
+            if values:
+                low, high = np.quantile(np.array(values), [0.5, 0.99])
+                out |= {f"{name}_p50_ms": round(float(low) * 1000, 1), f"{name}_p99_ms": round(float(high) * 1000, 1)}
+        return out
+
+    def book(self, symbol: str, interval: Interval, cause: str, proof: dict[str, object]) -> None:
+        """Book a range of event times as lost, as far as the market was open, and tell whoever builds candles."""
+        parts = open_parts(self.calendars[symbol], interval) if interval.start < interval.end else []
+        self.on_lost(symbol, interval)
+        if not parts:
+            return
+        with self.lake.metadata.write() as tx:
+            losses.book_losses(tx, self.ids[symbol], [(part, cause, proof) for part in parts], self.clock.now_us())
+        self.losses += len(parts)
+
+    async def close(self, covered_until_us: int | None) -> None:
+        """Write the rest, end the journal and move it into the lake; `covered_until_us` is where the next stream's gap begins."""
+        await self.commit()
+        if self.journal is not None:
+            self.journal.close()
+            await asyncio.to_thread(self.lake.tick_store.flush, self.slug)
+        if covered_until_us is not None:
+            with self.lake.metadata.write() as tx:
+                losses.cover(tx, list(self.ids.values()), covered_until_us)

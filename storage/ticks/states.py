@@ -1,0 +1,58 @@
+"""How each stream fares: one row for each connection, written by its run every few seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from storage.metadata.tables import connections
+from storage.metadata.tables_ticks import stream_states
+
+ALIVE = ("connecting", "live", "closed", "waiting")  # states of a run that has not ended by itself
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """The state of one connection's stream.
+
+    Attributes:
+        state: connecting | live | closed (the market is) | waiting (backing off) | stopped | failed.
+        heartbeat_us: when its run last said so; one that is alive by its state and old here was killed.
+        lag_seconds: from the newest tick's event to its receipt.
+        counts: ticks, repeats, late, candles, agreed, contradicted, reconnects, losses, and milliseconds p50 and p99
+            from receipt to disk and from event to disk.
+    """
+
+    connection: str
+    run_id: str
+    state: str
+    message: str | None
+    started_at_us: int
+    heartbeat_us: int
+    last_tick_us: int | None = None
+    lag_seconds: float | None = None
+    ticks_per_second: float | None = None
+    counts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_state(tx: Connection, connection_id: int, state: StreamState) -> None:
+    """Put a stream's state in place of its last one."""
+    values = {"run_id": state.run_id, "state": state.state, "message": state.message, "started_at_us": state.started_at_us,
+              "heartbeat_us": state.heartbeat_us, "last_tick_us": state.last_tick_us, "lag_seconds": state.lag_seconds,
+              "ticks_per_second": state.ticks_per_second, "counts": dict(state.counts)}
+    changed = tx.execute(stream_states.update().where(stream_states.c.connection_id == connection_id).values(values))
+    if changed.rowcount == 0:
+        tx.execute(stream_states.insert().values(connection_id=connection_id, **values))
+
+
+def read_states(tx: Connection, slug: str | None = None) -> list[StreamState]:
+    """Return the states of all streams that ever ran, of one connection when `slug` is given."""
+    query = select(connections.c.slug, stream_states).join_from(stream_states, connections).order_by(connections.c.slug)
+    if slug is not None:
+        query = query.where(connections.c.slug == slug)
+    return [StreamState(row["slug"], row["run_id"], row["state"], row["message"], row["started_at_us"], row["heartbeat_us"],
+                        row["last_tick_us"], row["lag_seconds"], row["ticks_per_second"], row["counts"])
+            for row in tx.execute(query).mappings()]

@@ -91,7 +91,7 @@ class Registry:
         package, target, point = found[0]
         try:
             loaded = point.load() if point is not None else _import(target)
-        except Exception as error:  # noqa: BLE001  any failure of a foreign package's import is that package's fault
+        except (Exception, SystemExit) as error:  # whatever a foreign package's import does
             text = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise InputError(where, name, "a plug-in that imports", f"{target} of {package} fails: {text}") from error
         return _checked(loaded, name, target, where)

@@ -129,7 +129,7 @@ class Plugin(Protocol):
     is_causal: ClassVar[bool]
     Parameters: ClassVar[type[BaseModel]]
 
-    def __init__(self, parameters: Any) -> None: ...  # noqa: D102  the class says it
+    def __init__(self, parameters: Any) -> None: ...
 
 
 @runtime_checkable
@@ -183,7 +183,7 @@ class ConfidenceEvaluator(Protocol):
     """Says how far a signal can be trusted."""
 
     def evaluate(self, signal: Signal, frame: pl.DataFrame, context: Context) -> float:
-        """Return 0..100 for a signal on the last row. Of several evaluators the lowest answer counts."""
+        """Return 0..100 for a signal on the last row. Of several evaluators the lowest answer counts; without any it is 0."""
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,6 +45,10 @@ def candles(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many, the newest of the range.")] = None,
     as_of: Annotated[str | None, typer.Option(help="What was known at this instant.")] = None,
     fill: Annotated[str | None, typer.Option(help="Fill missing candles in the answer, marked is_filled: previous.")] = None,
+    derive_from: Annotated[str | None, typer.Option(
+        help="Make the candles from this stored timeframe, e.g. 1m; any TIMEFRAME that divides a day will do then.")] = None,
+    anchor: Annotated[str, typer.Option(help="With --derive-from, what cuts the candles: utc, server or new_york (17:00).")] = "utc",
+    snapshot: Annotated[str | None, typer.Option(help="Read this named snapshot in place of what is stored now.")] = None,
     format_: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
     as_json: Json = False,
@@ -58,19 +62,23 @@ def candles(
         raise InputError("--format", shape, FORMATS, "use one of those")
     if shape == "parquet" and output is None and sys.stdout.isatty():
         raise InputError("--format", shape, "parquet into a file or a pipe", "add -o FILE")
-    series = Series.parse(slug, symbol, timeframe)
+    series = Series.parse(slug, symbol, derive_from or timeframe)
+    if anchor != "utc" and derive_from is None:
+        raise InputError("--anchor", anchor, "utc without --derive-from", "add --derive-from 1m")
     if fill not in {None, "previous"}:
         raise InputError("--fill", fill, "previous", "leave it out to get stored candles only")
     span = parse_range(start, end)
     known = None if as_of is None else parse_moment(as_of, "--as-of")
     if shape == "table" and (start, end, limit) == (None, None, None):
         limit = TABLE_ROWS
-    frame = _read(series, span, known, fill)
+    frame = _read(series, span, {
+        "as_of": known, "fill": fill, "snapshot": snapshot,
+        **({} if derive_from is None else {"derive_from": derive_from, "anchor": anchor})}, timeframe)
     _write(frame if limit is None else frame.tail(limit), shape, output)
 
 
 def _read(
-    series: Series, span: tuple[datetime | None, datetime | None], known: datetime | None, fill: str | None,
+    series: Series, span: tuple[datetime | None, datetime | None], options: dict[str, Any], timeframe: str,
 ) -> pl.DataFrame:
     from storage import open_lake
     from storage.series import find_series
@@ -80,8 +88,7 @@ def _read(
         with lake.metadata.read() as tx:
             find_series(tx, series)  # a series that is not there is an error, not an empty answer
         frame: pl.DataFrame = lake.candles(
-            series.connection, series.symbol, series.timeframe.name, start=span[0], end=span[1], as_of=known,
-            fill=None if fill is None else "previous")
+            series.connection, series.symbol, timeframe, start=span[0], end=span[1], **options)
     finally:
         lake.close()
     return frame

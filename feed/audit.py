@@ -217,7 +217,8 @@ def _values(row: dict[str, object]) -> dict[str, object]:
 def _spans(feed: Feed, row: SeriesRow, scope: AuditScope, limit: int) -> list[Interval]:
     if scope.interval is None:
         return sample(row, limit, scope.pages, feed.clock.now_us() // DAY_US)
-    whole = Interval(row.first_us or 0, (row.last_us or 0) + 1).intersect(scope.interval)
+    last_close = (row.last_us or 0) + row.series.timeframe.length_us
+    whole = Interval(row.first_us or 0, last_close).intersect(scope.interval)
     return [] if whole is None else [whole]
 
 

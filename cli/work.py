@@ -175,6 +175,8 @@ def cleanup(
     retention_days: Annotated[
         int | None, typer.Option(help="Keep so many days; default CANDLELAKE_RETENTION_DAYS.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without this the plan is shown only.")] = False,
+    timeframe: Annotated[str | None, typer.Option(help="Only this timeframe, e.g. 1m.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Remove also what is the only source of another series.")] = False,
     as_json: Json = False,
 ) -> int:
     """Show which old candles would be removed, and with --apply remove them (their files go to .old/ first)."""
@@ -182,20 +184,24 @@ def cleanup(
     from feed import open_feed, upkeep
 
     with open_feed() as feed:
-        plan = upkeep.plan_cleanup(feed, retention_days)
+        plan = upkeep.plan_cleanup(feed, retention_days, timeframe=timeframe, is_forced=force)
         if retention_days is None and not plan.retention_days:
             raise InputError("--retention-days", None, "1 to 36500", "give it, or set CANDLELAKE_RETENTION_DAYS")
         items = [{"series": str(item.series), "rows": item.rows} for item in plan.items]
         done = upkeep.apply_cleanup(feed, plan) if apply else None
+    refused = [{"series": str(item.series), "rows": item.rows, "reason": item.reason} for item in plan.refused]
+    code = 1 if refused and apply else 0
     if as_json:
-        print_json({"applied": apply, "rows": plan.rows, "items": items})
-        return 0
+        print_json({"applied": apply, "rows": plan.rows, "items": items, "refused": refused})
+        return code
+    for item in plan.refused:
+        note(f"refused: {item.reason}")
     print_rows(items, ("series", "rows"), as_json=False, empty="nothing is older than the retention")
     if done is not None:
         note(f"removed {done.rows} rows; the old files stay in .old/ for the grace time")
     elif items:
         note(f"dry run: {plan.rows} rows would go; add --apply to remove them")
-    return 0
+    return code
 
 
 def _check_any_series(feed: Feed, slug: str, symbol: str | None, timeframe: str | None) -> None:

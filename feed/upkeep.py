@@ -12,7 +12,7 @@ from core.errors import InputError
 from feed.context import Feed
 from feed.result import Progress, no_progress
 from storage.lake.flush import FlushResult
-from storage.lake.retention import RetentionItem, RetentionPlan, RetentionResult
+from storage.lake.retention import Refusal, RetentionItem, RetentionPlan, RetentionResult
 from storage.lake.verify import VerifyReport
 
 LONGEST_DAYS = 36_500
@@ -39,6 +39,11 @@ class CleanupPlan:
         return [item for part in self.parts for item in part.items]
 
     @property
+    def refused(self) -> list[Refusal]:
+        """What stays because other series are made of it, each with the reason."""
+        return [item for part in self.parts for item in part.refused]
+
+    @property
     def rows(self) -> int:
         """How many candles would go."""
         return sum(part.rows for part in self.parts)
@@ -57,16 +62,20 @@ def retentions(feed: Feed, retention_days: int | None = None, connection: str | 
     return {slug: days for slug, days in chosen.items() if days is not None}
 
 
-def plan_cleanup(feed: Feed, retention_days: int | None = None, connection: str | None = None) -> CleanupPlan:
+def plan_cleanup(feed: Feed, retention_days: int | None = None, connection: str | None = None, *,
+                 timeframe: str | None = None, is_forced: bool = False) -> CleanupPlan:
     """Return what is older than the retention; changes nothing. Connections without a retention keep everything.
+
+    A series that is the only source of another one is refused, unless forced.
 
     Raises:
         InputError: less than a day. NotFoundError: no such connection.
     """
     days = retentions(feed, retention_days, connection)
     now = feed.clock.now_us()
-    parts = [feed.lake.plan_retention(max(0, now - count * DAY_US), slug) for slug, count in days.items()]
-    return CleanupPlan(days, tuple(part for part in parts if part.items))
+    parts = [feed.lake.plan_retention(max(0, now - count * DAY_US), slug, timeframe=timeframe, is_forced=is_forced)
+             for slug, count in days.items()]
+    return CleanupPlan(days, tuple(part for part in parts if part.items or part.refused))
 
 
 def apply_cleanup(feed: Feed, plan: CleanupPlan) -> RetentionResult:

@@ -34,7 +34,8 @@ from storage.lake.sweep import SweepResult
 from storage.lake.verify import VerifyReport
 from storage.metadata import migrate
 from storage.metadata.store import MetadataStore, open_metadata
-from storage.series import find_series, grid_of
+from storage.series import find_series, grid_of, list_series
+from storage.snapshots import SnapshotRow
 from storage.ticks.store import TickStore
 from storage.ticks.verify import verify_ticks
 
@@ -191,9 +192,17 @@ class Lake:
         """Yield candles as they are stored or revised, by whichever process; see `storage.follow.follow`."""
         return follow.follow(self.place, series, None if after is None else _instant(after, "after"))
 
-    def plan_retention(self, before_us: int, connection: str | None = None) -> RetentionPlan:
-        """Say what lies before an instant, without changing anything."""
-        return retention.plan_retention(self.place, before_us, connection)
+    def plan_retention(self, before_us: int, connection: str | None = None, *, timeframe: str | None = None,
+                       is_forced: bool = False) -> RetentionPlan:
+        """Say what lies before an instant, and what is refused, without changing anything."""
+        return retention.plan_retention(self.place, before_us, connection, timeframe=timeframe, is_forced=is_forced)
+
+    def create_snapshot(self, name: str, note: str = "", connection: str | None = None) -> SnapshotRow:
+        """Name what is stored now, of one connection or of all: the head is flushed, then the files are pinned."""
+        with self.metadata.read() as tx:
+            ids = [row.id for row in list_series(tx, connection)]
+        self.flush(ids)
+        return snapshots.create_snapshot(self.place, name, note, connection)
 
     def apply_retention(self, plan: RetentionPlan) -> RetentionResult:
         """Remove what a plan names."""

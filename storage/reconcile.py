@@ -156,9 +156,13 @@ def _outliers(
             at = int(np.flatnonzero(both)[place])
             if count[number][at] == 1 and not _left_its_path(own, others[:, number], at):
                 continue  # the other one is the outlier
-            expected = float(np.exp(own[at] - left[place]))
-            found.append(Outlier(name, int(times[at]), field, float(np.exp(own[at])), expected, float(np.expm1(left[place]))))
+            expected = _price(own[at] - left[place])
+            found.append(Outlier(name, int(times[at]), field, _price(own[at]), expected, float(np.expm1(left[place]))))
     return found
+
+
+def _price(logarithm: float) -> float:
+    return float(f"{np.exp(logarithm):.10g}")  # what the way through the logarithm adds is no price
 
 
 def _left_its_path(own: Floats, others: Floats, at: int) -> bool:

@@ -38,6 +38,8 @@ async def plan_cleanup(retention_days: int | None = None, connection: str | None
         return None
     text = f"Older than the retention: {plan.rows} candles of {len(plan.items)} series"
     run_logger().info(text)
+    for item in plan.refused:
+        run_logger().warning("refused: %s", item.reason)
     await publish_table(cleanup_rows(plan), "cleanup-plan", text)
     return plan
 

@@ -16,6 +16,7 @@ from storage.lake.flush import OvertakenError, discard, discard_unless_live, liv
 from storage.lake.place import Place, retire
 from storage.lake.publish import publish, writing
 from storage.lake.reader import read_files, stored_slots
+from storage.lake.sources import reason_to_keep
 from storage.lake.writer import NewFile, swap_manifest, write_file
 from storage.ledger import booked_in, clear_range
 from storage.series import list_series
@@ -36,12 +37,22 @@ class RetentionItem:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A series that retention leaves alone, and why."""
+
+    series: Series
+    rows: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RetentionPlan:
-    """What lies before `before_us`; `rows` counts all candles."""
+    """What lies before `before_us`; `rows` counts all candles. `refused` names series that are the only source of others."""
 
     items: list[RetentionItem]
     rows: int
     before_us: int
+    refused: tuple[Refusal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +63,16 @@ class RetentionResult:
     files: int
 
 
-def plan_retention(place: Place, before_us: int, connection: str | None = None) -> RetentionPlan:
+def plan_retention(place: Place, before_us: int, connection: str | None = None, *, timeframe: str | None = None,
+                   is_forced: bool = False) -> RetentionPlan:
     """Say what lies before `before_us`, without changing anything.
+
+    Args:
+        place: the lake.
+        before_us: the boundary.
+        connection: only this connection's series.
+        timeframe: only this timeframe.
+        is_forced: take also what is the only source of another series.
 
     Raises:
         InputError: the boundary lies outside 1970 to 2100.
@@ -61,14 +80,18 @@ def plan_retention(place: Place, before_us: int, connection: str | None = None) 
     if not EARLIEST_US <= before_us <= LATEST_US:
         raise InputError("retention boundary", before_us, f"0 to {LATEST_US} ({isoformat(LATEST_US)})", "give microseconds")
     with place.metadata.read() as tx:
-        rows = [row for row in list_series(tx, connection) if row.first_us is not None and row.first_us < before_us]
+        rows = [row for row in list_series(tx, connection, None, timeframe) if row.first_us is not None and row.first_us < before_us]
         touched = {row.id: _below(tx, row.id, before_us) for row in rows}
-    items = []
+    items, refused = [], []
     for row in rows:
         whole, cut = touched[row.id]
         count = len(stored_slots(place, row.id, Interval(EARLIEST_US, before_us)))
+        reason = None if is_forced else reason_to_keep(place, row, before_us)
+        if reason is not None:
+            refused.append(Refusal(row.series, count, reason))
+            continue
         items.append(RetentionItem(row.id, row.series, count, len(whole), len(cut)))
-    return RetentionPlan(items, sum(item.rows for item in items), before_us)
+    return RetentionPlan(items, sum(item.rows for item in items), before_us, tuple(refused))
 
 
 def apply_retention(place: Place, plan: RetentionPlan) -> RetentionResult:

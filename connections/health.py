@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import Connection, func, select
 
 from connections.rows import ConnectionRow, notify, read_connection, read_connections, write_log
-from core.calendar import AlwaysOpen, FxWeek, open_parts
+from core.calendar import open_parts
 from core.clock import LATEST_US, SECOND_US, isoformat
 from core.errors import (
     AddressRefusedError,
@@ -24,6 +24,8 @@ from core.errors import (
 )
 from core.interval import Interval
 from core.secrets import redact
+from storage.calendars import Calendars, calendars_of
+from storage.listings import listings_of
 from storage.metadata.tables import connections, gaps, notifications, series
 from storage.series import SeriesRow, list_series
 
@@ -124,15 +126,17 @@ def check_health(lake: Lake, now_us: int) -> list[HealthRow]:
         ).tuples().all())
         out = []
         for row in read_connections(tx):
-            health = _judge(row, by_connection.get(row.slug, []), booked.get(row.id, 0), now_us)
+            gone = {item.symbol for item in listings_of(tx, row.id).values() if item.status == "delisted"}
+            kept = [item for item in by_connection.get(row.slug, []) if item.series.symbol not in gone]
+            health = _judge(row, kept, calendars_of(tx, row.id), booked.get(row.id, 0), now_us)
             _tell_stale(tx, row, health, now_us)
             out.append(health)
     return out
 
 
-def _judge(row: ConnectionRow, kept: list[SeriesRow], booked: int, now_us: int) -> HealthRow:
+def _judge(row: ConnectionRow, kept: list[SeriesRow], calendars: Calendars, booked: int, now_us: int) -> HealthRow:
     last_us = max((item.last_us for item in kept if item.last_us is not None), default=None)
-    stale, lag = _stale(row, kept, now_us)
+    stale, lag = _stale(row, kept, calendars, now_us)
     if not row.is_active:
         status, reason = "inactive", "switched off"
     elif row.status == "error":
@@ -146,9 +150,8 @@ def _judge(row: ConnectionRow, kept: list[SeriesRow], booked: int, now_us: int) 
     return HealthRow(row.slug, status, reason, last_us, lag, booked)
 
 
-def _stale(row: ConnectionRow, kept: list[SeriesRow], now_us: int) -> tuple[list[str], float | None]:
+def _stale(row: ConnectionRow, kept: list[SeriesRow], calendars: Calendars, now_us: int) -> tuple[list[str], float | None]:
     """Return the stale series, and the greatest lag in seconds of open-market time."""
-    calendar = FxWeek() if row.type == "fx" else AlwaysOpen()
     names, lags = [], []
     for item in kept:
         # A candle is known when it closes; a series without any is as old as its connection.
@@ -156,6 +159,7 @@ def _stale(row: ConnectionRow, kept: list[SeriesRow], now_us: int) -> tuple[list
         if since >= now_us:
             lags.append(0.0)
             continue
+        calendar = calendars.get(item.series.symbol, row.type)
         lag = sum(part.end - part.start for part in open_parts(calendar, Interval(since, now_us))) / SECOND_US
         lags.append(lag)
         if lag > max(STALE_LEAST_SECONDS, STALE_CANDLES * item.series.timeframe.length_us / SECOND_US):

@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from connections.budget import StoredBudget
 from connections.changes import entered, keep_series, merged, moves, state_after
+from connections.clocks import alarm, note_clock
 from connections.health import NEVER_AGAIN, record_failure, record_success
 from connections.inputs import ConnectionInput, check_credentials, check_input, market_type, may_be_private
 from connections.rows import (
@@ -32,9 +33,8 @@ from connections.rows import (
 from connections.trial import ConnectionTest, TestStep, Trial
 from connections.watch import WatchedProvider
 from core.clock import LATEST_US, Clock, SystemClock
-from core.errors import CandlelakeError, CredentialsRefusedError, InputError, PermanentError
+from core.errors import CandlelakeError, ClockRuleError, CredentialsRefusedError, InputError, PermanentError
 from core.secrets import Secret
-from core.server_clock import ServerClock
 from core.settings import Settings
 from providers import registry
 from providers.addresses import check_url
@@ -243,9 +243,11 @@ class ConnectionService:
             spec = await asyncio.to_thread(self._spec, row)
             watched = WatchedProvider(self._open(spec, self._budget(spec, priority)))
             await watched.connect()
-            await asyncio.to_thread(self._remember_clock, row, watched.server_clock)
+            await asyncio.to_thread(self._remember_clock, row, watched)
             yield watched
         except CandlelakeError as error:
+            if isinstance(error, ClockRuleError):
+                await asyncio.to_thread(self._alarm_clock, row, error)
             failure = error if watched is None or watched.failure is None else watched.failure
             await asyncio.to_thread(record_failure, self, slug, failure)
             raise
@@ -265,18 +267,23 @@ class ConnectionService:
         with self.lake.metadata.write() as tx:
             record_success(tx, connection_id, self.clock.now_us())
 
-    def _remember_clock(self, row: ConnectionRow, clock: ServerClock | None) -> None:
-        """Keep a broker's clock that was measured, for its rule costs many requests.
-
-        A later measurement that contradicts it stops the fetch and says so.
-        """
-        if clock is None or "server_clock" in row.config:
+    def _remember_clock(self, row: ConnectionRow, watched: WatchedProvider) -> None:
+        """Keep a broker's clock that was measured, for its rule costs many requests, and each confirmation of it."""
+        clock, offset_us = watched.server_clock, getattr(watched, "measured_offset_us", None)
+        if clock is None:
             return
-        config = {**row.config, "server_clock": clock.as_config()}
+        is_new = "server_clock" not in row.config
         with self.lake.metadata.write() as tx:
-            tx.execute(change(connections).where(connections.c.id == row.id).values(config=config))
-            self._log(tx, (row.id, row.slug), "clock", "the server's clock was measured and is kept in the config",
-                      server_clock=clock.as_config())
+            if is_new:
+                config = {**row.config, "server_clock": clock.as_config()}
+                tx.execute(change(connections).where(connections.c.id == row.id).values(config=config))
+                self._log(tx, (row.id, row.slug), "clock", "the server's clock was measured and is kept in the config",
+                          server_clock=clock.as_config())
+            note_clock(tx, row, "learned" if is_new else "confirmed", clock, offset_us, self.clock.now_us())
+
+    def _alarm_clock(self, row: ConnectionRow, error: ClockRuleError) -> None:
+        with self.lake.metadata.write() as tx:
+            alarm(tx, row, error, self.clock.now_us())
 
     async def _try(
         self, spec: ConnectionSpec, budget: RateBudget, symbols: Iterable[str], timeframes: Iterable[str],

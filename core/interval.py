@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -107,6 +108,12 @@ def intersect(left: Iterable[Interval], right: Iterable[Interval]) -> list[Inter
         else:
             j += 1
     return out
+
+
+def meeting(parts: Sequence[Interval], interval: Interval) -> Sequence[Interval]:
+    """Return those of `parts` (ascending, disjoint) that overlap `interval`."""
+    first = bisect_right(parts, interval.start, key=lambda part: part.end)
+    return parts[first:bisect_left(parts, interval.end, key=lambda part: part.start)]
 
 
 def runs(slots: Sequence[int], step: int) -> Iterator[Interval]:

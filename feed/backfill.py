@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from core.errors import CandlelakeError, LeaseHeldError
 from core.interval import Interval
 from core.series import Series
+from feed.clock_watch import prove_clock
 from feed.context import Feed
+from feed.life import look
 from feed.result import Progress, RunResult, SeriesResult, no_progress
 from feed.runs import end
 from feed.series_run import SeriesRun
@@ -54,13 +56,18 @@ async def backfill(
     writer = Writer(feed.lake, run_id, flush_rows=FLUSH_ROWS)
     result = writer.result(row.id, str(series))
     try:
-        async with (
-            feed.leases.hold(f"backfill:{series}", seconds=60),
-            feed.connections.open_provider(series.connection, priority=Priority.BACKFILL) as provider,
-        ):
-            run = SeriesRun.plan(feed, provider, row, interval)
-            await _fill(run, writer, result, progress)
-            result.gaps = run.open_gaps()
+        for _ in range(2):  # once more with a clock that history has shown to be another
+            async with (
+                feed.leases.hold(f"backfill:{series}", seconds=60),
+                feed.connections.open_provider(series.connection, priority=Priority.BACKFILL) as provider,
+            ):
+                if await prove_clock(feed, provider, series.connection, interval):
+                    continue
+                await look(feed, provider, series.connection)
+                run = await asyncio.to_thread(SeriesRun.plan, feed, provider, row, interval)
+                await _fill(run, writer, result, progress)
+                result.gaps = run.open_gaps()
+                break
     except LeaseHeldError as error:
         result.skipped = str(error)
         result.error = error

@@ -15,6 +15,7 @@ from core.clock import SECOND_US
 from core.errors import CandlelakeError, LeaseHeldError
 from core.interval import Interval
 from feed.context import Feed
+from feed.life import look
 from feed.planning import Slots
 from feed.result import Progress, RunResult, SeriesResult, no_progress
 from feed.runs import end
@@ -111,6 +112,7 @@ async def fetch_connection(feed: Feed, slug: str, rows: Sequence[SeriesRow], run
             feed.leases.hold(f"fetch:{slug}", seconds=60),
             feed.connections.open_provider(slug, priority=Priority.LIVE) as provider,
         ):
+            await look(feed, provider, slug)
             at_once = asyncio.Semaphore(max(1, provider.capabilities.concurrent_requests))
             runs = await asyncio.gather(*(_fetch_series(feed, provider, row, writer, at_once) for row in rows))
             await writer.flush()

@@ -8,6 +8,7 @@ from core.errors import CandlelakeError, LeaseHeldError
 from core.interval import Interval
 from feed.context import Feed
 from feed.fetch import ready_connections
+from feed.life import look
 from feed.result import Progress, RunResult, SeriesResult, no_progress
 from feed.runs import end
 from feed.series_run import SeriesRun, gaps_inside
@@ -47,6 +48,7 @@ async def _repair_connection(feed: Feed, slug: str, run_id: str) -> list[SeriesR
             feed.leases.hold(f"repair:{slug}", seconds=60),
             feed.connections.open_provider(slug, priority=Priority.REPAIR) as provider,
         ):
+            await look(feed, provider, slug)
             for row in rows:
                 await _repair_series(feed, provider, row, writer)
     except LeaseHeldError as error:

@@ -150,12 +150,17 @@ class StreamedCandle:
 
 @dataclass(frozen=True, slots=True)
 class SymbolInfo:
-    """A symbol in the provider's own spelling. `price_step` is the least price change, None when unknown."""
+    """A symbol in the provider's own spelling. `price_step` is the least price change, None when unknown.
+
+    `market_id` and `listed_us` (when it was listed, UTC) tell one asset from another under the same symbol; None: unknown.
+    """
 
     symbol: str
     description: str = ""
     price_step: float | None = None
     is_active: bool = True
+    market_id: str | None = None
+    listed_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from core.errors import InputError
-from core.interval import Interval, merge, runs, subtract
+from core.interval import Interval, meeting, merge, runs, subtract
 from core.series import Series
 from core.server_clock import ServerClock
 from core.timeframe import Grid, Timeframe
@@ -153,6 +153,11 @@ def clear_range(tx: Connection, series_id: int, interval: Interval) -> None:
     """Take a whole range out of the ledger: what lies there is no longer expected."""
     before = booked_in(tx, series_id, interval)
     _store(tx, series_id, before, _without(before, [interval]))
+
+
+def clear_cause(tx: Connection, series_ids: Sequence[int], cause: str) -> None:
+    """Take every gap of one cause out of the ledger of these series: it was no reason after all."""
+    execute_many(tx, "DELETE FROM gaps WHERE series_id = ? AND cause = ?", [(key, cause) for key in series_ids])
 
 
 def booked_in(tx: Connection, series_id: int, interval: Interval) -> list[Gap]:
@@ -348,12 +353,8 @@ def _without(booked: list[Gap], holes: Sequence[Interval]) -> list[Gap]:
     """Return the gaps less the holes; both ascending and disjoint."""
     out = []
     for gap in booked:
-        first = bisect_right(holes, gap.interval.start, key=lambda hole: hole.end)
-        last = bisect_left(holes, gap.interval.end, key=lambda hole: hole.start)
-        if first >= last:
-            out.append(gap)
-        else:
-            out += [replace(gap, interval=part) for part in subtract([gap.interval], holes[first:last])]
+        met = meeting(holes, gap.interval)
+        out += [replace(gap, interval=part) for part in subtract([gap.interval], met)] if met else [gap]
     return out
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from core.interval import Interval, intersect
+from core.interval import Interval, intersect, meeting
 from core.series import Series
 from core.timeframe import Grid, Timeframe
 from storage.ledger import booked_in, candle_runs
@@ -38,7 +38,7 @@ def note_repairs(tx: Connection, series_id: int, slots: Sequence[int], grid: Gri
         tx, "INSERT INTO repairs (series_id, start_us, end_us, cause, attempts, first_seen_us, repaired_at_us)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
         [(series_id, part.start, part.end, gap.cause, gap.attempts, gap.first_seen_us, now_us)
-         for gap in booked for part in intersect([gap.interval], filled)])
+         for gap in booked for part in intersect([gap.interval], meeting(filled, gap.interval))])
 
 
 def list_repairs(tx: Connection, connection: str | None = None, start_us: int = 0, end_us: int | None = None) -> list[RepairRow]:

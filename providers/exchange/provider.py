@@ -43,7 +43,7 @@ from providers.base import (
 from providers.exchange.config import ExchangeConfig
 from providers.exchange.profiles import capabilities, check_exchange, credential_fields, profile, timeframe_names
 from providers.exchange.request import candle_request, check_answer, reachable_from
-from providers.exchange.rows import read_rows
+from providers.exchange.rows import market_identity, read_rows
 from providers.exchange.server_time import ServerTime, date_us, steady_us
 from providers.exchange.trades import TRADES, read_trades
 from providers.exchange.wire import Call, current_call
@@ -134,7 +134,8 @@ class ExchangeProvider:
         """Return all symbols of the loaded markets, sorted."""
         exchange = self._connected()
         found = [
-            SymbolInfo(name, _describe(market), _price_step(market, exchange.precisionMode), market.get("active") is not False)
+            SymbolInfo(name, _describe(market), _price_step(market, exchange.precisionMode), market.get("active") is not False,
+                       *market_identity(market))
             for name, market in exchange.markets.items()
         ]
         return sorted(found, key=lambda info: info.symbol)

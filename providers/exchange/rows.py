@@ -6,7 +6,8 @@ first row, and where each number comes out tells which column it is. Rows it can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -133,3 +134,10 @@ def _finish(frame: pl.DataFrame) -> pl.DataFrame:
         *_COLUMNS[1:],
         pl.lit(None, pl.Float64).alias("spread"),
     ).cast(CANDLE_SCHEMA)
+
+
+def market_identity(market: Mapping[str, Any]) -> tuple[str | None, int | None]:
+    """Return what names a ccxt market at its exchange, and when it was listed (UTC microseconds); None: unknown."""
+    number, created = market.get("numericId") or market.get("id"), market.get("created")
+    is_time = isinstance(created, int | float) and math.isfinite(created) and created > 0
+    return None if number is None else str(number)[:200], int(created) * 1000 if is_time else None

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from core.clock import DAY_US, HOUR_US, MINUTE_US, to_datetime
-from core.errors import ClockSkewError, InputError
+from core.errors import ClockRuleError, ClockSkewError, InputError
 from core.server_clock import CONFIG_HELP as _FIX
 from core.server_clock import DstRule, ServerClock, dst_bounds_us
 
@@ -29,6 +29,7 @@ SKEW_LIMIT_US: Final = 5 * MINUTE_US  # a server clock further from a quarter of
 OFFSET_LIMIT_US: Final = 14 * HOUR_US
 _WEEK_US: Final = 7 * DAY_US
 _MONDAY_US: Final = 4 * DAY_US
+_SUNDAY_OPEN_US: Final = 3 * DAY_US + 21 * HOUR_US  # 1970-01-04 21:00 UTC: no FX week opens earlier
 _CLEAR: Final = 0.75  # of a season's weeks; holidays end some of them early
 _WINTER_END_HOUR: Final = 4 * 24 + 22  # of the week that begins on Monday 00:00 UTC
 
@@ -132,7 +133,7 @@ def verify(clock: ServerClock, measured: Measured, now_us: int) -> None:
     """Hold a measurement against the rule: candles under a wrong rule would be stored hours off.
 
     Raises:
-        InputError: they differ; nothing may be fetched until a person has set the rule.
+        ClockRuleError: they differ; nothing may be fetched until a person has set the rule.
     """
     expected = clock.offset_us(now_us)
     # The minute of a change itself proves nothing: the two clocks may differ by seconds.
@@ -140,7 +141,7 @@ def verify(clock: ServerClock, measured: Measured, now_us: int) -> None:
     if measured.is_late:  # then the offset is the server's word, which may leave summer time out
         near |= {rule.offset_minutes * MINUTE_US for rule in clock.rules}
     if measured.offset_us != expected and measured.offset_us not in near:
-        raise InputError(
+        raise ClockRuleError(
             "server clock", f"UTC{measured.offset_us / HOUR_US:+g} h now", f"UTC{expected / HOUR_US:+g} h by its rule", _FIX)
 
 
@@ -149,6 +150,14 @@ def _standard_of_ends(ends: Mapping[Season, int], rule: DstRule) -> int:
     if "winter" in ends:
         return (ends["winter"] - _WINTER_END_HOUR) * 60
     return (ends["summer"] - _WINTER_END_HOUR + (1 if rule == "none" else 0)) * 60
+
+
+def may_have_changed(before_us: int, after_us: int) -> bool:
+    """Whether a broker may have set its clock between two instants: a change of summer time by any rule, or a weekend."""
+    years = range(to_datetime(before_us).year, to_datetime(after_us).year + 1)
+    bounds = (bound for year in years for rule in ("eu", "us") for bound in dst_bounds_us(rule, year))
+    week_opens = (after_us - _SUNDAY_OPEN_US) // _WEEK_US - (before_us - _SUNDAY_OPEN_US) // _WEEK_US
+    return week_opens > 0 or any(before_us < bound <= after_us for bound in bounds)
 
 
 Season = Literal["winter", "summer", "between"]

@@ -125,6 +125,11 @@ class MtapiProvider(ABC):
         """The broker's wall clock; None before `connect`."""
         return self._server_clock
 
+    @property
+    def measured_offset_us(self) -> int | None:
+        """The offset from UTC as last measured; None before `connect`."""
+        return None if self._server_clock is None else self._measured.offset_us
+
     async def connect(self) -> None:
         """Log in, measure the server's clock and settle its summer-time rule. Idempotent.
 
@@ -266,7 +271,7 @@ class MtapiProvider(ABC):
         """Measure again every quarter of an hour (a late clock: every minute), and at once after the clock's change."""
         clock = self._connected_clock()
         now_us = self.spec.clock.now_us()
-        changed = clock.offset_us(now_us) != clock.offset_us(self._measured_at_us)
+        changed = clocks.may_have_changed(self._measured_at_us, now_us) if now_us > self._measured_at_us else False
         least = LATE_RECHECK_US if self._measured.is_late else RECHECK_US
         if force or changed or abs(now_us - self._measured_at_us) >= least:
             await self._measure()

@@ -1,0 +1,204 @@
+"""Proves a broker's clock for the time that is to be stored, before it is stored.
+
+The offset of today is measured at each login. What it was in an old summer nobody can measure any more; but the weeks of
+that time show it. So before history is fetched through a broker's clock, its hourly candles are read once, their week ends
+(and their lag to a reference series on UTC, when one is stored) are held against the rules, and rules that are wrong are
+replaced if we had learned them, or refused if a person had said them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from connections.clocks import history, is_learned, note_clock, replace_clock, unproved
+from connections.rows import read_connection
+from core.candles import check, empty_candles
+from core.clock import DAY_US, to_datetime
+from core.clock_fit import (
+    LEAST_READINGS,
+    Fit,
+    Reading,
+    contradictions,
+    fit,
+    lag_readings,
+    reading_as_evidence,
+    week_readings,
+)
+from core.errors import ClockRuleError, InputError
+from core.interval import Interval
+from core.server_clock import ServerClock
+from core.timeframe import Grid, Timeframe
+from feed.asking import Asker
+from feed.context import Feed
+from providers.base import MarketDataProvider, Priority
+from providers.paging import pages
+from storage.series import list_series
+
+log = logging.getLogger(__name__)
+HOUR = Timeframe.parse("1h")
+YEAR_US = 366 * DAY_US
+AROUND_US = 35 * DAY_US  # weeks on either side, so that a short range is judged by enough of them
+MAJORS = ("EURUSD", "GBPUSD", "USDJPY", "AUDUSD", "USDCHF", "USDCAD", "NZDUSD", "EURGBP", "EURJPY")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a broker's own candles and a reference say of its clock in a range."""
+
+    symbol: str
+    reference: str | None
+    readings: list[Reading]
+    best: Fit | None
+
+
+async def prove_clock(feed: Feed, provider: MarketDataProvider, slug: str, interval: Interval) -> bool:
+    """Hold the clock's rules against the weeks around `interval`; return whether other rules are in force now.
+
+    Raises:
+        ClockRuleError: the rules that a person has set are wrong there; names those that fit. Nothing has been stored.
+        TransientError: the evidence could not be read.
+    """
+    clock = provider.server_clock
+    if clock is None or provider.capabilities.market_type != "fx":
+        return False
+    with feed.lake.metadata.read() as tx:
+        entries = history(tx, slug)
+    left = unproved(entries, clock, interval)
+    if not left:
+        return False
+    wide = Interval(max(0, left[0].start - AROUND_US), min(feed.clock.now_us(), left[-1].end + AROUND_US))
+    if wide.is_empty:
+        return False
+    evidence = await gather(feed, provider, slug, wide)
+    wrong = contradictions(clock, evidence.readings)
+    with feed.lake.metadata.write() as tx:
+        row, now = read_connection(tx, slug), feed.clock.now_us()
+        proof = {"from_us": left[0].start, "to_us": left[-1].end, "weeks": len(evidence.readings), "symbol": evidence.symbol,
+                 "reference": evidence.reference}
+        if evidence.best is None or not wrong:
+            if len(evidence.readings) >= LEAST_READINGS:
+                note_clock(tx, row, "confirmed", clock, None, now, proof)
+            return False
+        better = joined(clock, evidence.best.clock, wide)
+        if is_learned(entries, clock):
+            log.warning("%s: %d weeks contradict the clock's rules; replaced by %s", slug, len(wrong), better.as_config())
+            replace_clock(tx, row, better, "learned", now, proof | {"wrong": [reading_as_evidence(item) for item in wrong[:20]]})
+            return True
+    first = wrong[0]
+    raise ClockRuleError(
+        "server clock", f"{len(wrong)} weeks that contradict it, the first one ending {to_datetime(first.at_us):%Y-%m-%d} at "
+        f"UTC{first.offset_us / 3.6e9:+g} h", f"rules that fit the weeks of {evidence.symbol}",
+        f"these do: {json.dumps(better.as_config())}; run: candlelake clock {slug} --learn")
+
+
+async def gather(feed: Feed, provider: MarketDataProvider, slug: str, interval: Interval) -> Evidence:
+    """Read what an FX major's hours, and a stored reference series of the same symbol, say of the clock in `interval`."""
+    symbol = await _clock_symbol(feed, provider, slug)
+    if symbol is None or HOUR.name not in provider.capabilities.timeframes:
+        return Evidence("", None, [], None)
+    frame = await _hours(feed, provider, symbol, interval)
+    clock = provider.server_clock
+    utc = frame["ts"].dt.epoch("us").to_list()
+    local = np.array([us if clock is None else clock.from_utc_us(us) for us in utc], dtype=np.int64)
+    readings = week_readings(local)
+    reference, candles = reference_of(feed, slug, symbol, interval)
+    if reference is not None and len(local):
+        readings += lag_readings(local, frame["close"].to_numpy(), candles["ts"].dt.epoch("us").to_numpy(),
+                                 candles["close"].to_numpy())
+    return Evidence(symbol, reference, readings, fit(readings))
+
+
+def joined(old: ServerClock, new: ServerClock, interval: Interval) -> ServerClock:
+    """Return `new` inside `interval` and `old` outside of it; a rule that says what the one before it says is left out."""
+    after = [rule for rule in old.rules if rule.since_us >= interval.end]
+    at_end = [rule for rule in old.rules if rule.since_us < interval.end][-1:]
+    rules = [*new.rules]
+    if at_end and not _same(at_end[0], rules[-1]) and old.offset_us(interval.end) != new.offset_us(interval.end):
+        rules.append(type(rules[-1])(interval.end, at_end[0].offset_minutes, at_end[0].dst))
+    before = [rule for rule in old.rules if rule.since_us < interval.start] if interval.start > 0 else []
+    if before and not _same(before[-1], rules[0]) and len(old.rules) > 1:
+        rules[0] = type(rules[0])(interval.start, rules[0].offset_minutes, rules[0].dst)
+        rules = [*before, *rules]
+    out = []
+    for rule in [*rules, *after]:
+        if not out or not _same(out[-1], rule):
+            out.append(rule)
+    return ServerClock(tuple(out))
+
+
+def _same(one: object, other: object) -> bool:
+    keys = ("offset_minutes", "dst")
+    return all(getattr(one, key) == getattr(other, key) for key in keys)
+
+
+async def _clock_symbol(feed: Feed, provider: MarketDataProvider, slug: str) -> str | None:
+    wanted = feed.connections.get(slug).config.get("clock_symbol")
+    if isinstance(wanted, str):
+        return wanted
+    names = [info.symbol for info in await provider.symbols()]
+    return next((name for major in MAJORS for name in names if name.upper().startswith(major)), None)
+
+
+async def _hours(feed: Feed, provider: MarketDataProvider, symbol: str, interval: Interval) -> pl.DataFrame:
+    asker, grid = Asker(provider, feed.settings.retry_wait), Grid(HOUR, provider.server_clock)
+    parts = [empty_candles()]
+    for page in pages(interval, grid, provider.capabilities.page_limit(HOUR)):
+        answer = await asker.page(symbol, HOUR, page)
+        parts.append(check(answer.candles, grid, page, answer.server_us).candles)
+    return pl.concat(parts).sort("ts")
+
+
+def reference_of(feed: Feed, slug: str, symbol: str, interval: Interval) -> tuple[str | None, pl.DataFrame]:
+    """Return a stored hourly series of the same instrument at a provider whose times are UTC, with its candles."""
+    wanted = plain_name(symbol)
+    with feed.lake.metadata.read() as tx:
+        rows = [row for row in list_series(tx, timeframe=HOUR) if row.series.connection != slug and row.first_us is not None
+                and plain_name(row.series.symbol) == wanted]
+    for row in rows:
+        if ServerClock.from_config(feed.connections.get(row.series.connection).config) is None:
+            key = row.series
+            candles = feed.lake.candles(key.connection, key.symbol, key.timeframe, interval.start, interval.end)
+            if candles.height:
+                return str(key), candles
+    return None, empty_candles()
+
+
+def plain_name(symbol: str) -> str:
+    """Return the six letters of an FX pair, whatever a broker writes around them."""
+    return re.sub(r"[^A-Z]", "", symbol.upper())[:6]
+
+
+async def learn_clock(feed: Feed, slug: str) -> ServerClock:
+    """Find the rules of a broker's clock in all the hours it keeps, and put them in force, whoever had set the old ones.
+
+    Raises:
+        InputError: too few weeks show it, or the connection has no clock of its own.
+        ClockRuleError: the rules found differ from the clock as it stands now.
+    """
+    async with feed.connections.open_provider(slug, priority=Priority.REPAIR) as provider:
+        clock = provider.server_clock
+        if clock is None:
+            raise InputError("clock", f"{slug}, whose times are UTC", "a broker with a wall clock of its own")
+        with feed.lake.metadata.read() as tx:
+            firsts = [row.first_us for row in list_series(tx, slug) if row.first_us is not None]
+        now = feed.clock.now_us()
+        span = Interval(max(0, min([*firsts, now - YEAR_US]) - AROUND_US), now)
+        evidence = await gather(feed, provider, slug, span)
+        if evidence.best is None:
+            raise InputError("clock", f"{len(evidence.readings)} weeks of an FX major's hours", f"{LEAST_READINGS} or more",
+                             f"set it by hand: candlelake clock {slug} --set JSON")
+        found, measured = evidence.best.clock, getattr(provider, "measured_offset_us", None)
+        if measured is not None and found.offset_us(now) != measured:
+            raise ClockRuleError("server clock", f"UTC{measured / 3.6e9:+g} h now", f"UTC{found.offset_us(now) / 3.6e9:+g} h by "
+                                 "the weeks of its history", f"set it by hand: candlelake clock {slug} --set JSON")
+    with feed.lake.metadata.write() as tx:
+        replace_clock(tx, read_connection(tx, slug), found, "learned", now, {
+            "from_us": span.start, "to_us": span.end, "weeks": len(evidence.readings), "symbol": evidence.symbol,
+            "reference": evidence.reference})
+    return found

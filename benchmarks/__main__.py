@@ -6,7 +6,6 @@ import argparse
 import shutil
 import sys
 import tempfile
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +13,12 @@ from benchmarks import download, environments, report, workloads
 from benchmarks.bench import Bench, Player
 
 RESULTS = Path(__file__).parent / "results"
+GROUPS = {
+    "one-series": lambda bench, _: workloads.one_series(bench),
+    "many-series": lambda bench, _: workloads.many_series(bench, count=500),
+    "bulk": lambda bench, options: workloads.bulk(bench, large=options.large),
+    "ten-million": lambda bench, options: workloads.ten_million(bench, series=options.series),
+}
 
 
 def main() -> None:
@@ -23,6 +28,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed repeats after one warm-up")
     parser.add_argument("--large", type=int, default=5_000_000, help="rows of the large bulk write")
     parser.add_argument("--series", type=int, default=20, help="years of 1m stored for the queries; 20 are 10.5 million rows")
+    parser.add_argument("--groups", default=",".join(GROUPS), help="which works, with commas")
     parser.add_argument("--folder", type=Path, help="where the stores lie: the disk that is measured")
     parser.add_argument("--no-freqtrade", action="store_true", help="leave the download against freqtrade out")
     options = parser.parse_args()
@@ -34,11 +40,9 @@ def main() -> None:
     try:
         bench = Bench([Player(name, pythons.get(name, Path(sys.executable)), folder / name) for name in wanted], options.repeats)
         try:
-            for group in (
-                workloads.one_series, partial(workloads.many_series, count=500), partial(workloads.bulk, large=options.large),
-                partial(workloads.ten_million, series=options.series),
-            ):
-                group(bench)
+            for name in options.groups.split(","):
+                print(name, flush=True)
+                GROUPS[name](bench, options)
                 text = report.write(RESULTS, bench.works, versions, None)  # a run that is stopped leaves what it has
         finally:
             bench.close()

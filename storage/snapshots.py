@@ -114,7 +114,7 @@ def verify_snapshot(place: Place, name: str) -> list[Problem]:
     broken = {problem.path for problem in problems}
     for item in row.manifest["series"]:
         paths = [file["path"] for file in item["files"]]
-        if not broken & set(paths) and _rows_digest([read_files(place.root, [path]) for path in paths]) != item["rows_digest"]:
+        if not broken & set(paths) and rows_digest([read_files(place.root, [path]) for path in paths]) != item["rows_digest"]:
             problems.append(Problem(f"{item['connection']} {item['symbol']} {item['timeframe']}", "its files hold other rows", "restore them from a backup"))
     return problems
 
@@ -139,7 +139,7 @@ def compare(place: Place, manifest: dict[str, Any]) -> list[Problem]:
             out.append(Problem(str(key), "not in this home", "backfill or import it"))
             continue
         frame = read_pin(place.root, pinned, span)
-        if _rows_digest([frame]) != digest:
+        if rows_digest([frame]) != digest:
             out.append(Problem(str(key), f"{frame.height} candles here, {rows} in the manifest, not the same",
                                "`candlelake revisions` and `candlelake verify --against-provider` say what differs"))
     return out
@@ -167,7 +167,7 @@ def _described(place: Place, key: Series, files: Sequence[tuple[str, int, str, i
     return {
         "connection": key.connection, "symbol": key.symbol, "timeframe": key.timeframe.name,
         "rows": sum(file[1] for file in files), "first": isoformat(files[0][3]), "last": isoformat(files[-1][4]),
-        "rows_digest": _rows_digest(read_files(place.root, [file[0]]) for file in files),
+        "rows_digest": rows_digest(read_files(place.root, [file[0]]) for file in files),
         "files": [{"path": file[0], "rows": file[1], "digest": file[2]} for file in files],
     }
 
@@ -205,7 +205,7 @@ def _where(root: Path, path: str) -> Path:
     return place if place.exists() else layout.old_path(root, path)
 
 
-def _rows_digest(frames: Iterable[pl.DataFrame]) -> str:
+def rows_digest(frames: Iterable[pl.DataFrame]) -> str:
     """Return the SHA-256 over rows of eight bytes a column: open time in microseconds, then the values; a null is NaN."""
     whole = hashlib.sha256()
     for frame in frames:

@@ -1,0 +1,224 @@
+"""The published proof: for connections and a period, what is complete, what is missing and why, what changed, and digests."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from core.candles import VALUES
+from core.clock import isoformat
+from core.interval import Interval
+from core.timeframe import Grid
+from storage.lake.place import Place
+from storage.lake.reader import pin, read_pin
+from storage.lake.revisions import list_revisions
+from storage.ledger import Gap, booked_in
+from storage.repairs import list_repairs
+from storage.series import SeriesRow, grids_of, list_series
+from storage.snapshots import digest_of, rows_digest
+from storage.statements import fetch
+
+BINS: Final = 120  # parts of the period in a series' strip
+MOST_GAPS: Final = 200
+MOST_REVISIONS: Final = 500
+STORED, CLOSED, SILENT, OPEN, NONE = "stored", "closed", "explained", "open", "none"  # what a part of a strip shows
+NO_MARKET: Final = frozenset({"market_closed", "before_listing", "after_delisting"})
+UNSURE: Final = frozenset({"unknown", "fetch_failed", "provider_empty"})  # booked, but not the last word
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesProof:
+    """One series in the period, counted in slots.
+
+    Attributes:
+        expected: slots from the first stored or booked one to the last, within the period.
+        causes: slots by the ledger's cause.
+        completeness: stored / expected without closed time, 0 to 1; None when nothing was expected.
+        rows_digest: SHA-256 over the stored rows of the period.
+        strip: for each of up to `BINS` equal parts of the period, what most of it is.
+    """
+
+    connection: str
+    symbol: str
+    timeframe: str
+    first: str | None
+    last: str | None
+    expected: int
+    stored: int
+    explained: int
+    unexplained: int
+    causes: dict[str, int]
+    completeness: float | None
+    revisions: int
+    rows_digest: str
+    strip: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ProofReport:
+    """All of it, JSON-ready by `as_dict`. Durations are in seconds, instants ISO 8601."""
+
+    connection: str | None
+    start: str
+    end: str
+    made_at: str
+    digest: str
+    totals: dict[str, Any]
+    series: list[SeriesProof]
+    gaps: list[dict[str, Any]]
+    revisions: list[dict[str, Any]]
+    repairs: dict[str, Any]
+    clocks: list[dict[str, Any]]
+    retentions: list[dict[str, Any]]
+    runs: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values."""
+        return asdict(self)
+
+
+def make_report(place: Place, connection: str | None, period: Interval | None = None) -> ProofReport:
+    """Read the proof of one connection's series, or of all.
+
+    Args:
+        place: the lake.
+        connection: its slug; None is all.
+        period: of the candles' open times; None is from the first stored candle to now.
+    """
+    now_us = place.clock.now_us()
+    with place.metadata.read() as tx:
+        rows = [row for row in list_series(tx, connection) if row.first_us is not None]
+        grids = grids_of(tx, rows)
+    if period is None:
+        period = Interval(min((row.first_us or 0 for row in rows), default=now_us), now_us)
+    proofs, gaps = [], []
+    for row in rows:
+        proof, open_gaps = _series(place, row, grids[row.id], period)
+        proofs.append(proof)
+        gaps += open_gaps
+    with place.metadata.read() as tx:
+        revisions = [item for item in list_revisions(tx, connection) if period.start <= item.ts_us < period.end]
+        repairs = _repairs(tx, connection, period)
+        clocks, retentions, runs = _clocks(tx, connection), _retentions(tx, connection), _runs(tx, period)
+    return ProofReport(
+        connection, isoformat(period.start), isoformat(period.end), isoformat(now_us),
+        digest_of([{"connection": item.connection, "symbol": item.symbol, "timeframe": item.timeframe, "rows": item.stored,
+                    "first": item.first, "last": item.last, "rows_digest": item.rows_digest} for item in proofs if item.stored]),
+        _totals(proofs), proofs, sorted(gaps, key=lambda gap: -gap["slots"])[:MOST_GAPS],
+        [{"series": str(item.series), "ts": isoformat(item.ts_us), "known_at": isoformat(item.known_at_us),
+          "old": {name: item.old[name] for name in VALUES}, "new": {name: item.new[name] for name in VALUES}}
+         for item in revisions[:MOST_REVISIONS]],
+        repairs, clocks, retentions, runs)
+
+
+def _series(place: Place, row: SeriesRow, grid: Grid, period: Interval) -> tuple[SeriesProof, list[dict[str, Any]]]:
+    with place.metadata.read() as tx:
+        pinned = pin(tx, row.id, period)
+        booked = [(gap, both) for gap in booked_in(tx, row.id, period) if (both := gap.interval.intersect(period)) is not None]
+        changes = fetch(tx, "SELECT count(*) FROM revisions WHERE series_id = ? AND ts_us >= ? AND ts_us < ?",
+                        (row.id, period.start, period.end))[0][0]
+    frame = read_pin(place.root, pinned, period)
+    slots = frame["ts"].dt.epoch("us").to_numpy()
+    ends = [*((int(slots[0]), int(slots[-1])) if len(slots) else ()),
+            *(us for _, part in booked for us in (part.start, part.end - 1))]
+    whole = Interval(max(period.start, grid.floor(min(ends))), min(period.end, grid.next(max(ends)))) if ends else Interval(0, 0)
+    expected = grid.count(whole) if ends else 0
+    causes: Counter[str] = Counter()
+    for gap, part in booked:
+        causes[gap.cause] += grid.count(part)
+    explained = sum(count for cause, count in causes.items() if cause != "unknown")
+    due = expected - sum(causes[cause] for cause in NO_MARKET)
+    proof = SeriesProof(
+        row.series.connection, row.series.symbol, row.series.timeframe.name,
+        isoformat(int(slots[0])) if len(slots) else None, isoformat(int(slots[-1])) if len(slots) else None,
+        expected, len(slots), explained, expected - len(slots) - explained, dict(sorted(causes.items())),
+        None if due <= 0 else len(slots) / due, changes, rows_digest([frame]), _strip(slots, booked, period))
+    listed = [
+        {"series": str(row.series), "start": isoformat(part.start), "end": isoformat(part.end), "slots": grid.count(part),
+         "cause": gap.cause, "attempts": gap.attempts, "first_seen": isoformat(gap.first_seen_us),
+         "next_try": None if gap.next_try_us is None else isoformat(gap.next_try_us), "proof": dict(gap.proof)}
+        for gap, part in booked if gap.cause not in NO_MARKET]
+    return proof, listed
+
+
+def _strip(slots: NDArray[np.int64], booked: Sequence[tuple[Gap, Interval]], period: Interval) -> list[str]:
+    """Return what each part of the period shows: open gaps first, however short, then what most of it is."""
+    edges = np.linspace(period.start, period.end, BINS + 1).astype(np.int64)
+    stored = np.histogram(slots, bins=edges)[0] if len(slots) else np.zeros(BINS, dtype=np.int64)
+    time = {name: np.zeros(BINS, dtype=np.int64) for name in (CLOSED, SILENT, OPEN)}
+    for gap, part in booked:
+        name = CLOSED if gap.cause in NO_MARKET else OPEN if gap.cause in UNSURE else SILENT
+        time[name] += np.maximum(0, np.minimum(edges[1:], part.end) - np.maximum(edges[:-1], part.start))
+    out = []
+    for number in range(BINS):
+        width = edges[number + 1] - edges[number]
+        if time[OPEN][number]:
+            out.append(OPEN)
+        elif time[CLOSED][number] * 2 > width:
+            out.append(CLOSED)
+        elif time[SILENT][number] * 2 > width:
+            out.append(SILENT)
+        else:
+            out.append(STORED if stored[number] else CLOSED if time[CLOSED][number] else SILENT if time[SILENT][number] else NONE)
+    return out
+
+
+def _totals(proofs: Sequence[SeriesProof]) -> dict[str, Any]:
+    causes: Counter[str] = Counter()
+    for item in proofs:
+        causes.update(item.causes)
+    expected, stored = sum(item.expected for item in proofs), sum(item.stored for item in proofs)
+    explained = sum(item.explained for item in proofs)
+    due = expected - sum(causes[cause] for cause in NO_MARKET)
+    return {
+        "series": len(proofs), "expected": expected, "stored": stored, "explained": explained,
+        "unexplained": expected - stored - explained, "causes": dict(sorted(causes.items())),
+        "completeness": None if due <= 0 else stored / due,
+        "explained_share": None if expected == 0 else (stored + explained) / expected,
+        "revisions": sum(item.revisions for item in proofs),
+    }
+
+
+def _repairs(tx: Connection, connection: str | None, period: Interval) -> dict[str, Any]:
+    """Return how long booked ranges of the period took until they were filled, closed time left out."""
+    rows = [row for row in list_repairs(tx, connection)
+            if row.cause not in NO_MARKET and row.interval.intersect(period) is not None]
+    times = sorted((row.repaired_at_us - row.first_seen_us) / 1_000_000 for row in rows)
+    if not times:
+        return {"ranges": 0, "median_seconds": None, "p90_seconds": None, "longest_seconds": None, "by_cause": {}}
+    return {
+        "ranges": len(times), "median_seconds": float(np.median(times)), "p90_seconds": float(np.quantile(times, 0.9)),
+        "longest_seconds": times[-1], "by_cause": dict(Counter(row.cause for row in rows)),
+    }
+
+
+def _clocks(tx: Connection, connection: str | None) -> list[dict[str, Any]]:
+    rows = fetch(tx, "SELECT c.slug, h.kind, h.rules, h.offset_minutes, h.evidence, h.seen_at_us, h.last_seen_us"
+                     " FROM clock_history h JOIN connections c ON c.id = h.connection_id ORDER BY c.slug, h.seen_at_us, h.id")
+    return [{"connection": slug, "kind": kind, "rules": _json(rules), "offset_minutes": offset, "evidence": _json(evidence),
+             "seen_at": isoformat(seen), "last_seen": isoformat(last)}
+            for slug, kind, rules, offset, evidence, seen, last in rows if connection in {None, slug}]
+
+
+def _retentions(tx: Connection, connection: str | None) -> list[dict[str, Any]]:
+    rows = fetch(tx, "SELECT c.slug, s.symbol, s.timeframe, t.before_us, t.applied_at_us, t.rows FROM retentions t"
+                     " JOIN series s ON s.id = t.series_id JOIN connections c ON c.id = s.connection_id ORDER BY t.id")
+    return [{"series": f"{slug} {symbol} {timeframe}", "before": isoformat(before), "applied_at": isoformat(applied), "rows": count}
+            for slug, symbol, timeframe, before, applied, count in rows if connection in {None, slug}]
+
+
+def _runs(tx: Connection, period: Interval) -> dict[str, int]:
+    rows = fetch(tx, "SELECT kind, count(*) FROM runs WHERE last_at_us >= ? AND first_at_us < ? GROUP BY kind ORDER BY kind",
+                 (period.start, period.end))
+    return {kind: int(count) for kind, count in rows}
+
+
+def _json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value

@@ -66,7 +66,7 @@ class RowDigests:
     """Digests of every prefix of a frame that are asked for, in one walk over its rows."""
 
     def __init__(self, candles: pl.DataFrame) -> None:
-        self._rows = memoryview(_packed(candles)).cast("B")
+        self._rows = _packed(candles).data.cast("B")
         self._width = 8 * (1 + len(VALUES))
         self._hash = hashlib.blake2b(digest_size=32)
         self._done = 0

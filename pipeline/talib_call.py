@@ -21,6 +21,7 @@ from core.errors import InputError
 
 FUNCTIONS: Final[tuple[str, ...]] = tuple(sorted(talib.get_functions()))
 _PRICES: Final = ("open", "high", "low", "close", "volume")
+_abstract: Final[Any] = getattr(abstract, "Function")  # noqa: B009  its stubs leave it out
 _TRIAL_ROWS: Final = 32  # enough for TA-Lib to judge parameters: it looks at them before it counts rows
 
 
@@ -34,7 +35,7 @@ def describe(function: str) -> Mapping[str, Any]:
     if function not in FUNCTIONS:
         near = [name for name in FUNCTIONS if name.startswith(function[:2].upper())] or list(FUNCTIONS)
         raise InputError("function", function, near, f"one of TA-Lib's {len(FUNCTIONS)} functions, in capitals")
-    info: Mapping[str, Any] = abstract.Function(function).info
+    info: Mapping[str, Any] = _abstract(function).info
     return info
 
 
@@ -84,7 +85,7 @@ def checked(function: str, parameters: Mapping[str, float]) -> dict[str, float]:
 
 @cache
 def _lookback(function: str, parameters: tuple[tuple[str, float], ...]) -> int:
-    return int(abstract.Function(function, **dict(parameters)).lookback)
+    return int(_abstract(function, **dict(parameters)).lookback)
 
 
 def call(

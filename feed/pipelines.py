@@ -1,0 +1,154 @@
+"""Where pipelines meet the store: definitions are saved, read and made ready here, for the CLI, the console and the flows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from core.clock import Clock, to_datetime
+from core.errors import InputError, NotFoundError
+from core.series import Series
+from feed.context import Feed
+from pipeline.definition import PipelineDefinition, read_definition
+from pipeline.engine import Engine
+from pipeline.registry import Registry
+from pipeline.stages import Context
+from storage import Lake
+from storage.pipelines import (
+    PipelineRow,
+    change_pipeline,
+    create_pipeline,
+    definition_of,
+    get_pipeline,
+    get_strategy,
+    set_shadow,
+)
+from storage.series import SeriesRow, find_series, grid_of
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResources:
+    """What definitions may name, read from the metadata store; keeps `pipeline.ports.Resources`."""
+
+    lake: Lake
+
+    def read(self, kind: str, owner: str, name: str) -> str:
+        """Return the stored text of `name`; NotFoundError when there is none."""
+        if kind != "filter_strategy":
+            raise NotFoundError(f"nothing of the kind {kind!r} is stored; allowed: filter_strategy")
+        with self.lake.metadata.read() as tx:
+            return str(get_strategy(tx, owner, name)["expression"])
+
+
+@dataclass(frozen=True, slots=True)
+class LiveServices:
+    """What executors may use in a live run; keeps `pipeline.ports.Services`."""
+
+    lake: Lake
+    clock: Clock
+
+    def candles_after(self, series: Series, ts_us: int, count: int) -> pl.DataFrame:
+        """Return up to `count` stored candles that open after `ts_us`, ascending."""
+        frame = self.lake.candles(series.connection, series.symbol, series.timeframe, start=ts_us + 1)
+        return frame.filter(pl.col("ts") > to_datetime(ts_us)).head(count)
+
+
+def create(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, owner: str, registry: Registry | None = None) -> PipelineRow:
+    """Check a definition with all its plug-ins and series, and store it as a new pipeline, switched off.
+
+    Raises:
+        InputError: a field, a plug-in or a parameter is wrong: names it, what was received and what is allowed.
+        NotFoundError: a series that is not in the store.
+    """
+    definition = _ready_to_store(feed, values, owner, registry)
+    with feed.lake.metadata.write() as tx:
+        return create_pipeline(tx, _content(definition), definition.digest, owner, feed.clock.now_us())
+
+
+def change(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, author: str, registry: Registry | None = None) -> PipelineRow:
+    """Check a definition and store it as the next version of the pipeline of that name.
+
+    Raises:
+        InputError, NotFoundError: as `create`; a challenger must keep its champion's window.
+    """
+    definition = _ready_to_store(feed, values, author, registry)
+    with feed.lake.metadata.write() as tx:
+        row = change_pipeline(tx, _content(definition), definition.digest, author, feed.clock.now_us())
+        if row.shadow_of is not None:
+            _check_window(definition, read_definition(get_pipeline(tx, row.shadow_of).definition))
+        return row
+
+
+def shadow(feed: Feed, name: str, champion: str | None) -> PipelineRow:
+    """Make `name` a challenger of `champion`: the same input, the same moment, and never an order.
+
+    Raises:
+        InputError: the two do not cut their windows alike, or the champion is a challenger.
+    """
+    with feed.lake.metadata.write() as tx:
+        if champion is not None:
+            _check_window(read_definition(get_pipeline(tx, name).definition), read_definition(get_pipeline(tx, champion).definition))
+        return set_shadow(tx, name, champion, feed.clock.now_us())
+
+
+def load(feed: Feed, name: str, version: int | None = None) -> tuple[PipelineRow, PipelineDefinition]:
+    """Return a stored pipeline with the definition of one version, by default the one in force."""
+    with feed.lake.metadata.read() as tx:
+        row = get_pipeline(tx, name)
+        content = row.definition if version is None else definition_of(tx, row.id, version)
+    return row, read_definition(content)
+
+
+def engine_of(definition: PipelineDefinition, registry: Registry | None = None) -> Engine:
+    """Return the definition's engine; InputError when a plug-in is not there or refuses its parameters."""
+    return Engine(definition, registry)
+
+
+def context_of(feed: Feed, definition: PipelineDefinition, series: SeriesRow) -> Context:
+    """Return what the pipeline's plug-ins may know of a series."""
+    with feed.lake.metadata.read() as tx:
+        grid = grid_of(tx, series)
+    market_type = feed.connections.get(series.series.connection).type
+    return Context(definition.name, definition.version, series.series, grid, market_type)
+
+
+def series_of(feed: Feed, definition: PipelineDefinition) -> list[SeriesRow]:
+    """Return the stored series of a definition; one that is not in the store (yet) is left out."""
+    out = []
+    with feed.lake.metadata.read() as tx:
+        for key in definition.keys:
+            try:
+                out.append(find_series(tx, key))
+            except NotFoundError:
+                continue
+    return out
+
+
+def _ready_to_store(
+    feed: Feed, values: Mapping[str, Any] | PipelineDefinition, owner: str, registry: Registry | None,
+) -> PipelineDefinition:
+    definition = values if isinstance(values, PipelineDefinition) else read_definition(values)
+    known = registry or Registry()
+    frozen = known.freeze(definition, owner, StoredResources(feed.lake))
+    known.build(frozen)
+    with feed.lake.metadata.read() as tx:
+        for place, key in enumerate(definition.keys):
+            try:
+                find_series(tx, key)
+            except NotFoundError as error:
+                raise InputError(f"pipeline {definition.name} series.{place}", str(key), "a stored series", str(error)) from None
+    return frozen
+
+
+def _content(definition: PipelineDefinition) -> dict[str, Any]:
+    return definition.model_dump(mode="json")
+
+
+def _check_window(challenger: PipelineDefinition, champion: PipelineDefinition) -> None:
+    for name in ("lookback", "chapter"):
+        mine, theirs = getattr(challenger, name), getattr(champion, name)
+        if mine != theirs:
+            raise InputError(f"{name} of {challenger.name}", mine, str(theirs), f"give it that of {champion.name}: both see one input")

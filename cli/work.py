@@ -156,10 +156,25 @@ def flush(as_json: Json = False) -> int:
     return 0
 
 
-def verify(as_json: Json = False) -> int:
-    """Check every file of the lake against its recorded digest; exit 1 when one is damaged."""
+def verify(
+    slug: AnySlug = None,
+    against_provider: Annotated[bool, typer.Option(
+        "--against-provider", help="Ask the providers again for a sample of stored candles and show what differs; writes nothing.")] = False,
+    pages: Annotated[int, typer.Option(min=1, help="With --against-provider: how many pages of each series.")] = 3,
+    start: Annotated[str | None, typer.Option(help="With --against-provider: this range in full; ISO 8601.")] = None,
+    end: Annotated[str | None, typer.Option(help="With --against-provider: up to here, exclusive.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="With --against-provider: only this symbol.")] = None,
+    timeframe: Annotated[str | None, typer.Option(help="With --against-provider: only this timeframe.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Check every file of the lake against its recorded digest, or stored candles against their provider; exit 1 if not alike."""
+    from core.errors import InputError
     from feed import open_feed, upkeep
 
+    if against_provider:
+        return _against_provider(slug, pages, (start, end), symbol, timeframe, as_json=as_json)
+    if slug is not None:
+        raise InputError("SLUG", slug, "none without --against-provider", "every file is checked; leave it out")
     with open_feed() as feed, progress_bar("verify", quiet=as_json) as progress:
         report = upkeep.verify(feed, progress)
     problems = [{"path": str(item.path), "what": item.what, "fix": item.fix} for item in report.problems]
@@ -169,6 +184,23 @@ def verify(as_json: Json = False) -> int:
         print_rows(problems, ("path", "what", "fix"), as_json=False,
                    empty=f"{report.files} files with {report.rows} rows, all as recorded")
     return 1 if problems else 0
+
+
+def _against_provider(
+    slug: str | None, pages: int, ends: tuple[str | None, str | None], symbol: str | None, timeframe: str | None, *, as_json: bool,
+) -> int:
+    from feed import open_feed
+    from feed.audit import differences
+
+    scope = audit_scope(slug, pages, ends, symbol, timeframe)
+    with open_feed() as feed, progress_bar("verify", quiet=as_json) as progress:
+        compared, rows = asyncio.run(differences(feed, scope, progress=progress))
+    if as_json:
+        print_json({"compared": compared, "differences": rows})
+    else:
+        print_rows(rows, ("series", "ts", "what", "stored", "provider"), as_json=False,
+                   empty=f"{compared} stored candles asked for again, all as the provider shows them now")
+    return 1 if rows else 0
 
 
 def cleanup(

@@ -74,7 +74,7 @@ def candles(
     frame = _read(series, span, {
         "as_of": known, "fill": fill, "snapshot": snapshot,
         **({} if derive_from is None else {"derive_from": derive_from, "anchor": anchor})}, timeframe)
-    _write(frame if limit is None else frame.tail(limit), shape, output)
+    write_frame(frame if limit is None else frame.tail(limit), shape, output)
 
 
 def _read(
@@ -94,7 +94,8 @@ def _read(
     return frame
 
 
-def _write(frame: pl.DataFrame, shape: str, output: Path | None) -> None:
+def write_frame(frame: pl.DataFrame, shape: str, output: Path | None, what: str = "candles") -> None:
+    """Write rows to a file, or show them; the file appears whole or not at all."""
     if output is None:
         _show(frame, shape)
         return
@@ -105,7 +106,7 @@ def _write(frame: pl.DataFrame, shape: str, output: Path | None) -> None:
         temporary.replace(output)
     finally:
         temporary.unlink(missing_ok=True)
-    note(f"{len(frame)} candles written to {output}")
+    note(f"{len(frame)} {what} written to {output}")
 
 
 def _show(frame: pl.DataFrame, shape: str) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from cli import connections, data, doctor, keys, markets, proof, provenance, report, sandbox, transfer, up, work
+from cli import connections, data, doctor, keys, markets, proof, provenance, report, sandbox, ticks, transfer, up, work
 from cli.output import note, print_error
 from core.errors import CandlelakeError, InputError
 from core.secrets import RedactingFilter, quiet_library_logs, redact
@@ -26,7 +26,7 @@ app = typer.Typer(
     name="candlelake", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
     help="Market data that proves itself: candles of brokers and exchanges in an open Parquet lake.",
 )
-for module in (up, work, data, provenance, proof, report, transfer, doctor, markets):
+for module in (up, work, data, provenance, proof, report, transfer, doctor, markets, ticks):
     module.register(app)
 app.add_typer(connections.app, name="connections")
 app.add_typer(sandbox.app, name="sandbox")

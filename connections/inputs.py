@@ -55,6 +55,8 @@ class ConnectionSettings(_Checked):
     retention_days: Annotated[int, Field(ge=1, le=36500)] | None = None
     overlap_candles: Annotated[int, Field(ge=0, le=1000)] | None = None
     settle_seconds: Annotated[float, Field(ge=0, le=3600)] | None = None
+    stream: bool | None = None  # the scheduled stream takes this connection
+    tick_retention_days: Annotated[int, Field(ge=1, le=36500)] | None = None
 
 
 class ConnectionInput(_Checked):

@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     flush_minutes: Annotated[int, Field(ge=1, le=1440)] = Field(15, description="How often the head is flushed to the lake.")
     retention_days: Annotated[int, Field(ge=1, le=36500)] | None = Field(
         None, description="Candles older than this are removed by the daily cleanup; unset keeps everything.")
+    tick_retention_days: Annotated[int, Field(ge=1, le=36500)] | None = Field(
+        None, description="Ticks of days older than this are removed by the daily cleanup; unset keeps everything.")
     old_files_grace_hours: Annotated[float, Field(ge=0, le=8760)] = Field(
         24.0, description="How long superseded lake files stay in .old/ before they are deleted.")
     fetch_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(16, description="How many connections a fetch run works on at once.")

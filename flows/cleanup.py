@@ -16,6 +16,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.ticks import cleanup_ticks
 from tasks.upkeep import apply_cleanup, plan_cleanup
 
 
@@ -40,6 +41,7 @@ async def cleanup(config: CleanupConfig = DRY_RUN) -> State[dict[str, int]]:
     Args:
         config: what to remove, and whether to do it.
     """
+    await cleanup_ticks(apply=config.apply)
     plan = await plan_cleanup(config.retention_days, config.connection)
     if plan is None:
         return Completed(name="Skipped", message="no retention is set: every candle is kept", data={"rows": 0})

@@ -1,0 +1,90 @@
+"""Tasks around ticks and streams: a stream until it is told to stop, history of ticks, their cleanup."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from prefect import task
+
+from core.errors import CandlelakeError, LeaseHeldError
+from core.interval import Interval
+from feed import Feed, open_feed
+from feed.stream import StreamOptions, StreamResult, stream
+from feed.ticks import TickBackfill, backfill_ticks, plan_tick_cleanup
+from tasks.artifacts import publish_table
+from tasks.policies import POLICY
+from tasks.progress import run_logger, shown_progress
+
+
+@task(name="stream connections")
+async def stream_connections(connection: str | None, run_id: str, *, keep_ticks: bool = True) -> tuple[list[StreamResult], list[str]]:
+    """Stream one connection, or all whose setting `stream` is on, until this process is told to end.
+
+    Connections that another run streams are left to it; one that fails ends alone, with its error in the second list.
+    """
+    stop = asyncio.Event()
+    with open_feed() as feed, _stopped_by_signals(stop):
+        slugs = [feed.connections.get(connection).slug] if connection else wanted(feed)
+        ends = await asyncio.gather(
+            *(stream(feed, slug, stop=stop, options=StreamOptions(ticks=keep_ticks), run_id=f"{run_id}") for slug in slugs),
+            return_exceptions=True)
+    done = [end for end in ends if isinstance(end, StreamResult)]
+    errors = [end for end in ends if isinstance(end, BaseException)]
+    for error in errors:
+        if not isinstance(error, CandlelakeError):
+            raise error
+    if done:
+        await publish_table([asdict(end) for end in done], "streams", "Streams: what came, what REST confirmed, what was lost")
+    failed = [str(error) for error in errors if not isinstance(error, LeaseHeldError)]
+    for text in failed:
+        run_logger().error(text)
+    return done, failed
+
+
+def wanted(feed: Feed) -> list[str]:
+    """Return the slugs of the active connections whose setting `stream` is on."""
+    return [row.slug for row in feed.connections.list() if row.is_active and row.settings.get("stream")]
+
+
+@task(name="backfill ticks", **POLICY)
+async def backfill_symbol(connection: str, symbol: str, start: str, end: str, *, run_id: str) -> TickBackfill:
+    """Store the ticks of [start, end) that the provider still has."""
+    with open_feed() as feed:
+        async with shown_progress("backfill-ticks", f"Ticks of {connection} {symbol}", "microseconds") as meter:
+            result = await backfill_ticks(feed, connection, symbol, Interval.parse(start, end), run_id=run_id, progress=meter)
+    run_logger().info(result.message)
+    return result
+
+
+@task(name="cleanup ticks", **POLICY)
+async def cleanup_ticks(*, apply: bool) -> int:
+    """Plan what is older than the retentions of ticks, and with `apply` remove it; returns how many ticks that is."""
+    with open_feed() as feed:
+        plans = await asyncio.to_thread(plan_tick_cleanup, feed)
+        rows = sum(plan.rows for plan in plans)
+        run_logger().info("%d ticks are older than their retention", rows)
+        for plan in plans if apply else ():
+            await asyncio.to_thread(feed.lake.tick_store.apply_retention, plan)
+    return rows
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end streams cleanly: what was heard is on disk, and the next run knows where to go on."""
+    loop = asyncio.get_running_loop()
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(ValueError, NotImplementedError, RuntimeError):  # not in the main thread
+            before[number] = signal.getsignal(number)
+            loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            with contextlib.suppress(ValueError, TypeError):
+                signal.signal(number, handler)

@@ -151,6 +151,7 @@ def _window(feed: Feed, provider: MarketDataProvider, row: SeriesRow) -> Interva
     back = max(0, page - 2 - (now - row.last_us) // length)  # as far as one request reaches anyway
     back = max(back, feed.overlap_candles(row.series.connection))
     start = max(0, min(row.last_us, now) - back * length)
+    start = start if row.first_us is None else max(start, row.first_us)  # what lies before is backfill's, closed time too
     with feed.lake.metadata.read() as tx:  # what an earlier run got the newest page ahead of, and did not come to
         waiting = waiting_since(tx, row.id, now)
     return Interval(start if waiting is None else min(start, waiting), now)

@@ -8,7 +8,7 @@ from core.interval import Interval
 from feed.backfill import backfill
 from feed.fetch import SOON_SECONDS, due_series, fetch, seconds_until_due
 from feed.repair import repair
-from storage.ledger import list_gaps
+from storage.ledger import coverage, list_gaps
 
 START = 1_704_067_200_000_000  # 2024-01-01
 
@@ -48,6 +48,19 @@ async def test_a_fetch_without_news_writes_nothing(make_feed, series, clock, can
     feed, _ = await begin(make_feed, series, clock, candles_of(500))
     result = await fetch(feed, due_only=False)
     assert (result.stored, result.revised) == (0, 0)
+
+
+async def test_a_fetch_leaves_the_time_before_the_first_candle_alone(make_feed, series, clock, candles_of) -> None:
+    """However far back a page reaches, closed time before the first stored candle is not booked: nothing before it is expected."""
+    feed, _ = make_feed(candles_of(3 * 1440), market_type="fx", page=50_000)
+    begin_us = START + DAY_US
+    clock.set(begin_us + HOUR_US)
+    await backfill(feed, series, Interval(begin_us, begin_us + HOUR_US))
+    clock.set(begin_us + HOUR_US + 3 * MINUTE_US)
+    assert (await fetch(feed)).stored == 3
+    assert [gap for gap in gaps(feed) if gap.interval.start < begin_us] == []
+    (row,) = coverage(feed.lake, "played")
+    assert (row.expected, row.unexplained) == (63, 0)
 
 
 async def test_a_change_in_the_overlap_is_a_revision(make_feed, series, clock, candles_of) -> None:

@@ -6,6 +6,7 @@ The connection already holds a transaction and the lock; nothing here opens, com
 from alembic import context
 
 import storage.metadata.tables_market
+import storage.metadata.tables_people
 import storage.metadata.tables_pipeline
 import storage.metadata.tables_proof
 import storage.metadata.tables_ticks  # noqa: F401  the tables join the metadata

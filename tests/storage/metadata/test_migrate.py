@@ -11,6 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
 import storage.metadata.tables_market
+import storage.metadata.tables_people
 import storage.metadata.tables_pipeline
 import storage.metadata.tables_proof
 import storage.metadata.tables_ticks  # noqa: F401  the tables join the metadata

@@ -1,0 +1,72 @@
+"""The audit log: who did what, and how it ended. Rows are chained by digest, so that a change or a hole is found."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import orjson
+from sqlalchemy import Connection, select
+
+from core.clock import isoformat
+from core.secrets import redact
+from storage.metadata.tables_people import audit_log
+
+Via = Literal["page", "api", "cli"]
+Outcome = Literal["done", "refused", "failed"]
+_FIRST: Final = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One deed."""
+
+    id: int
+    at_us: int
+    actor: str
+    via: str
+    action: str
+    subject: str
+    outcome: str
+    detail: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return {"at": isoformat(self.at_us), "actor": self.actor, "via": self.via, "action": self.action, "subject": self.subject,
+                "outcome": self.outcome, "detail": dict(self.detail)}
+
+
+def record(  # noqa: PLR0917  one word for each column
+    tx: Connection, actor: str, via: Via, action: str, subject: str, outcome: Outcome, now_us: int, **detail: object,
+) -> None:
+    """Write a deed down in the transaction given."""
+    before = tx.execute(select(audit_log.c.chain).order_by(audit_log.c.id.desc()).limit(1)).scalar()
+    values = {
+        "at_us": now_us, "actor": actor[:63], "via": via, "action": action, "subject": redact(subject)[:200], "outcome": outcome,
+        "detail": {name: redact(str(value))[:500] for name, value in detail.items()},
+    }
+    tx.execute(audit_log.insert().values(**values, chain=_chain(before or _FIRST, values)))
+
+
+def list_audit(tx: Connection, limit: int = 100, before_id: int | None = None) -> list[AuditRow]:
+    """Return the newest deeds, newest first."""
+    query = select(audit_log).order_by(audit_log.c.id.desc()).limit(limit)
+    rows = tx.execute(query if before_id is None else query.where(audit_log.c.id < before_id)).mappings()
+    return [AuditRow(**{name: row[name] for name in AuditRow.__dataclass_fields__}) for row in rows]
+
+
+def verify_audit(tx: Connection) -> int | None:
+    """Return the id of the first row that does not follow from the one before it, None when all do."""
+    before, expected = _FIRST, None
+    for row in tx.execute(select(audit_log).order_by(audit_log.c.id)).mappings():
+        values = {name: row[name] for name in ("at_us", "actor", "via", "action", "subject", "outcome", "detail")}
+        if _chain(before, values) != row["chain"] or (expected is not None and row["id"] != expected):
+            return int(row["id"])
+        before, expected = row["chain"], row["id"] + 1
+    return None
+
+
+def _chain(before: str, values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(before.encode() + orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 import polars as pl
@@ -215,7 +216,8 @@ def _judge_series(run: _Run, row: SeriesRow, items: list[tuple[_Ready, list[int]
     context = context_of(feed, definitions[0], row)
     start = min(chapter_of(context.grid, first, definition.chapter).start_us for definition in definitions)
     candles = read_windows(feed.lake, row, start, last + 1, lookback=max(definition.lookback for definition in definitions))
-    as_of = to_us(candles["known_at"].max()) if len(candles) else feed.clock.now_us()  # type: ignore[arg-type]  a datetime column
+    newest = candles["known_at"].max()
+    as_of = to_us(newest) if isinstance(newest, datetime) else feed.clock.now_us()
     for item, slots in items:
         mine = Context(item.definition.name, item.definition.version, row.series, context.grid, context.market_type)
         outcomes = [_judge(item, candles, ts, mine, as_of) for ts in slots]

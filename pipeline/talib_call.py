@@ -19,7 +19,7 @@ from talib import abstract
 
 from core.errors import InputError
 
-FUNCTIONS: Final[tuple[str, ...]] = tuple(sorted(talib.get_functions()))
+FUNCTIONS: Final[tuple[str, ...]] = tuple(sorted(getattr(talib, "get_functions")()))  # noqa: B009  its stubs are not typed
 _PRICES: Final = ("open", "high", "low", "close", "volume")
 _abstract: Final[Any] = getattr(abstract, "Function")  # noqa: B009  its stubs leave it out
 _TRIAL_ROWS: Final = 32  # enough for TA-Lib to judge parameters: it looks at them before it counts rows

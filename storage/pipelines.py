@@ -16,7 +16,7 @@ from core.errors import InputError, NotFoundError
 from core.interval import Interval
 from core.series import Series
 from core.timeframe import Timeframe
-from storage.metadata.tables import connections
+from storage.metadata.tables import connections, revisions
 from storage.metadata.tables import series as series_table
 from storage.metadata.tables_pipeline import (
     filter_strategies,
@@ -251,7 +251,7 @@ def list_signals(
         query = query.where(signals.c.version == version)
     query = query.order_by(signals.c.ts_us.desc(), signals.c.id.desc())
     found = tx.execute(query if limit is None else query.limit(limit)).mappings().all()
-    return [_signal(item) for item in reversed(found)]
+    return [_signal(dict(item)) for item in reversed(found)]
 
 
 def decisions_of(tx: Connection, pipeline_id: int, version: int, series_id: int, interval: Interval) -> dict[int, int]:
@@ -261,6 +261,13 @@ def decisions_of(tx: Connection, pipeline_id: int, version: int, series_id: int,
         rows.pipeline_id == pipeline_id, rows.version == version, rows.series_id == series_id, rows.stage == "cleaner",
         rows.ts_us >= interval.start, rows.ts_us < interval.end).group_by(rows.ts_us))
     return {int(ts): int(as_of) for ts, as_of in found}
+
+
+def earlier_values_of(tx: Connection, series_id: int, before_us: int) -> list[tuple[int, int]]:
+    """Return (known_at_us, ts_us) of every value that a provider replaced later, of candles before an instant."""
+    found = tx.execute(select(revisions.c.old_known_at_us, revisions.c.ts_us).where(
+        revisions.c.series_id == series_id, revisions.c.ts_us < before_us))
+    return [(known, ts) for known, ts in found]
 
 
 def execution_times(tx: Connection, pipeline_id: int, since_us: int = 0) -> list[tuple[str, str, float]]:
@@ -330,7 +337,6 @@ def _signals() -> Select[Any]:
     ).select_from(signals).join(pipelines).join(series_table).join(connections)
 
 
-def _signal(found: Mapping[str, Any]) -> SignalRow:
-    values = dict(found)
+def _signal(values: dict[str, Any]) -> SignalRow:
     series = Series(values.pop("slug"), values.pop("symbol"), Timeframe.parse(values.pop("timeframe")))
     return SignalRow(series=series, **values)

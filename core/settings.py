@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     overlap_candles: Annotated[int, Field(ge=0, le=1000)] = Field(
         3, description="How many stored candles each fetch reads again, to see what the provider changed.")
     settle_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
-        5.0, description="How long after its close a candle counts as closed, until the series has learned its own delay.")
+        60.0, description="How long after its close a candle counts as closed, until the series has learned its own delay.")
     flush_minutes: Annotated[int, Field(ge=1, le=1440)] = Field(15, description="How often the head is flushed to the lake.")
     retention_days: Annotated[int, Field(ge=1, le=36500)] | None = Field(
         None, description="Candles older than this are removed by the daily cleanup; unset keeps everything.")
@@ -47,6 +47,12 @@ class Settings(BaseSettings):
     prefect_port: Annotated[int, Field(ge=1, le=65535)] = Field(4200, description="Port of the embedded Prefect server (loopback).")
     sandbox_port: Annotated[int, Field(ge=1, le=65535)] = Field(4280, description="Port of the sandbox (loopback).")
     console_port: Annotated[int, Field(ge=1, le=65535)] = Field(4290, description="Port of the web console (loopback).")
+    console_read_only: bool = Field(False, description="The web console shows all and changes nothing: a demonstration.")
+    console_require_verified_email: bool = Field(
+        False, description="Only users whose e-mail address is marked as verified may use the console.")
+    console_require_kyc: bool = Field(False, description="Only users whose KYC is marked as done may use the console.")
+    console_hosts: str = Field(
+        "127.0.0.1,localhost", description="Host names under which the console answers, with commas; others are refused.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level of what is logged.")
     shard: Annotated[str, NoDecode] = Field(
         "1/1", pattern=r"^[1-9]\d*/[1-9]\d*$", description="This machine's share of the connections: i/n.")

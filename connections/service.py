@@ -175,7 +175,7 @@ class ConnectionService:
             raise PermanentError(
                 f"{slug} has {stored} stored candles; deactivate it to keep them, or delete it with purge to lose them")
         if stored:
-            self.lake.apply_retention(self.lake.plan_retention(LATEST_US, slug))
+            self.lake.apply_retention(self.lake.plan_retention(LATEST_US, slug, is_forced=True))
         with self.lake.metadata.write() as tx:
             row = read_connection(tx, slug, for_update=True)
             ids = [item for (item,) in tx.execute(select(series.c.id).where(series.c.connection_id == row.id))]

@@ -25,7 +25,7 @@ def register(parent: typer.Typer) -> None:
 def report(
     slug: AnySlug = None,
     start: Annotated[str | None, typer.Option(help="Candles from here on; ISO 8601. Default: the first stored one.")] = None,
-    end: Annotated[str | None, typer.Option(help="Up to here, exclusive. Default: now.")] = None,
+    end: Annotated[str | None, typer.Option(help="Up to here, exclusive. Default: the last stored one.")] = None,
     format_: Annotated[str, typer.Option("--format", help="text, json or html.")] = "text",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,

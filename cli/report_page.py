@@ -22,7 +22,7 @@ _PAGE: Final = """<!doctype html>
 main{max-width:1080px;margin:0 auto;padding:2rem 1.25rem 4rem}h1{font-size:1.6rem;margin:0}h2{font-size:1.1rem;margin:2.2rem 0 .6rem}
 p.sub{color:var(--soft);margin:.2rem 0 1.4rem}.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:1px;background:var(--line);border:1px solid var(--line)}
 .figures div{background:var(--paper);padding:.8rem 1rem}.figures b{display:block;font-size:1.35rem;font-variant-numeric:tabular-nums}.figures span{color:var(--soft);font-size:.85rem}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.88rem}th,td{text-align:left;padding:.35rem .6rem .35rem 0;border-bottom:1px solid var(--line);vertical-align:top}
+.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.88rem}th,td{text-align:left;padding:.35rem .9rem .35rem 0;border-bottom:1px solid var(--line);vertical-align:top}
 th{color:var(--soft);font-weight:500}td.n,th.n{text-align:right}code{font:.82em ui-monospace,monospace;overflow-wrap:anywhere}svg{display:block;width:100%;height:14px}
 .stored{fill:var(--stored)}.closed{fill:var(--closed)}.explained{fill:var(--explained)}.open{fill:var(--open)}.none{fill:var(--none)}
 .key{display:flex;flex-wrap:wrap;gap:1rem;color:var(--soft);font-size:.85rem;margin:.4rem 0 .8rem}.key svg{display:inline-block;width:12px;height:12px;vertical-align:-1px;margin-right:.35rem}
@@ -86,8 +86,7 @@ def as_text(report: ProofReport) -> str:
         f"explained          {percent(totals['explained_share'])} of all slots stored or explained",
         f"unexplained        {count(totals['unexplained'])}", f"candles            {count(totals['stored'])} of {count(totals['expected'])} slots",
         f"revisions          {count(totals['revisions'])}",
-        (f"repairs            {report.repairs['ranges']}, median {duration(report.repairs['median_seconds'])},"
-         f" nine of ten within {duration(report.repairs['p90_seconds'])}"),
+        "repairs            " + _repairs(report),
         f"digest             {report.digest}", "", "Causes of empty slots"]
     lines += [f"  {cause:<16} {count(slots):>12}  {CAUSES[cause]}" for cause, slots in totals["causes"].items()] or ["  none"]
     lines += ["", "Series"]
@@ -98,6 +97,13 @@ def as_text(report: ProofReport) -> str:
         lines += ["", "Clocks"]
         lines += [f"  {item['connection']}: {item['kind']}, {item['rules']}, {item['seen_at']} to {item['last_seen']}" for item in report.clocks]
     return "\n".join(lines) + "\n"
+
+
+def _repairs(report: ProofReport) -> str:
+    found = report.repairs
+    if not found["ranges"]:
+        return "none needed"
+    return f"{count(found['ranges'])}, median {duration(found['median_seconds'])}, nine of ten within {duration(found['p90_seconds'])}"
 
 
 def percent(share: float | None) -> str:

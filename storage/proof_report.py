@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from core.candles import VALUES
-from core.clock import isoformat
+from core.clock import SECOND_US, isoformat
 from core.interval import Interval
 from core.timeframe import Grid
 from storage.lake.place import Place
@@ -90,14 +90,15 @@ def make_report(place: Place, connection: str | None, period: Interval | None = 
     Args:
         place: the lake.
         connection: its slug; None is all.
-        period: of the candles' open times; None is from the first stored candle to now.
+        period: of the candles' open times; None is from the first stored candle to the last one's close.
     """
     now_us = place.clock.now_us()
     with place.metadata.read() as tx:
         rows = [row for row in list_series(tx, connection) if row.first_us is not None]
         grids = grids_of(tx, rows)
     if period is None:
-        period = Interval(min((row.first_us or 0 for row in rows), default=now_us), now_us)
+        start = min((row.first_us or 0 for row in rows), default=now_us)
+        period = Interval(start, max((grids[row.id].next(row.last_us or 0) for row in rows), default=start))
     proofs, gaps = [], []
     for row in rows:
         proof, open_gaps = _series(place, row, grids[row.id], period)
@@ -108,7 +109,7 @@ def make_report(place: Place, connection: str | None, period: Interval | None = 
         repairs = _repairs(tx, connection, period)
         clocks, retentions, runs = _clocks(tx, connection), _retentions(tx, connection), _runs(tx, period)
     return ProofReport(
-        connection, isoformat(period.start), isoformat(period.end), isoformat(now_us),
+        connection, isoformat(period.start), isoformat(period.end), isoformat(now_us // SECOND_US * SECOND_US),
         digest_of([{"connection": item.connection, "symbol": item.symbol, "timeframe": item.timeframe, "rows": item.stored,
                     "first": item.first, "last": item.last, "rows_digest": item.rows_digest} for item in proofs if item.stored]),
         _totals(proofs), proofs, sorted(gaps, key=lambda gap: -gap["slots"])[:MOST_GAPS],

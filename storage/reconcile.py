@@ -1,6 +1,6 @@
 """Reconciliation: one instrument as several connections tell it. What differs is shown; nothing is averaged or replaced.
 
-Each connection is compared with what the others say. Between two markets lies a basis (another currency, another price
+Each connection is compared with each of the others, and is an outlier where more than half of them say so. Between two markets lies a basis (another currency, another price
 feed) that moves slowly: it is taken out as a running median, and what is left is measured in the pair's own usual
 deviation. Where only two connections tell a candle, the outlier is the one that left its own path.
 """
@@ -24,6 +24,7 @@ LEAST_DEVIATION: Final = 1e-3  # relative: below a tenth of a percent nothing is
 SIGMAS: Final = 12.0  # of the usual deviation (a median's) around a candle, beyond which a price is an outlier
 BASIS_CANDLES: Final = 25  # window of the running median that is the basis
 USUAL_CANDLES: Final = 501  # window in which the usual deviation is taken: wild months are measured by themselves
+LEAST_COMMON: Final = 3  # candles that two tell; fewer say nothing of their basis
 LEAST_RETURNS: Final = 20  # fewer say nothing of lead and lag
 
 Floats = NDArray[np.float64]
@@ -137,28 +138,37 @@ def _lag(left: Floats, right: Floats) -> tuple[int | None, float | None]:
 def _outliers(
     name: str, names: Sequence[str], logs: Mapping[str, Floats], times: NDArray[np.int64], sigmas: float,
 ) -> list[Outlier]:
-    others = np.stack([logs[other] for other in names if other != name])  # (others, prices, times)
-    count = (~np.isnan(others)).sum(axis=0)
+    """Return the prices of one connection that more than half of the others find far off."""
+    others = [logs[other] for other in names if other != name]
     found = []
     for number, field in enumerate(PRICES):
         own = logs[name][number]
-        said = np.full(len(times), np.nan)
-        told = count[number] > 0
-        said[told] = np.nanmedian(others[:, number, told], axis=0)
-        both = ~np.isnan(own) & told
-        if both.sum() < 3:
-            continue
-        apart = own[both] - said[both]
-        left = apart - _running_median(apart)
-        usual = _running_median(np.abs(left), USUAL_CANDLES)
-        is_far = np.abs(left) > np.maximum(sigmas * usual, LEAST_DEVIATION)
-        for place in np.flatnonzero(is_far):
-            at = int(np.flatnonzero(both)[place])
-            if count[number][at] == 1 and not _left_its_path(own, others[:, number], at):
+        left = np.stack([_distance(own, other[number]) for other in others])
+        far = np.stack([_is_far(row, sigmas) for row in left])
+        told = (~np.isnan(left)).sum(axis=0)
+        for at in np.flatnonzero((far.sum(axis=0) * 2 > told) & (told > 0)):
+            if told[at] == 1 and not _left_its_path(own, np.stack([other[number] for other in others]), int(at)):
                 continue  # the other one is the outlier
-            expected = _price(own[at] - left[place])
-            found.append(Outlier(name, int(times[at]), field, _price(own[at]), expected, float(np.expm1(left[place]))))
+            away = float(np.median(left[far[:, at], at]))
+            found.append(Outlier(name, int(times[at]), field, _price(own[at]), _price(own[at] - away), float(np.expm1(away))))
     return found
+
+
+def _distance(own: Floats, other: Floats) -> Floats:
+    """Return how far one is from the other, their basis taken out; NaN where not both tell."""
+    apart = own - other
+    both = ~np.isnan(apart)
+    apart[both] -= _running_median(apart[both])
+    return apart
+
+
+def _is_far(left: Floats, sigmas: float) -> NDArray[np.bool_]:
+    far = np.zeros(len(left), dtype=bool)
+    both = ~np.isnan(left)
+    if both.sum() >= LEAST_COMMON:
+        away = np.abs(left[both])
+        far[both] = away > np.maximum(sigmas * _running_median(away, USUAL_CANDLES), LEAST_DEVIATION)
+    return far
 
 
 def _price(logarithm: float) -> float:

@@ -12,6 +12,7 @@ import pytest
 
 from connections.service import ConnectionInput
 from deployments.declaration import read_declaration
+from deployments.plan import apply
 from deployments.prefect_api import PrefectApi
 from deployments.settings import prefect_environment
 from feed import open_feed
@@ -137,11 +138,15 @@ def end_of(server):
 
 
 @pytest.fixture
-def only_ordered(runner, server):
-    """No scheduled run begins meanwhile: the one process of the runner is that of the run ordered."""
-    paths = [f"/deployments/{server.deployment_id(item.name)}" for item in read_declaration().deployments]
+def only_ordered(server):
+    """No scheduled run begins meanwhile, and none goes on: what runs is what the test ordered."""
+    declared = read_declaration()
+    apply(server, declared)
+    paths = [f"/deployments/{server.deployment_id(item.name)}" for item in declared.deployments]
     for path in paths:
         server.patch(path, {"paused": True})
+    active = {"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}}
+    wait_for(lambda: server.post("/flow_runs/count", active) == 0, 240)
     yield
     for path in paths:  # the server is shared with other tests, and keeps an operator's pause for ever
         server.patch(path, {"paused": False})

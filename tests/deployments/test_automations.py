@@ -12,12 +12,10 @@ from connections.service import ConnectionInput
 from core.clock import DAY_US, isoformat
 from deployments.apply import main
 from deployments.automations import LATE_RUNS, ZOMBIES
-from deployments.declaration import read_declaration
-from deployments.plan import apply
 from feed import open_feed
 from tests.deployments.conftest import flow_process, process, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("only_ordered")]
 
 SECONDS = 12.0  # the least that a server accepts is 10
 
@@ -74,7 +72,6 @@ def test_a_run_whose_host_died_is_crashed_and_its_slot_free(server, environment,
 
 def test_a_late_run_is_cancelled_and_a_late_backfill_is_not(server, order, soon):
     """Nobody runs what is ordered: a late `health` ends as SkippedLate, for a newer one does its work; a late backfill waits on."""
-    apply(server, read_declaration())
     kept = order("backfill", connection="any", symbol="A/B", timeframe="1h", start="2024-01-01", end="2024-01-02")
     late = order("health")
     for run in (late, kept):

@@ -11,7 +11,7 @@ from feed import open_feed
 from tests.acceptance.canary import CANARY, echoes, found_in
 from tests.deployments.conftest import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("only_ordered", "runner")]
 
 LOGIN = {"user": "50000001", "password": CANARY, "server": "Sandbox-Demo"}
 
@@ -28,7 +28,6 @@ def broker(home, box):
     box.faults.clear()
 
 
-@pytest.mark.usefixtures("only_ordered")
 def test_prefects_database_and_logs_hold_no_secret(broker, home, box, order, end_of, server):  # noqa: PLR0917  fixtures
     """Runs that complete, and runs of a bridge that echoes the password in every way, leave it in no file of the whole home."""
     ends = [end_of(order("fetch", connection=broker, due_only=False))]

@@ -31,9 +31,10 @@ def test_the_file_is_right():
     """Every key is known, every entrypoint imports, every parameter exists, every pool is declared, every cron parses."""
     declared = read_declaration()
     assert {item.name for item in declared.deployments} == {
-        "fetch", "backfill", "repair", "audit", "flush", "cleanup", "health", "stream", "backfill_ticks"}
+        "fetch", "backfill", "repair", "audit", "flush", "cleanup", "health", "stream", "backfill_ticks",
+        "process_pipeline", "replay_pipeline", "compare_pipelines"}
     assert {item.name for item in declared.deployments if item.schedules} == {
-        "fetch", "repair", "audit", "flush", "cleanup", "health", "stream"}
+        "fetch", "repair", "audit", "flush", "cleanup", "health", "stream", "process_pipeline"}
 
 
 def test_every_flow_file_is_deployed():

@@ -11,7 +11,7 @@ from core.clock import DAY_US, isoformat
 from feed import open_feed
 from tests.deployments.conftest import flow_process
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("only_ordered")]
 
 
 def stored(home, timeframe="1m"):
@@ -51,7 +51,6 @@ def test_a_failed_connection_fails_its_run_alone(runner, connection, order, end_
             feed.connections.delete("dead")
 
 
-@pytest.mark.usefixtures("only_ordered")
 def test_a_killed_backfill_is_finished_by_the_next(runner, connection, order, end_of, home, server):  # noqa: PLR0917  fixtures
     """After kill -9 of the flow's process: the run ends as Crashed, the next one completes, nothing is doubled."""
     with open_feed(home) as feed:

@@ -12,7 +12,7 @@ from core.series import Series
 from feed import open_feed
 from feed.backfill import backfill
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("only_ordered")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("only_ordered", "runner")]
 
 
 @pytest.fixture

@@ -52,10 +52,12 @@ def note_clock(  # noqa: PLR0917  one word for each column
 
 def alarm(tx: Connection, row: ConnectionRow, error: ClockRuleError, now_us: int) -> None:
     """Tell people once that a clock is not what its rule says, and keep the contradiction in its history."""
-    last = newest(tx, row.slug)
     clock = ServerClock.from_config(row.config)
-    if last is not None and last.kind == "contradicted" and last.evidence.get("message") == str(error):
-        return
+    for line in history(tx, row.slug):
+        if line.kind in {"learned", "set"} and line.offset_minutes is None:
+            break  # other rules since: whatever was told before them was another matter
+        if line.kind == "contradicted" and line.evidence.get("message") == str(error):
+            return
     if clock is not None:
         note_clock(tx, row, "contradicted", clock, None, now_us, {"message": str(error)})
     write_log(tx, (row.id, row.slug), "clock", "error", str(error), now_us)
@@ -82,11 +84,6 @@ def history(tx: Connection, slug: str) -> list[ClockEntry]:
         connections.c.slug == slug).order_by(clock_history.c.seen_at_us.desc(), clock_history.c.id.desc())
     return [ClockEntry(row["slug"], row["kind"], row["rules"], row["offset_minutes"], row["evidence"], row["seen_at_us"],
                        row["last_seen_us"]) for row in tx.execute(query).mappings()]
-
-
-def newest(tx: Connection, slug: str) -> ClockEntry | None:
-    """Return the newest line of a clock's history."""
-    return next(iter(history(tx, slug)), None)
 
 
 def is_learned(entries: Sequence[ClockEntry], clock: ServerClock) -> bool:

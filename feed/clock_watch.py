@@ -32,7 +32,7 @@ from core.clock_fit import (
 )
 from core.errors import ClockRuleError, InputError
 from core.interval import Interval
-from core.server_clock import ServerClock
+from core.server_clock import ClockRule, ServerClock
 from core.timeframe import Grid, Timeframe
 from feed.asking import Asker
 from feed.context import Feed
@@ -120,21 +120,20 @@ def joined(old: ServerClock, new: ServerClock, interval: Interval) -> ServerCloc
     at_end = [rule for rule in old.rules if rule.since_us < interval.end][-1:]
     rules = [*new.rules]
     if at_end and not _same(at_end[0], rules[-1]) and old.offset_us(interval.end) != new.offset_us(interval.end):
-        rules.append(type(rules[-1])(interval.end, at_end[0].offset_minutes, at_end[0].dst))
+        rules.append(ClockRule(interval.end, at_end[0].offset_minutes, at_end[0].dst))
     before = [rule for rule in old.rules if rule.since_us < interval.start] if interval.start > 0 else []
     if before and not _same(before[-1], rules[0]) and len(old.rules) > 1:
-        rules[0] = type(rules[0])(interval.start, rules[0].offset_minutes, rules[0].dst)
+        rules[0] = ClockRule(interval.start, rules[0].offset_minutes, rules[0].dst)
         rules = [*before, *rules]
-    out = []
+    out: list[ClockRule] = []
     for rule in [*rules, *after]:
         if not out or not _same(out[-1], rule):
             out.append(rule)
     return ServerClock(tuple(out))
 
 
-def _same(one: object, other: object) -> bool:
-    keys = ("offset_minutes", "dst")
-    return all(getattr(one, key) == getattr(other, key) for key in keys)
+def _same(one: ClockRule, other: ClockRule) -> bool:
+    return (one.offset_minutes, one.dst) == (other.offset_minutes, other.dst)
 
 
 async def _clock_symbol(feed: Feed, provider: MarketDataProvider, slug: str) -> str | None:
@@ -155,12 +154,12 @@ async def _hours(feed: Feed, provider: MarketDataProvider, symbol: str, interval
 
 
 def reference_of(feed: Feed, slug: str, symbol: str, interval: Interval) -> tuple[str | None, pl.DataFrame]:
-    """Return a stored hourly series of the same instrument at a provider whose times are UTC, with its candles."""
-    wanted = plain_name(symbol)
+    """Return a stored hourly series at a provider whose times are UTC, with its candles: the same pair, or another major."""
+    order = [plain_name(symbol), *MAJORS]
     with feed.lake.metadata.read() as tx:
         rows = [row for row in list_series(tx, timeframe=HOUR) if row.series.connection != slug and row.first_us is not None
-                and plain_name(row.series.symbol) == wanted]
-    for row in rows:
+                and plain_name(row.series.symbol) in order]
+    for row in sorted(rows, key=lambda row: order.index(plain_name(row.series.symbol))):
         if ServerClock.from_config(feed.connections.get(row.series.connection).config) is None:
             key = row.series
             candles = feed.lake.candles(key.connection, key.symbol, key.timeframe, interval.start, interval.end)

@@ -162,7 +162,7 @@ def _wanted(feed: Feed, run: SeriesRun) -> Slots:
     count = feed.overlap_candles(run.row.series.connection)
     overlap = run.stored[len(run.stored) - min(count, len(run.stored)):]
     missing = run.missing()
-    if not len(missing) and run.is_closed_now():
+    if not len(missing) and (run.is_closed_now() or run.is_delisted()):
         return missing
     if run.row.first_us is not None:  # holes from before the first stored candle are backfill's work
         missing = missing[missing > run.row.first_us]

@@ -98,6 +98,11 @@ class Filler:
         """The provider's name of the symbol."""
         return self.asked_as or self.row.series.symbol
 
+    @property
+    def has_seen(self) -> bool:
+        """Whether any answer of this run held a closed candle."""
+        return self._first_known is not None
+
     async def fill(self, wanted: Slots) -> None:
         """Ask for all `wanted` slots (ascending), oldest first; ask again for what was answered with nothing.
 
@@ -214,7 +219,7 @@ class Filler:
         ended = self.session_end(now_us)
         if ended is not None and 0 <= ended - answer.server_us <= STANDS_US and now_us >= ended + settle_us:
             return now_us - settle_us
-        return answer.server_us - settle_us
+        return min(answer.server_us - settle_us, now_us)  # a provider's clock that runs ahead closes nothing by itself
 
     def _see(self, answer: CandlePage, closed: pl.DataFrame, page: Interval, closed_before: int) -> None:
         young = [slot for slot in self.grid.slots(Interval(self.grid.floor(closed_before), max(page.end, closed_before)))
@@ -278,7 +283,9 @@ class Filler:
                     return len(silent)
         log.info("%s: nothing in %s, asked twice", self.row.series, page)
         self._unproved.append(left)
-        await self._write(self.booker.absent(left, answer, both_sides=False))
+        first = min((us for us in (self.row.first_us, self._first_known) if us is not None), default=None)
+        await self._write(self.booker.absent(left, answer, both_sides=False) if has_earlier or first is None
+                          else self.booker.before_first(left, answer, first))
         return len(left)
 
     def _knows_before(self, slot: int) -> bool:
@@ -293,7 +300,10 @@ class Filler:
         timeframe = longer_timeframe(self.asker.provider.capabilities, self.timeframe, PROBES)
         if timeframe is None:
             return None
-        sights = [await self._first_candle(timeframe, interval) for _ in range(2)]
+        try:
+            sights = [await self._first_candle(timeframe, interval) for _ in range(2)]
+        except TransientError:
+            return None  # it only saves requests: the series' own pages tell as much
         seen = [s for s in sights if s is not None]
         return timeframe.name, min(seen) if seen else None
 

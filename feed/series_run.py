@@ -70,6 +70,10 @@ class SeriesRun:
         """Whether the market is closed at present: nothing new can come."""
         return self.session_end(self.feed.clock.now_us()) is not None
 
+    def is_delisted(self) -> bool:
+        """Whether the symbol has left the provider's list: nothing new can come, and nothing changes."""
+        return self.listing is not None and self.listing.delisted_us is not None
+
     def session_end(self, now_us: int) -> int | None:
         """Return since when the market is closed at an instant; None when it is open."""
         week = Interval(max(0, now_us - WEEK_US), now_us + 1)
@@ -103,12 +107,12 @@ class SeriesRun:
                         session_end=self.session_end)
         try:
             newest, older = self._newest_first(wanted) if is_live else (wanted, wanted[:0])
-            if len(older):
-                await writer.add(Batch(self.row.id, empty_candles(), source, gaps=tuple(booker.waiting(older))))
             await filler.fill(newest)
             if len(older):
-                await writer.flush()
-                filler.is_live = False
+                if filler.has_seen:  # the provider is ahead of the hole: were this run killed now, the ledger would know
+                    await writer.add(Batch(self.row.id, empty_candles(), source, gaps=tuple(booker.waiting(older))))
+                    await writer.flush()
+                    filler.is_live = False
                 await filler.fill(older)
             await self._book_unasked(booker, writer, source)
         finally:

@@ -41,6 +41,12 @@ class PlayedProvider:
     dice: random.Random = field(default_factory=lambda: random.Random(7))
     is_connected: bool = True
     server_clock: ServerClock | None = None
+    down: Interval | None = None  # pages that touch it are not answered
+    answers_left: int | None = None  # so many pages are answered, then no more
+    partial_us: int = 0  # so long after its close a candle still shows an unfinished close
+    stands_us: int | None = None  # the server's clock stands still there
+    listed: list[SymbolInfo] = field(default_factory=lambda: [SymbolInfo("BTC/USDT")])
+    named: dict[str, str] = field(default_factory=dict)  # other names of the one symbol that is played
 
     @property
     def capabilities(self) -> Capabilities:
@@ -53,7 +59,7 @@ class PlayedProvider:
         return self.clock.now_us()
 
     async def symbols(self) -> list[SymbolInfo]:
-        return [SymbolInfo("BTC/USDT")]
+        return self.listed
 
     async def account_info(self) -> AccountInfo:
         return AccountInfo("me", "here")
@@ -65,7 +71,13 @@ class PlayedProvider:
         self.asked.append(interval)
         if self.error is not None:
             raise self.error
-        if symbol != "BTC/USDT":
+        if self.down is not None and timeframe.name == "1m" and interval.intersect(self.down) is not None:
+            raise ProviderUnavailableError("down for a while")
+        if self.answers_left is not None:
+            self.answers_left -= 1
+            if self.answers_left < 0:
+                raise ProviderUnavailableError("gone")
+        if symbol != "BTC/USDT" and symbol not in self.named:
             raise UnknownSymbolError(f"no symbol {symbol}")
         frame = self._timeframe(timeframe)
         seen = frame.filter(pl.col("ts") <= to_datetime(self.clock.now_us() - self.late_us))
@@ -76,7 +88,11 @@ class PlayedProvider:
         out = seen.filter(pl.col("ts").is_between(interval.start_at, interval.end_at, closed="left")).head(self.page)
         if self.dice.random() < self.faults:
             out = self._spoil(out)
-        return CandlePage(out, interval, self.clock.now_us(), f"r{len(self.asked)}", reach)
+        if self.partial_us:
+            final_until = to_datetime(self.clock.now_us() - self.partial_us - timeframe.length_us)
+            out = out.with_columns(close=pl.when(pl.col("ts") > final_until).then(pl.col("open")).otherwise(pl.col("close")))
+        server_us = self.clock.now_us() if self.stands_us is None else min(self.stands_us, self.clock.now_us())
+        return CandlePage(out, interval, server_us, f"r{len(self.asked)}", reach)
 
     def _timeframe(self, timeframe: Timeframe) -> pl.DataFrame:
         if timeframe.name == "1m":
@@ -87,7 +103,7 @@ class PlayedProvider:
         return grouped.select(list(CANDLE_SCHEMA))
 
     def _spoil(self, out: pl.DataFrame) -> pl.DataFrame:
-        kind = self.dice.choice(["empty", "short", "double", "unsorted", "down", "garbage"])
+        kind = self.dice.choice(["empty", "short", "double", "unsorted", "down", "garbage", "stale", "middle"])
         if kind == "down":
             raise ProviderUnavailableError("502 from the proxy")
         if kind == "garbage":
@@ -96,6 +112,10 @@ class PlayedProvider:
             return empty_candles()
         if kind == "short":
             return out.head(self.dice.randint(0, len(out)))
+        if kind == "stale":  # rows from long before what was asked
+            return self.truth.head(self.dice.randint(1, 50))
+        if kind == "middle":  # cut at both ends
+            return out.slice(len(out) // 3, len(out) // 3)
         if kind == "double":
             return pl.concat([out, out.head(5)])
         return out.sample(fraction=1.0, shuffle=True, seed=3)
@@ -153,7 +173,7 @@ def make_feed(tmp_path_factory: pytest.TempPathFactory, clock: ManualClock) -> I
 
     def make(truth: pl.DataFrame, **options: object) -> tuple[Feed, PlayedProvider]:
         home = tmp_path_factory.mktemp("home")
-        config = Settings(home=home, settle_seconds=0, retry_wait=0)
+        config = Settings(home=home, settle_seconds=options.pop("settle", 0), retry_wait=0)
         lake = open_lake(home, clock=clock)
         with lake.metadata.write() as tx:
             tx.exec_driver_sql(

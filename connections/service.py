@@ -39,6 +39,7 @@ from core.settings import Settings
 from providers import registry
 from providers.addresses import check_url
 from providers.base import Capabilities, ConnectionSpec, MarketDataProvider, Priority, RateBudget, Unlimited
+from storage.lake.revision_files import drop_revision_files
 from storage.metadata.tables import connections, head_candles, lake_files, series
 from storage.vault import Vault
 
@@ -180,6 +181,7 @@ class ConnectionService:
             row = read_connection(tx, slug, for_update=True)
             ids = [item for (item,) in tx.execute(select(series.c.id).where(series.c.connection_id == row.id))]
             _check_empty(tx, slug, ids)
+            drop_revision_files(self.lake.place, tx, ids)
             tx.execute(lake_files.delete().where(lake_files.c.series_id.in_(ids)))
             removed = Deleted(slug, len(row.credential_fields), len(ids), stored)
             self._log(tx, (row.id, slug), "delete", f"removed {removed.credentials} credential fields, {removed.series} series, "
@@ -352,7 +354,7 @@ class ConnectionService:
             ids = select(series.c.id).where(series.c.connection_id == row.id)
             head = tx.execute(select(func.count()).select_from(head_candles).where(head_candles.c.series_id.in_(ids)))
             lake = tx.execute(select(func.coalesce(func.sum(lake_files.c.rows), 0)).where(
-                lake_files.c.series_id.in_(ids), lake_files.c.superseded_at_us.is_(None)))
+                lake_files.c.series_id.in_(ids), lake_files.c.superseded_at_us.is_(None), lake_files.c.dataset != "revisions"))
             return int(head.scalar_one()) + int(lake.scalar_one())
 
     def _log(self, tx: Connection, connection: tuple[int, str], action: str, message: str, outcome: Outcome = "success",
@@ -380,6 +382,7 @@ def _check_empty(tx: Connection, slug: str, series_ids: builtins.list[int]) -> N
     """A candle may have come in meanwhile: never remove it silently."""
     head = tx.execute(select(head_candles.c.ts_us).where(head_candles.c.series_id.in_(series_ids)).limit(1)).first()
     live = tx.execute(select(lake_files.c.path).where(
-        lake_files.c.series_id.in_(series_ids), lake_files.c.superseded_at_us.is_(None)).limit(1)).first()
+        lake_files.c.series_id.in_(series_ids), lake_files.c.superseded_at_us.is_(None),
+        lake_files.c.dataset != "revisions").limit(1)).first()
     if head is not None or live is not None:
         raise PermanentError(f"{slug} still has stored data; deactivate it, wait for running fetches and delete it again")

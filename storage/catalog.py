@@ -98,7 +98,7 @@ def write_catalog(place: Place) -> None:
                 _put(aside, place.root / layout.CATALOG / f"{name}.parquet")
         with _aside(place.root) as aside:
             try:
-                _build(aside, place.root, has_files=not frames["files"].is_empty())
+                _build(aside, place.root, datasets={path.split("/", 1)[0] for path in frames["files"]["path"]})
             except duckdb.Error as error:  # nothing in it comes from a person: it is the disk
                 raise store_error(aside, OSError(str(error))) from error
             _put(aside, place.root / layout.CATALOG_DATABASE)
@@ -126,11 +126,11 @@ def _put(aside: Path, target: Path) -> None:
     aside.replace(target)
 
 
-def _build(path: Path, root: Path, *, has_files: bool) -> None:
+def _build(path: Path, root: Path, *, datasets: set[str]) -> None:
     base = str(root).replace("'", "''")
     tree = f"{base}/{layout.CANDLES}"
     everything = f"SELECT * FROM read_parquet('{tree}/*/*/*/*/*.parquet', hive_types = {HIVE_TYPES})"
-    if not has_files:  # read_parquet refuses a pattern without files
+    if layout.CANDLES not in datasets:  # read_parquet refuses a pattern without files
         empty = {**dict.fromkeys(_KEY, "VARCHAR"), "period": "DATE"}
         kinds = {pl.String(): "VARCHAR", pl.Float64(): "DOUBLE", TS: "TIMESTAMPTZ"}
         columns = {**{name: kinds[kind] for name, kind in STORED_SCHEMA.items()}, **empty}
@@ -139,6 +139,9 @@ def _build(path: Path, root: Path, *, has_files: bool) -> None:
         session.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS catalog_file (STORAGE_VERSION 'v1.0.0')")
         session.execute("USE catalog_file")
         session.execute(f"CREATE VIEW all_candles AS {everything}")
+        if layout.REVISIONS in datasets:
+            session.execute(f"CREATE VIEW revisions AS SELECT * FROM read_parquet('{base}/{layout.REVISIONS}/*/*/*/*/*.parquet',"
+                            f" hive_types = {HIVE_TYPES})")
         for name in _SNAPSHOTS:
             session.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{base}/{layout.CATALOG}/{name}.parquet')")
         session.execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,7 @@ from storage.lake.publish import settle_all
 from storage.lake.reader import pin, pin_last, read_files, read_last, read_pin, stored_slots
 from storage.lake.rebuild import RebuildReport
 from storage.lake.retention import RetentionPlan, RetentionResult
+from storage.lake.revision_files import flush_all_revisions, restore_revisions
 from storage.lake.revisions import as_known, changed_after
 from storage.lake.sweep import SweepResult
 from storage.lake.verify import VerifyReport
@@ -167,8 +169,10 @@ class Lake:
         return stored_slots(self.place, series_id, interval).to_numpy()
 
     def flush(self, series_ids: Sequence[int] | None = None, progress: Progress | None = None) -> FlushResult:
-        """Move head rows into the lake's partitions; see `storage.lake.flush.flush`."""
-        return flush.flush(self.place, series_ids, progress)
+        """Move head rows into the lake's partitions, and new revisions into files; see `storage.lake.flush.flush`."""
+        done = flush.flush(self.place, series_ids, progress)
+        flush_all_revisions(self.place, series_ids)
+        return done
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Check every file against the manifest; see `storage.lake.verify.verify`."""
@@ -226,7 +230,8 @@ class Lake:
 
     def rebuild(self) -> RebuildReport:
         """Make manifest and series rows again from the files; see `storage.lake.rebuild.rebuild`."""
-        return rebuild.rebuild(self.place)
+        report = rebuild.rebuild(self.place)
+        return replace(report, revisions=restore_revisions(self.place))
 
 
 def open_lake(home: str | Path | None = None, clock: Clock | None = None) -> Lake:

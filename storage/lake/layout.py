@@ -1,6 +1,7 @@
 """Where everything lies in a lake. The only place that builds or reads a path below its root.
 
     LAKE/candles/connection=<slug>/symbol=<percent-encoded>/timeframe=1m/period=2026-11-01/<unique>.parquet
+    LAKE/revisions/  the same keys: what providers changed, files that are only added to
     LAKE/.staging/   files being written         LAKE/.old/    superseded files, kept for a grace
     LAKE/.locks/     one lock for each series    LAKE/catalog/ snapshots of the metadata
 
@@ -75,20 +76,20 @@ def period_start_us(label: str) -> int:
     return to_us(datetime(day.year, day.month, day.day, tzinfo=UTC))
 
 
-def series_folder(series: Series) -> PurePosixPath:
+def series_folder(series: Series, dataset: str = CANDLES) -> PurePosixPath:
     """Return the folder of a series, below the lake's root."""
-    return PurePosixPath(CANDLES, f"connection={series.connection}", f"symbol={encode_symbol(series.symbol)}",
+    return PurePosixPath(dataset, f"connection={series.connection}", f"symbol={encode_symbol(series.symbol)}",
                          f"timeframe={series.timeframe.name}")
 
 
-def partition_folder(series: Series, label: str) -> PurePosixPath:
+def partition_folder(series: Series, label: str, dataset: str = CANDLES) -> PurePosixPath:
     """Return the folder of one partition, below the lake's root."""
-    return series_folder(series) / f"period={label}"
+    return series_folder(series, dataset) / f"period={label}"
 
 
-def new_file(series: Series, label: str) -> str:
+def new_file(series: Series, label: str, dataset: str = CANDLES) -> str:
     """Return a path that no file ever had, below the lake's root."""
-    return str(partition_folder(series, label) / f"{uuid.uuid4().hex}.parquet")
+    return str(partition_folder(series, label, dataset) / f"{uuid.uuid4().hex}.parquet")
 
 
 def parse_path(path: str) -> tuple[Series, str]:
@@ -105,7 +106,7 @@ def parse_path(path: str) -> tuple[Series, str]:
         period_start_us(keys["period"])
     except (ValueError, KeyError, InputError) as error:
         raise StoreCorruptError(f"{path} is not a path of the lake; move it out of candles/") from error
-    if dataset != CANDLES:
+    if dataset not in {CANDLES, REVISIONS}:
         raise StoreCorruptError(f"{path} is not a path of the lake; move it out of the tree")
     return series, keys["period"]
 

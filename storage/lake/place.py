@@ -32,7 +32,7 @@ class Place:
 def make_folders(root: Path) -> None:
     """Make the lake's own folders; StoreUnwritableError or StoreFullError when that fails."""
     with translated(root):
-        for name in (layout.CANDLES, layout.STAGING, layout.OLD, layout.LOCKS, layout.CATALOG):
+        for name in (layout.CANDLES, layout.REVISIONS, layout.STAGING, layout.OLD, layout.LOCKS, layout.CATALOG):
             (root / name).mkdir(parents=True, exist_ok=True)
 
 

@@ -34,13 +34,14 @@ class RebuildReport:
     files: int
     rows: int
     skipped: list[str]
+    revisions: int = 0
 
 
 def rebuild(place: Place) -> RebuildReport:
     """Take every candle file that the manifest does not know into it; connections come back inactive.
 
-    Files of one partition are merged: for each time the value known last wins. Revisions and what the head held are
-    lost; the gap ledger and the next fetch find what is missing.
+    Files of one partition are merged: for each time the value known last wins. What the head held is lost; the gap ledger and
+    the next fetch find what is missing. Revisions come back from their own files.
     """
     known = manifest(place)
     by_partition: dict[tuple[Series, str], list[str]] = defaultdict(list)

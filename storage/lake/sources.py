@@ -71,7 +71,8 @@ def reason_to_keep(place: Place, row: SeriesRow, before_us: int) -> str | None:
                     if (item.symbol, item.derive_from) == (key.symbol, key.timeframe.name)]
         longer = [item for item in list_series(tx, key.connection, key.symbol) if item.is_active and _is_made_of(item, key.timeframe)]
         grids = grids_of(tx, longer)
-        cuts = dict(fetch(tx, "SELECT series_id, max(before_us) FROM retentions GROUP BY series_id"))
+        cuts: dict[int, int] = {
+            row[0]: row[1] for row in fetch(tx, "SELECT series_id, max(before_us) FROM retentions GROUP BY series_id")}
     if declared:
         names = ", ".join(f"{item.timeframe} ({item.anchor})" for item in declared)
         return f"{key} is the only source of {names}, declared as derived; take that back (`candlelake derivations remove`) or force it"

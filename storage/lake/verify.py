@@ -16,6 +16,7 @@ from core.series import Series
 from storage.lake import layout
 from storage.lake.place import Place, locked
 from storage.lake.publish import writing
+from storage.lake.revision_files import REVISION_SCHEMA
 from storage.lake.sweep import manifest, tree_files
 from storage.statements import fetch
 
@@ -49,6 +50,7 @@ class _Entry:
     last_us: int
     size_bytes: int
     digest: str
+    dataset: str
 
 
 def verify(place: Place, progress: Progress | None = None) -> VerifyReport:
@@ -69,8 +71,8 @@ def verify(place: Place, progress: Progress | None = None) -> VerifyReport:
 
 
 def _entries(tx: Connection) -> list[_Entry]:
-    return [_Entry(*row) for row in fetch(tx, "SELECT path, rows, first_us, last_us, size_bytes, digest FROM lake_files"
-                                              " WHERE superseded_at_us IS NULL AND dataset = 'candles' ORDER BY path")]
+    return [_Entry(*row) for row in fetch(tx, "SELECT path, rows, first_us, last_us, size_bytes, digest, dataset FROM lake_files"
+                                              " WHERE superseded_at_us IS NULL AND dataset IN ('candles', 'revisions') ORDER BY path")]
 
 
 def _is_live(place: Place, path: str) -> bool:
@@ -101,11 +103,12 @@ def _check(place: Place, entry: _Entry) -> Problem | None:
 
 
 def _content_problem(frame: pl.DataFrame, entry: _Entry) -> str | None:
-    if dict(frame.schema) != dict(STORED_SCHEMA):
+    columns = STORED_SCHEMA if entry.dataset == layout.CANDLES else REVISION_SCHEMA
+    if dict(frame.schema) != dict(columns):
         return f"its columns are {', '.join(frame.columns)} or their types differ from the lake's"
     if frame.height != entry.rows:
         return f"holds {frame.height} rows instead of {entry.rows}"
-    if not frame["ts"].is_sorted() or frame["ts"].n_unique() != frame.height:
+    if not frame["ts"].is_sorted() or (entry.dataset == layout.CANDLES and frame["ts"].n_unique() != frame.height):
         return "not sorted by time, or two rows for one time"
     if (to_us(frame["ts"][0]), to_us(frame["ts"][-1])) != (entry.first_us, entry.last_us):
         return "its first or last time is not what the manifest says"

@@ -45,9 +45,16 @@ def write_file(place: Place, series: Series, label: str, frame: pl.DataFrame) ->
         StoreFullError, StoreUnwritableError: nothing is left behind.
         StoreCorruptError: what came back from the disk is not what was written.
     """
-    content = encode(frame)
+    return stage(place, layout.new_file(series, label), encode(frame), frame)
+
+
+def stage(place: Place, path: str, content: memoryview, frame: pl.DataFrame) -> NewFile:
+    """Write the bytes of `frame` (ascending by ts, not empty) into staging as the file that will lie at `path`.
+
+    Raises: as `write_file`.
+    """
+    label = layout.parse_path(path)[1]
     digest = hashlib.sha256(content).hexdigest()
-    path = layout.new_file(series, label)
     staged, target = layout.staged_file(place.root, path), place.root / path
     with translated(target.parent):
         try:

@@ -15,7 +15,22 @@ from typing import Annotated
 
 import typer
 
-from cli import connections, data, doctor, keys, markets, proof, provenance, report, sandbox, ticks, transfer, up, work
+from cli import (
+    connections,
+    data,
+    doctor,
+    keys,
+    markets,
+    pipelines,
+    proof,
+    provenance,
+    report,
+    sandbox,
+    ticks,
+    transfer,
+    up,
+    work,
+)
 from cli.output import note, print_error
 from core.errors import CandlelakeError, InputError
 from core.secrets import RedactingFilter, quiet_library_logs, redact
@@ -31,6 +46,7 @@ for module in (up, work, data, provenance, proof, report, transfer, doctor, mark
 app.add_typer(connections.app, name="connections")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(keys.app, name="keys")
+app.add_typer(pipelines.app, name="pipelines")
 
 
 def _show_version(wanted: bool) -> None:
@@ -101,6 +117,8 @@ def _report(error: BaseException, code: int, text: str, *, debug: bool) -> int:
 def _usage(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     text = error.format_message().strip() or "arguments are missing"
+    if "\n" in text:  # a group without its command: Typer answers with the whole page of help
+        text = f"a command is missing; allowed: {', '.join(getattr(getattr(context, 'command', None), 'commands', ()))}."
     command = getattr(context, "command_path", "candlelake")
     return f"{text} See '{command} --help'."
 

@@ -66,6 +66,26 @@ class Schedule(Strict):
         }
 
 
+class Trigger(Strict):
+    """An event that starts a run of the deployment, with the parameters given."""
+
+    slug: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    expect: list[str] = Field(min_length=1)
+    match: dict[str, str]
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    def as_api(self, deployment: str, deployment_id: str) -> dict[str, Any]:
+        """Return the automation that Prefect's API takes for it."""
+        return {
+            "name": f"candlelake: {deployment} {self.slug}",
+            "description": f"Starts {deployment} for {', '.join(self.expect)}.",
+            "trigger": {
+                "type": "event", "posture": "Reactive", "threshold": 1, "within": 0.0, "match": self.match, "expect": self.expect},
+            "actions": [{
+                "type": "run-deployment", "source": "selected", "deployment_id": deployment_id, "parameters": self.parameters}],
+        }
+
+
 class Deployment(Strict):
     """One deployment: flow, file and deployment have one name."""
 
@@ -77,6 +97,7 @@ class Deployment(Strict):
     work_pool: Pool
     concurrency_limit: Limit
     schedules: list[Schedule]
+    triggers: list[Trigger] = Field(default_factory=list, max_length=5)
 
     @cached_property
     def flow(self) -> Flow[..., Any]:
@@ -163,6 +184,8 @@ def _check(parsed: _File) -> None:
         if len(set(slugs)) < len(slugs):
             raise InputError(f"schedules of {deployment.name}", slugs, "each slug once", "rename one of them")
         check_parameters(deployment, deployment.parameters, partial=True)
+        for trigger in deployment.triggers:
+            check_parameters(deployment, {**deployment.parameters, **trigger.parameters}, partial=False)
         for schedule in deployment.schedules:
             check_parameters(deployment, {**deployment.parameters, **schedule.parameters}, partial=False)
 

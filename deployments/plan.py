@@ -58,6 +58,10 @@ def plan(api: PrefectApi, declared: Declaration) -> Iterator[Change]:
         yield from _deployment(api, deployment)
     for automation in declared.automations:
         yield from _automation(api, automation)
+    for deployment in declared.deployments:
+        for trigger in deployment.triggers:  # now the deployment is there and has its id (but for a dry run)
+            found = api.get(f"/deployments/name/{deployment.name}/{deployment.name}")
+            yield from _automation(api, trigger.as_api(deployment.name, found["id"] if found else ""))
 
 
 def _pool(api: PrefectApi, name: str) -> Iterator[Change]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from core.errors import CandlelakeError, LeaseHeldError
+from core.interval import Interval
 
 Status = Literal["complete", "complete_with_gaps", "failed"]
 Progress = Callable[[int, int, str], None]  # done, total, what
@@ -30,6 +31,7 @@ class SeriesResult:
     requests: int = 0
     compared: int = 0  # stored candles that an audit asked for again
     vanished: int = 0  # of these, those that the provider shows no longer; they stay stored
+    changed: Interval | None = None  # where candles were stored or revised, first to last open time (a range for hints)
     skipped: str | None = None  # why nothing was tried, e.g. another run has it
     error: CandlelakeError | None = None
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from core.clock import isoformat
+from feed.announce import announce
 from feed.context import Feed
 from feed.result import RunResult, SeriesResult, conclude
 from storage.lake.revisions import RevisionRow, revisions_of_run
@@ -30,7 +31,7 @@ def end(feed: Feed, run_id: str, what: str, series: Sequence[SeriesResult]) -> R
             log.warning("%s", revision_line(change))
         if len(changes) > MOST_LINES:
             log.warning("%d revisions more; see `candlelake revisions`", len(changes) - MOST_LINES)
-    return result
+    return announce(feed, result)
 
 
 def revision_line(change: RevisionRow) -> str:

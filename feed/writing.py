@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from core.clock import to_us
+from core.interval import Interval
 from feed.result import SeriesResult
 from storage import Lake
 from storage.head import Batch
@@ -49,7 +52,18 @@ class Writer:
                 result.stored += counts.stored
                 result.revised += counts.revised
                 result.quarantined += counts.quarantined
+                if counts.stored or counts.revised:
+                    result.changed = _spanned(result.changed, batch)
         self._unflushed += sum(counts.stored for counts in written)
         if 0 < self.flush_rows <= self._unflushed:
             self._unflushed = 0
             await asyncio.to_thread(self.lake.flush, sorted({batch.series_id for batch in batches}))
+
+
+def _spanned(before: Interval | None, batch: Batch) -> Interval | None:
+    """Return the interval grown to the batch's candles; its end is the last open time plus a microsecond."""
+    first, last = batch.candles["ts"].min(), batch.candles["ts"].max()
+    if not isinstance(first, datetime) or not isinstance(last, datetime):
+        return before
+    start, end = to_us(first), to_us(last) + 1
+    return Interval(start, end) if before is None else Interval(min(before.start, start), max(before.end, end))

@@ -8,13 +8,13 @@ import io
 from collections.abc import Sequence
 from typing import Final
 
-import matplotlib as mpl
 import numpy as np
 import polars as pl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.dates import AutoDateFormatter, AutoDateLocator, date2num
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from core.clock import isoformat
 from pipeline.stages import SignalRecord
@@ -55,8 +55,28 @@ def chart_png(candles: pl.DataFrame, signals: Sequence[SignalRecord], title: str
     axes.set_ylabel("price")
     axes.grid(visible=True, alpha=0.25)
     out = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "candlelake"}):
-        figure.savefig(out, format="png", metadata={"Software": "candlelake"})
+    figure.savefig(out, format="png", metadata={"Software": "candlelake"})
+    return out.getvalue()
+
+
+def equity_png(times: pl.Series, gains: NDArray[np.float64], title: str) -> bytes:
+    """Return a PNG of the gains of signals added up, in basis points; signals without an outcome yet are left out."""
+    figure = Figure(figsize=(14, 5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    known = ~np.isnan(gains)
+    if known.any():
+        x = np.asarray(date2num(times.dt.replace_time_zone(None).to_numpy()[known]))
+        axes.step(x, np.cumsum(gains[known]), where="post", color=_BUY)
+        locator = AutoDateLocator()
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(AutoDateFormatter(locator))
+    axes.axhline(0.0, color="#888888", linewidth=0.8)
+    axes.set_title(title)
+    axes.set_ylabel("basis points")
+    axes.grid(visible=True, alpha=0.25)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": "candlelake"})
     return out.getvalue()
 
 

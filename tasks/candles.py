@@ -11,12 +11,13 @@ from prefect import task
 from core.interval import Interval
 from core.series import Series
 from feed import Feed, RunResult, open_feed
+from feed.announce import data_received
 from feed.backfill import backfill
 from feed.fetch import due_series, fetch, ready_connections, seconds_until_due
 from feed.repair import repair
 from storage.ledger import coverage, list_gaps
 from tasks.artifacts import artifact_key, coverage_rows, gap_rows, publish_summary, publish_table
-from tasks.events import emit, received, watermarks
+from tasks.events import emit, wake_pipelines
 from tasks.outcome import join_results
 from tasks.policies import POLICY, raise_while_tries_are_left
 from tasks.progress import run_logger, shown_progress
@@ -69,10 +70,9 @@ async def fetch_batch(
     A provider's failures are not retried here: the connection's back-off and the next minute's run do that.
     """
     with open_feed() as feed:
-        before = await asyncio.to_thread(watermarks, feed, batch)
         result = await fetch(
             feed, batch, symbol=symbol, timeframe=timeframe, due_only=due_only, run_id=run_id)
-        emit(received(result, before, await asyncio.to_thread(watermarks, feed, batch)))
+        tell(feed, result)
         emit_revisions(feed, result)
     return result
 
@@ -93,10 +93,9 @@ async def backfill_series(
     """Store or book every candle of [start, end); goes on where an earlier run stopped."""
     series, interval = Series.parse(connection, symbol, timeframe), Interval.parse(start, end)
     with open_feed() as feed:
-        before = await asyncio.to_thread(watermarks, feed, [connection])
         async with shown_progress(artifact_key("backfill", str(series)), f"Backfill of {series}", "candles") as meter:
             result = await backfill(feed, series, interval, run_id=run_id, progress=meter)
-        emit(received(result, before, await asyncio.to_thread(watermarks, feed, [connection]), interval))
+        tell(feed, result)
         emit_revisions(feed, result)
         raise_while_tries_are_left(result)
         await publish_summary(result, "backfill")
@@ -108,15 +107,20 @@ async def backfill_series(
 async def repair_gaps(connection: str | None, run_id: str) -> RunResult:
     """Ask again for what is missing and may still come, of one connection or of all of this shard."""
     with open_feed() as feed:
-        slugs = [connection] if connection else ready_connections(feed)
-        before = await asyncio.to_thread(watermarks, feed, slugs)
         async with shown_progress("repair-progress", "Repair of booked gaps", "connections") as meter:
             result = await repair(feed, connection, run_id=run_id, progress=meter)
-        emit(received(result, before, await asyncio.to_thread(watermarks, feed, slugs)))
+        tell(feed, result)
         emit_revisions(feed, result)
         await publish_summary(result, "repair")
         await publish_books(feed, connection)
     return result
+
+
+def tell(feed: Feed, result: RunResult) -> None:
+    """Send an event for each series that the run changed, and wake the pipelines that run on one of them."""
+    events = data_received(feed, result)
+    emit(events)
+    wake_pipelines(feed, events)
 
 
 async def publish_books(

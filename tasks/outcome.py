@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -27,3 +27,13 @@ def state_of(result: RunResult) -> State[dict[str, Any]]:
 def join_results(run_id: str, what: str, parts: Sequence[RunResult]) -> RunResult:
     """Return one result of the parts of a run."""
     return conclude(run_id, what, [item for part in parts for item in part.series])
+
+
+def state_of_work(result: Mapping[str, Any]) -> State[dict[str, Any]]:
+    """Return the final state of a run whose result has `status` (complete, skipped or failed) and `message`."""
+    data, message = dict(result), redact(str(result["message"]))
+    if result["status"] == "failed":
+        return Failed(message=message)
+    if result["status"] == "skipped":
+        return Completed(name="Skipped", message=message, data=data)
+    return Completed(message=message, data=data)

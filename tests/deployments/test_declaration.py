@@ -93,7 +93,7 @@ def test_a_file_that_is_none_is_told(tmp_path, text):
 def test_late_runs_are_cancelled_by_a_tag_that_exists_and_never_backfills():
     """The late-run automation matches the scheduled deployments; a backfill that waits in its queue is none of them."""
     tagged = {item.name for item in read_declaration().deployments if SKIP_LATE_TAG in item.tags}
-    assert tagged == {"fetch", "repair", "audit", "flush", "health", "stream"}
+    assert tagged == {"fetch", "repair", "audit", "flush", "health", "stream", "process_pipeline"}
     assert any(a["trigger"].get("match_related", {}).get("prefect.resource.id") == f"prefect.tag.{SKIP_LATE_TAG}" for a in AUTOMATIONS)
 
 

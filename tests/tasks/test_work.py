@@ -5,9 +5,9 @@ import pytest
 from core.errors import NotFoundError
 from core.interval import Interval
 from core.series import Series
-from feed.result import SeriesResult, conclude
+from pipeline.events import DataReceived
 from tasks.candles import conclude_fetch, fetch_batch, plan_fetch
-from tasks.events import received
+from tasks.events import resource_of
 from tasks.upkeep import check_health, flush_head, health_line, plan_cleanup
 
 MINUTE = 60_000_000
@@ -44,13 +44,10 @@ async def test_an_unknown_connection_is_told():
 
 
 def test_events_name_series_and_range():
-    """Only what grew or was corrected is told; the range runs from the watermark before to the one after, or is what was asked."""
-    grown, same = Series.parse("a", "X", "1m"), Series.parse("a", "Y", "1m")
-    result = conclude("r", "fetch", [SeriesResult(str(grown), stored=2), SeriesResult(str(same))])
-    before, after = {grown: 10 * MINUTE, same: 5 * MINUTE}, {grown: 12 * MINUTE, same: 5 * MINUTE}
-    (event,) = received(result, before, after)
-    assert event.interval == Interval(10 * MINUTE, 13 * MINUTE)
-    assert event.payload()["start"] == "1970-01-01T00:10:00Z"
-    assert event.resource()["candlelake.symbol"] == "X"
-    (asked,) = received(result, before, after, Interval(0, 20 * MINUTE))
-    assert asked.interval == Interval(0, 20 * MINUTE)
+    """An event names its series and its range [start, end), never candles."""
+    series = Series.parse("a", "X", "1m")
+    event = DataReceived(series, "r", Interval(10 * MINUTE, 13 * MINUTE), 2, 0)
+    assert event.payload() == {
+        "connection": "a", "symbol": "X", "timeframe": "1m", "run_id": "r", "start": "1970-01-01T00:10:00Z",
+        "end": "1970-01-01T00:13:00Z", "stored": 2, "revised": 0}
+    assert resource_of(series)["candlelake.symbol"] == "X"

@@ -58,7 +58,7 @@ class WatchedProvider:
 
     async def symbols(self) -> list[SymbolInfo]:
         """Return all symbols the provider offers."""
-        return await self._watch(self._provider.symbols)
+        return await self._watch(self._provider.symbols, is_data=False)
 
     async def account_info(self) -> AccountInfo:
         """Return who we are at the provider."""

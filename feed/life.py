@@ -56,10 +56,13 @@ async def look(feed: Feed, provider: MarketDataProvider, slug: str, *, force: bo
 
 
 def _is_due(rows: Sequence[SeriesRow], known: Mapping[str, Listing], now_us: int) -> bool:
+    latest = max((listing.last_seen_us for listing in known.values()), default=None)
     for symbol in {row.series.symbol for row in rows}:
         listing = known.get(symbol)
-        if listing is None:
-            return True
+        if listing is None:  # new here, or not on the list: others tell when the list was last read
+            if latest is None or now_us - latest >= LOOK_EVERY_US:
+                return True
+            continue
         wait = MISSING_APART_US if listing.status == "missing" else LOOK_EVERY_US
         if now_us - max(listing.last_seen_us, listing.missing_since_us or 0) >= wait:
             return True

@@ -28,6 +28,9 @@ FORMAT = 1
 DATABASE = "metadata.db"
 HEADER = "backup.json"
 _LIVE = "SELECT path, digest, size_bytes FROM lake_files WHERE superseded_at_us IS NULL ORDER BY path"
+_PINNED = ("SELECT '.old/' || path, digest, size_bytes FROM lake_files WHERE superseded_at_us IS NOT NULL"  # what named snapshots need
+           " AND path IN (SELECT path FROM snapshot_files) ORDER BY path")
+_HAS_SNAPSHOTS = "SELECT 1 FROM sqlite_master WHERE name = 'snapshot_files'"  # a backup of an earlier release has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,8 @@ def _copy_database(source: Path, target: Path) -> None:
 
 def _live_files(database: Path) -> list[tuple[str, str, int]]:
     with closing(sqlite3.connect(f"file:{database.absolute()}?mode=ro", uri=True)) as snapshot:
-        return [(str(path), str(digest), int(size)) for path, digest, size in snapshot.execute(_LIVE)]
+        queries = [_LIVE, _PINNED] if snapshot.execute(_HAS_SNAPSHOTS).fetchone() else [_LIVE]
+        return [(str(path), str(digest), int(size)) for query in queries for path, digest, size in snapshot.execute(query)]
 
 
 def _write(part: Path, snapshot: Path, lake: Path, progress: Progress) -> BackupResult:

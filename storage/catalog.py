@@ -63,6 +63,19 @@ _QUERIES["tick_files"] = (
     ("SELECT t.path, c.slug, s.symbol, t.date, t.rows, t.first_us, t.last_us, t.size_bytes, t.digest, t.created_at_us"
      " FROM tick_files t JOIN tick_series s ON s.id = t.tick_series_id JOIN connections c ON c.id = s.connection_id"
      " WHERE t.superseded_at_us IS NULL ORDER BY 1"))
+_QUERIES["runs"] = (
+    {"run_id": pl.String(), "kind": pl.String(), "first_write": TS, "last_write": TS, "stored": pl.Int64(), "revised": pl.Int64(),
+     "quarantined": pl.Int64(), "status": pl.String(), "message": pl.String(), "ended_at": TS},
+    ("SELECT run_id, kind, first_at_us, last_at_us, stored, revised, quarantined, status, message, ended_at_us FROM runs ORDER BY 3, 1"))
+_QUERIES["repairs"] = (
+    {**_KEY, "start": TS, "end": TS, "cause": pl.String(), "attempts": pl.Int64(), "first_seen": TS, "repaired_at": TS},
+    ("SELECT c.slug, s.symbol, s.timeframe, t.start_us, t.end_us, t.cause, t.attempts, t.first_seen_us, t.repaired_at_us"
+     f" FROM repairs t{_JOINED} ORDER BY 1, 2, 3, 4"))
+_QUERIES["retired_gaps"] = (
+    {**_KEY, "start": TS, "end": TS, "cause": pl.String(), "attempts": pl.Int64(), "first_seen": TS, "last_seen": TS,
+     "proof": pl.String(), "retired_at": TS},
+    ("SELECT c.slug, s.symbol, s.timeframe, t.start_us, t.end_us, t.cause, t.attempts, t.first_seen_us, t.last_seen_us,"
+     f" CAST(t.proof AS TEXT), t.retired_at_us FROM retired_gaps t{_JOINED} ORDER BY 1, 2, 3, 4"))
 TABLES: Final = tuple(_QUERIES)
 _SNAPSHOTS: Final = ("series", "gaps", "connections", "files")
 # layout.encode_symbol in SQL: what is not plain is percent-encoded, byte by byte.

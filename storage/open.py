@@ -149,7 +149,8 @@ class Lake:
     def sql(self, text: str, parameters: Sequence[object] | Mapping[str, object] | None = None) -> pl.DataFrame:
         """Run one SELECT (or FROM ...) of DuckDB over the lake and the metadata, all of one snapshot.
 
-        There are `candles('slug', 'SYMBOL', '1m')`, `all_candles`, `series`, `gaps`, `connections`, `revisions`, `files`.
+        There are `candles('slug', 'SYMBOL', '1m')` (with `as_of := ...`), `derived('slug', 'SYMBOL', '4h')` (with `anchor := ...,
+        derive_from := ...`), `runs`, `repairs`, `retired_gaps`, `all_candles`, `series`, `gaps`, `connections`, `revisions`, `files`.
 
         Raises:
             InputError: not a query, or one that DuckDB refuses; nothing but the lake can be read.

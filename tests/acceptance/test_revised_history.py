@@ -21,7 +21,7 @@ def changed(frame: pl.DataFrame) -> pl.DataFrame:
     number = pl.int_range(pl.len())
     return frame.with_columns(
         close=pl.when(number % 97 == 0).then(pl.col("high")).otherwise(pl.col("close")),
-        volume=pl.when(number % 200 == 0).then(pl.col("volume") * 2 + 1).otherwise(pl.col("volume")))
+        volume=pl.when(number % 200 == 0).then((pl.col("volume") * 2 + 1).round(8)).otherwise(pl.col("volume")))
 
 
 async def test_twenty_days_of_changed_history(source, serve, connect, tmp_path, capsys) -> None:

@@ -107,7 +107,7 @@ def test_derived_candles_are_read_and_needed_ones_kept(filled):
     assert filled("derivations", "remove", "tape", "BTCUSD", "45m").code == 2
 
 
-def test_a_snapshot_by_its_commands(filled, folder, tmp_path):
+def test_a_snapshot_by_its_commands(filled, folder, tmp_path, monkeypatch):
     """Created, read, verified here and by its manifest; after a revision the home no longer has those rows."""
     made = filled("snapshots", "create", "day", "--note", "for the test", "--json").json
     assert (made["series"], made["rows"]) == (2, 1464)
@@ -122,6 +122,14 @@ def test_a_snapshot_by_its_commands(filled, folder, tmp_path):
     assert (answer.code, [row["path"] for row in answer.json]) == (1, ["tape BTCUSD 1m"])
     old = filled("candles", *MINUTES, "--snapshot", "day", "--json").json
     assert (len(old), old[5]["high"]) == (1440, minutes_of()["high"][5])
+    assert filled("flush").code == 0
+    copy = tmp_path / "copy.tar"
+    assert filled("backup", copy).code == 0
+    monkeypatch.setenv("CANDLELAKE_HOME", str(tmp_path / "elsewhere"))
+    assert filled("restore", copy).code == 0
+    assert filled("snapshots", "verify", "day").code == 0
+    assert filled("verify").code == 0
+    assert len(filled("query", "FROM all_candles", "--json").json) == 1464
     assert filled("snapshots", "verify").code == 2
     assert filled("snapshots", "delete", "day").code == 0
     assert filled("snapshots", "list", "--json").json == []

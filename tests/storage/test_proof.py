@@ -261,5 +261,8 @@ def test_the_report_counts_what_an_independent_look_counts(lake, add_series, clo
     assert set(one.strip) == {"stored", "closed", "open", "none", "explained"}
     with lake.metadata.read() as tx, pytest.raises(NotFoundError):
         find_snapshot(tx, "none")
+    assert lake.sql("SELECT run_id FROM runs ORDER BY run_id")["run_id"].to_list() == ["audit-1", "fetch-1", "fetch-2", "repair-1"]
+    assert lake.sql("SELECT cause FROM repairs")["cause"].to_list() == ["fetch_failed"]
+    assert lake.sql("FROM retired_gaps").is_empty()
     later = make_report(lake.place, "kraken", Interval(at(50), at(400)))
     assert later.digest == report.digest

@@ -178,7 +178,7 @@ class StreamRun:
         """Recover what an earlier run left, and note since when ticks are missing."""
         lake, now = self.feed.lake, self.feed.clock.now_us()
         self.started_us = now
-        journal = lake.tick_store.journal(self.slug, self.symbols) if self.options.ticks else None
+        journal = lake.tick_store.open_journal(self.slug, self.symbols) if self.options.ticks else None
         with lake.metadata.read() as tx:
             before = next(iter(read_states(tx, self.slug)), None)
         cause = "killed" if before is not None and before.state in ALIVE else "not_streaming"

@@ -147,7 +147,7 @@ class TickKeeper:
 
     def quantiles(self) -> dict[str, float]:
         """Return p50 and p99 of the last samples, milliseconds: receipt to disk, and event to disk."""
-        out = {}
+        out: dict[str, float] = {}
         for name, values in (("receipt_to_disk", self._waits), ("event_to_disk", self._ages)):
             if values:
                 low, high = np.quantile(np.array(values), [0.5, 0.99])

@@ -179,6 +179,7 @@ class ExchangeProvider:
         request = candle_request(exchange, Grid(timeframe), interval, self.capabilities.page_limit(timeframe))
         if request is None:
             return CandlePage(empty_candles(), interval, await self._server_us(exchange, None), uuid4().hex)
+        asked_us = self._spec.clock.now_us()  # an answer knows no more than when it was asked for, however late it comes
         rows, call = await self._ask(
             exchange, lambda: exchange.fetch_ohlcv(symbol, theirs, request.since_ms, request.limit, dict(request.params)))
         raw = rows if call.rows is None else call.rows
@@ -189,7 +190,7 @@ class ExchangeProvider:
             candles = read_rows(raw, lambda row: exchange.parse_ohlcv(row, market))
         candles = candles.sort("ts", maintain_order=True)
         return CandlePage(
-            candles, request.asked, await self._server_us(exchange, call), uuid4().hex,
+            candles, request.asked, await self._server_us(exchange, call, asked_us), uuid4().hex,
             reachable_from(candles, request, timeframe, self._profile.history))
 
     async def fetch_ticks(self, symbol: str, interval: Interval) -> TickPage:
@@ -293,13 +294,14 @@ class ExchangeProvider:
                 f"timeframe: received {timeframe.name!r}; allowed at {self._id}: {', '.join(self._timeframes) or 'none'}")
         return self._timeframes[timeframe.name]
 
-    async def _server_us(self, exchange: Any, call: Call | None) -> int:
+    async def _server_us(self, exchange: Any, call: Call | None, at_us: int | None = None) -> int:
+        """Return the exchange's time, now or at an instant of ours."""
         now_us = self._spec.clock.now_us()
         if exchange.has.get("fetchTime") is not True:
             return (date_us(call) if call is not None else None) or int(now_us)
         if self._time is None or not self._time.holds(now_us, steady_us()):
             self._time = await self._measure(exchange)
-        return self._time.now_us(self._spec.clock.now_us())
+        return self._time.now_us(self._spec.clock.now_us() if at_us is None else at_us)
 
     async def _measure(self, exchange: Any) -> ServerTime:
         told, _ = await self._ask(exchange, exchange.fetch_time, is_clock=True)

@@ -202,7 +202,7 @@ class MtapiProvider(ABC):
         candles = to_utc(bars, clock)
         if base != timeframe:
             candles = aggregate(candles, Grid(base, clock), grid, asked)
-        return CandlePage(candles, asked, self._server_us(answer.answered_us), self._request_id(answer))
+        return CandlePage(candles, asked, self._server_us(answer.asked_us), self._request_id(answer))
 
     async def fetch_ticks(self, symbol: str, interval: Interval) -> TickPage:
         """Refuse: the bridge hands out ticks over a websocket alone, without an end date."""

@@ -49,7 +49,7 @@ class TickStore:
     def __init__(self, place: Place) -> None:
         self.place = place
 
-    def journal(self, slug: str, symbols: Sequence[str]) -> journal.Journal:
+    def open_journal(self, slug: str, symbols: Sequence[str]) -> journal.Journal:
         """Return a journal for a stream of a connection; what earlier ones left is flushed first."""
         self.flush(slug)
         return journal.Journal(self.place.root, slug, symbols)

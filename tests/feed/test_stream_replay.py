@@ -1,0 +1,66 @@
+"""Hours of stream at high speed, with a fault every second or two."""
+
+import asyncio
+import random
+
+import pytest
+
+from core.clock import DAY_US, HOUR_US, MINUTE_US, to_us
+from core.interval import Interval
+from feed.fetch import fetch
+from feed.stream import StreamOptions, stream
+from tests.feed.streaming import home, outside, stored_keys, until, values
+
+SPEED = 1440.0
+HOURS = 6
+SOCKET_FAULTS = ["ws_drop", "ws_close", "ws_stall", "ws_lose", "ws_repeat", "ws_reorder", "ws_garbage", "ws_huge", "ws_refuse"]
+# By this clock a second of ours is 24 minutes: what takes milliseconds in life takes half a minute here.
+OPTIONS = StreamOptions(lateness_seconds=60, grace_seconds=900, allowance_seconds=240, commit_seconds=0.1, confirm_seconds=0.2,
+                        backoff_seconds=0.05, beat_seconds=0.5)
+
+
+async def vandal(box, sockets, dice, until_us):
+    """Break something every second or two until an instant; return how often."""
+    count = 0
+    while box.clock.now_us() < until_us:
+        await asyncio.sleep(dice.uniform(0.5, 2.0))
+        kind = dice.choice([*SOCKET_FAULTS, "status", "drop"])
+        path = "/api.binance.com/*klines*" if kind in {"status", "drop"} else sockets
+        box.faults.add(kind, path, count=dice.choice([1, 2, 20]) if kind == "ws_lose" else 1)
+        count += 1
+    box.faults.clear()
+    return count
+
+
+@pytest.mark.slow
+async def test_a_replay_with_a_fault_every_second_ends_with_the_sources_candles(tmp_path):
+    """Stored candles equal the source's exactly, and each tick that is not stored lies in a range booked as lost."""
+    with home(tmp_path, "binance", speed=SPEED) as place:
+        stop, begun = asyncio.Event(), place.box.clock.now_us()
+        run = asyncio.create_task(stream(place.feed, "s", stop=stop, options=OPTIONS))
+        await until(lambda: run.done() or len(place.feed.lake.stored_slots(1, _span(begun))) > 0)
+        first = begun // HOUR_US * HOUR_US + HOUR_US
+        faults = await vandal(place.box, place.sockets, random.Random(11), begun + HOURS * HOUR_US)
+        end = begun + HOURS * HOUR_US + HOUR_US // 2
+        await until(lambda: place.box.clock.now_us() > end)
+        stop.set()
+        result = await run
+        last = to_us(place.ticks()["ts"][-1])
+        for _ in range(5):
+            done = await fetch(place.feed, ["s"], due_only=False)
+            if done.status == "complete":
+                break
+        until_us = last // MINUTE_US * MINUTE_US
+        have, true = values(place.candles(), first, until_us), place.truth(first, until_us)
+        assert have.equals(true)
+        stored = stored_keys(place.ticks())
+        missing = [tick for tick in place.true_ticks(min(stored)[0], last) if tick not in stored]
+        assert outside(missing, place.gaps()) == []
+        assert place.feed.lake.verify().problems == []
+        assert faults > HOURS
+        assert result.reconnects > HOURS // 4
+        assert result.agreed > 0
+
+
+def _span(begun):
+    return Interval(begun - DAY_US, begun + 2 * DAY_US)

@@ -14,6 +14,7 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.outcome import state_of_work
@@ -34,6 +35,11 @@ class ReplayConfig(BaseModel):
         False, title="As first seen", description="Judge on the values known then, not on what providers corrected later.")
 
 
+def _result_of(future: PrefectFuture[Any]) -> dict[str, Any]:
+    result: dict[str, Any] = future.result()
+    return result
+
+
 @flow(name="replay_pipeline", validate_parameters=True)
 async def replay_pipeline(config: ReplayConfig) -> State[dict[str, Any]]:
     """Say what a pipeline would have said over a range of stored candles.
@@ -44,7 +50,7 @@ async def replay_pipeline(config: ReplayConfig) -> State[dict[str, Any]]:
     series = await plan_replay(config.pipeline, config.series)
     futures = [
         replay_series.submit(config.pipeline, config.start, config.end, key, as_first_seen=config.as_first_seen) for key in series]
-    parts = [await asyncio.to_thread(future.result) for future in futures]
+    parts = [await asyncio.to_thread(_result_of, future) for future in futures]
     signals, candles = sum(part["signals"] for part in parts), sum(part["candles"] for part in parts)
     message = f"{candles} candles of {len(parts)} series replayed, {signals} signals"
     return state_of_work({"status": "complete", "message": message, "series": parts})

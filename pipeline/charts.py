@@ -6,19 +6,20 @@ import base64
 import html
 import io
 from collections.abc import Sequence
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
-from matplotlib.dates import AutoDateFormatter, AutoDateLocator, date2num
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from core.clock import isoformat
 from pipeline.stages import SignalRecord
 
+_dates: Final[Any] = import_module("matplotlib.dates")  # its functions are not typed
 CANDLES_MAX: Final = 1_500  # more would be narrower than a pixel: neighbours are drawn as one
 _UP, _DOWN, _BUY, _SELL = "#2b8a6e", "#b0413e", "#0b6e4f", "#8f1d1d"
 
@@ -30,7 +31,7 @@ def chart_png(candles: pl.DataFrame, signals: Sequence[SignalRecord], title: str
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if len(shown):
-        x = np.asarray(date2num(shown["ts"].dt.replace_time_zone(None).to_numpy()))
+        x = np.asarray(_dates.date2num(shown["ts"].dt.replace_time_zone(None).to_numpy()))
         low, high, opens, closes = (shown[name].to_numpy() for name in ("low", "high", "open", "close"))
         colours = np.where(closes >= opens, _UP, _DOWN).tolist()
         width = float(np.median(np.diff(x))) * 0.7 if len(x) > 1 else 0.001
@@ -42,14 +43,14 @@ def chart_png(candles: pl.DataFrame, signals: Sequence[SignalRecord], title: str
                 if at:
                     times = pl.Series([s.ts_us for s in at]).cast(pl.Datetime("us")).to_numpy()
                     axes.scatter(
-                        np.asarray(date2num(times)), [s.price for s in at], marker=marker, s=60, zorder=3, edgecolors=colour,
+                        np.asarray(_dates.date2num(times)), [s.price for s in at], marker=marker, s=60, zorder=3, edgecolors=colour,
                         facecolors=colour if is_actionable else "none",
                         label=f"{side}, {'at or above' if is_actionable else 'below'} threshold")
         if signals:
             axes.legend(loc="upper left", frameon=False)
-        locator = AutoDateLocator()
+        locator = _dates.AutoDateLocator()
         axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(AutoDateFormatter(locator))
+        axes.xaxis.set_major_formatter(_dates.AutoDateFormatter(locator))
         axes.autoscale_view()
     axes.set_title(title)
     axes.set_ylabel("price")
@@ -66,11 +67,11 @@ def equity_png(times: pl.Series, gains: NDArray[np.float64], title: str) -> byte
     axes = figure.add_subplot()
     known = ~np.isnan(gains)
     if known.any():
-        x = np.asarray(date2num(times.dt.replace_time_zone(None).to_numpy()[known]))
+        x = np.asarray(_dates.date2num(times.dt.replace_time_zone(None).to_numpy()[known]))
         axes.step(x, np.cumsum(gains[known]), where="post", color=_BUY)
-        locator = AutoDateLocator()
+        locator = _dates.AutoDateLocator()
         axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(AutoDateFormatter(locator))
+        axes.xaxis.set_major_formatter(_dates.AutoDateFormatter(locator))
     axes.axhline(0.0, color="#888888", linewidth=0.8)
     axes.set_title(title)
     axes.set_ylabel("basis points")

@@ -1,0 +1,83 @@
+"""Definitions: what is wrong is told with field, value and allowed values; YAML keeps everything."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import InputError
+from pipeline.definition import read_definition, read_yaml
+from pipeline.engine import Engine
+from pipeline.registry import SHIPPED, Registry
+from tests.pipeline.conftest import definition
+from tests.pipeline.plugins import PLUGINS
+
+
+@pytest.mark.parametrize(("change", "told"), [
+    ({"naem": 1}, r"pipeline naem: received 'naem'; allowed: .*name.*rename or remove it"),
+    ({"name": "No Spaces"}, r"pipeline name: received 'No Spaces'; allowed: .*pattern"),
+    ({"threshold": 101}, r"pipeline threshold: received 101; allowed: .*less than or equal to 100"),
+    ({"lookback": "many"}, r"pipeline lookback: received 'many'; allowed: .*integer"),
+    ({"signals": []}, r"pipeline signals.*allowed: .*at least 1"),
+    ({"series": [{"connection": "k", "symbol": "B", "timeframe": "7m"}]}, r"series.0.*received '7m'; allowed: 1s, 1m"),
+    ({"filters": [{"plugin": "session", "paramters": {}}]}, r"filters.0.paramters.*allowed: name, parameters, plugin"),
+    ({"indicators": [{"plugin": "talib"}, {"plugin": "talib"}]}, r"indicators: 'talib' stands there twice"),
+    ({"indicators": [{"plugin": "talib", "name": "close"}]}, r"column of the candles"),
+])
+def test_a_wrong_field_is_told(change, told):
+    """One line: the field, what was received, what is allowed."""
+    with pytest.raises(InputError, match=told) as caught:
+        read_definition({**definition(), **change})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("change", "told"), [
+    ({"filters": [{"plugin": "sesion"}]}, r"filters.0 plugin: received 'sesion'; allowed: .*session.*install the package"),
+    ({"filters": [{"plugin": "talib"}]}, r"filters.0 plugin: received 'talib'; allowed: .*volatility.*move it to indicators"),
+    ({"filters": [{"plugin": "session", "parameters": {"start": "25:00"}}]}, r"filters.0 \(session\) start: received '25:00'"),
+    ({"filters": [{"plugin": "session", "parameters": {"timezone": "Mars/Base"}}]}, r"timezone: received 'Mars/Base'; allowed: a time zone"),
+    ({"filters": [{"plugin": "session", "parameters": {"begin": "08:00"}}]}, r"begin: received 'begin'; allowed: days, end, start, timezone"),
+    ({"filters": [{"plugin": "spread"}]}, r"max or max_share"),
+    ({"filters": [{"plugin": "timeframe", "parameters": {"allowed": ["9m"]}}]}, r"received '9m'; allowed: 1s, 1m"),
+    ({"indicators": [{"plugin": "talib", "parameters": {"function": "EMMA"}}]}, r"received 'EMMA'; allowed: EMA"),
+    ({"indicators": [{"plugin": "talib", "parameters": {"function": "EMA", "options": {"period": 3}}}]},
+     r"received 'period'; allowed: timeperiod"),
+    ({"indicators": [{"plugin": "talib", "parameters": {"function": "EMA", "options": {"timeperiod": -3}}}]},
+     r"timeperiod=-3.*defaults: .*timeperiod.*30"),
+    ({"indicators": [{"plugin": "talib", "parameters": {"function": "ADD"}}]}, r"ADD takes 2 inputs"),
+    ({"filters": [{"plugin": "gone"}]}, r"a plug-in that imports; nowhere:Nothing of candlelake fails: ModuleNotFoundError"),
+    ({"filters": [{"plugin": "number"}]}, r"a class with kind"),
+])
+def test_a_wrong_plugin_or_parameter_is_told(change, told):
+    """One line: the place in the definition, what was received, what is allowed."""
+    registry = Registry({**SHIPPED, **PLUGINS, "gone": "nowhere:Nothing", "number": "math:pi"}, extra=[])
+    with pytest.raises(InputError, match=told) as caught:
+        Engine(read_definition({**definition(), **change}), registry)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plugin_that_does_not_import_harms_only_who_names_it():
+    """The list of plug-ins says what is wrong with it, and all others can be used."""
+    registry = Registry({**SHIPPED, "gone": "nowhere:Nothing"}, extra=[])
+    problems = {info.name: info.problem for info in registry.describe()}
+    assert "ModuleNotFoundError" in problems.pop("gone")
+    assert set(problems.values()) == {None}
+    assert Engine(read_definition(definition()), registry).is_causal
+
+
+@given(threshold=st.floats(0, 100), lookback=st.integers(1, 100_000), description=st.text(max_size=50), share=st.floats(0.001, 1))
+def test_yaml_keeps_everything(threshold, lookback, description, share):
+    """What is exported and imported again is the same definition, with the same digest."""
+    made = read_definition(definition(
+        threshold=threshold, lookback=lookback, description=description,
+        filters=[{"plugin": "spread", "name": "narrow", "parameters": {"max_share": share}}]))
+    again = read_yaml(made.as_yaml())
+    assert again == made
+    assert again.digest == made.digest
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "", "name: 3"])
+def test_what_is_no_definition_is_told(text):
+    """No YAML, no mapping, no fields: one line."""
+    with pytest.raises(InputError) as caught:
+        read_yaml(text)
+    assert "\n" not in str(caught.value)

@@ -45,11 +45,12 @@ async def cleanup(config: CleanupConfig = DRY_RUN) -> State[dict[str, int]]:
     plan = await plan_cleanup(config.retention_days, config.connection)
     if plan is None:
         return Completed(name="Skipped", message="no retention is set: every candle is kept", data={"rows": 0})
+    kept = f"; {len(plan.refused)} series kept as the only source of others" if plan.refused else ""
     if not config.apply:
-        return Completed(name="DryRun", message=f"dry run: {plan.rows} candles would go", data={"rows": plan.rows})
+        return Completed(name="DryRun", message=f"dry run: {plan.rows} candles would go{kept}", data={"rows": plan.rows})
     done = await apply_cleanup(plan)
     return Completed(
-        message=f"{done.rows} candles removed, {done.files} files moved to .old/",
+        message=f"{done.rows} candles removed, {done.files} files moved to .old/{kept}",
         data={"rows": done.rows, "files": done.files})
 
 

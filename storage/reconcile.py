@@ -24,6 +24,7 @@ LEAST_DEVIATION: Final = 1e-3  # relative: below a tenth of a percent nothing is
 SIGMAS: Final = 12.0  # of the usual deviation (a median's) around a candle, beyond which a price is an outlier
 BASIS_CANDLES: Final = 25  # window of the running median that is the basis
 USUAL_CANDLES: Final = 501  # window in which the usual deviation is taken: wild months are measured by themselves
+RETURN_BOUND: Final = 8.0  # median returns, beyond which a return counts as so much
 LEAST_COMMON: Final = 3  # candles that two tell; fewer say nothing of their basis
 LEAST_RETURNS: Final = 20  # fewer say nothing of lead and lag
 
@@ -122,7 +123,7 @@ def _pair(left: str, right: str, logs: Mapping[str, Floats]) -> PairRow:
 
 
 def _lag(left: Floats, right: Floats) -> tuple[int | None, float | None]:
-    one, two = np.diff(left), np.diff(right)
+    one, two = _tamed(np.diff(left)), _tamed(np.diff(right))
     best: tuple[int | None, float | None] = (None, None)
     for lag in sorted(range(-LAGS, LAGS + 1), key=abs):
         a, b = (one[:len(one) - lag], two[lag:]) if lag >= 0 else (one[-lag:], two[:len(two) + lag])
@@ -133,6 +134,13 @@ def _lag(left: Floats, right: Floats) -> tuple[int | None, float | None]:
         if best[1] is None or value > best[1]:
             best = (lag, value)
     return best
+
+
+def _tamed(returns: Floats) -> Floats:
+    """Return the returns with extreme ones cut to a bound: a single bad print must not decide where two series agree."""
+    known = returns[~np.isnan(returns)]
+    bound = RETURN_BOUND * float(np.median(np.abs(known))) if len(known) else 0.0
+    return returns if bound == 0.0 else np.clip(returns, -bound, bound)
 
 
 def _outliers(

@@ -21,7 +21,7 @@ from storage.proof_report import make_report
 from storage.reconcile import reconcile
 from storage.series import ensure_series
 from storage.snapshots import compare, delete_snapshot, find_snapshot, verify_snapshot
-from tests.storage.conftest import add_connection, candles
+from tests.storage.conftest import BOTH_STORES, add_connection, candles
 
 DATA = Path(__file__).parents[2] / "sandbox" / "data"
 KEY = ("kraken", "BTC/USDT")
@@ -125,6 +125,9 @@ def test_the_bad_print_of_2018_is_found() -> None:
     assert day["coinbase"].score < day["binance"].score == 100.0
     assert [(pair.lag, pair.candles > 14_000) for pair in found.pairs] == [(0, True)]
     assert found.pairs[0].correlation > 0.9
+    span = pl.col("ts").is_between(to_datetime(parse_instant("2018-04-01")), to_datetime(parse_instant("2018-04-10")))
+    near = reconcile({"coinbase": coinbase.filter(span), "binance": binance.filter(span)}).pairs[0]
+    assert (near.lag, near.correlation > 0.9) == (0, True)  # a bad print does not decide where two series agree
 
 
 def test_a_late_connection_is_seen_as_late() -> None:
@@ -139,6 +142,7 @@ def test_a_late_connection_is_seen_as_late() -> None:
     assert [(item.connection, item.ts_us, item.field) for item in found.outliers] == [("b", at, "high")]
 
 
+@BOTH_STORES
 def test_retention_does_not_take_the_only_source(lake, add_series, clock) -> None:
     """Minutes of which hours were never stored, or that are declared as needed, stay, with the reason; force takes them."""
     minutes = add_series()
@@ -166,6 +170,7 @@ def test_retention_does_not_take_the_only_source(lake, add_series, clock) -> Non
     assert lake.candles(*KEY, "1h").height == 5
 
 
+@BOTH_STORES
 def test_retention_keeps_revisions_and_ledger(lake, add_series, clock) -> None:
     """What was changed and what was missing below the boundary is still on record; nothing there is expected any more."""
     series = add_series()
@@ -185,6 +190,7 @@ def test_retention_keeps_revisions_and_ledger(lake, add_series, clock) -> None:
     assert (report.totals["unexplained"], report.retentions[0]["rows"]) == (0, 20)
 
 
+@BOTH_STORES
 def test_a_snapshot_reads_the_same_whatever_happens_later(lake, add_series, clock) -> None:
     """Revised, removed by retention and swept: the snapshot's rows and digest stay, until it is deleted."""
     series = add_series()
@@ -239,6 +245,7 @@ def test_another_home_with_the_same_rows_has_the_same_digest(lake, add_series, t
         compare(lake.place, {"series": [{"symbol": "x"}]})
 
 
+@BOTH_STORES
 def test_the_report_counts_what_an_independent_look_counts(lake, add_series, clock) -> None:
     """Slots, causes, revisions, repairs and digest are those of the store, inside the period and nowhere else."""
     series = add_series()

@@ -47,6 +47,8 @@ def export(
     shape = format_ or file.suffix.removeprefix(".").lower()
     if shape not in EXPORT_FORMATS:
         raise InputError("--format", shape, EXPORT_FORMATS, "give --format, or end the file's name with one of those")
+    if not file.absolute().parent.is_dir():
+        raise InputError("file", str(file), "a file in a folder that exists", "make the folder first")
     series = Series.parse(slug, symbol, timeframe)
     first, last = parse_range(start, end)
     known = None if as_of is None else parse_moment(as_of, "--as-of")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
-from core.errors import StoreBusyError, StoreFullError, StoreUnwritableError
+from core.errors import InputError, StoreBusyError, StoreFullError, StoreUnwritableError
 
 BUSY_TIMEOUT_MS = 30_000
 
@@ -64,14 +64,24 @@ class MetadataStore:
 
 
 def open_metadata(url: str) -> MetadataStore:
-    """Open the store at a SQLAlchemy URL; migrations are `storage.metadata.migrate.upgrade`'s work."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
+    """Open the store at a SQLAlchemy URL; migrations are `storage.metadata.migrate.upgrade`'s work.
+
+    Raises:
+        InputError: the URL is none, or names a database or driver that is not installed; it is not repeated.
+        StoreUnwritableError: the folder of the SQLite file cannot be written.
+    """
+    try:
+        parsed = make_url(url)
+        is_sqlite = parsed.get_backend_name() == "sqlite"
+        options = {"pool_size": 8, "max_overflow": 24} | ({} if is_sqlite else {"pool_pre_ping": True})
+        engine = create_engine(parsed, hide_parameters=True, **options)
+    except (ArgumentError, ImportError) as error:  # its text may hold the password
+        raise InputError(
+            "CANDLELAKE_METADATA_URL", f"a URL that cannot be used ({type(error).__name__})",
+            "sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE", "correct it, or leave it out for SQLite") from None
+    if is_sqlite:
         _check_folder(Path(parsed.database or ""))
-        engine = create_engine(parsed, hide_parameters=True, pool_size=8, max_overflow=24)
         event.listen(engine, "connect", _prepare_sqlite)
-    else:
-        engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=True, pool_size=8, max_overflow=24)
     return MetadataStore(engine)
 
 

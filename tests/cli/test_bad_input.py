@@ -47,6 +47,8 @@ ADD = ("connections", "add", "new")
 MT5 = (*ADD, "--provider", "mtapi:mt5", "--credentials")
 CASES = [
     # what, the command line, exit code, what the line must name
+    ("export folder", ("export", "tape", "BTCUSD", "1m", "/no/such/folder/x.csv"), 2, "folder that exists"),
+    ("no command", ("connections",), 2, "activate"),
     ("provider", (*ADD, "--provider", "nonsense"), 2, "nonsense"),
     ("exchange", (*ADD, "--provider", "ccxt:nonsense"), 2, "nonsense"),
     ("mt6", (*ADD, "--provider", "mtapi:mt6"), 2, "mtapi:mt5"),

@@ -76,6 +76,7 @@ def environment(tmp_path_factory):
     return {
         **own, **prefect_environment(), "CANDLELAKE_HOME": str(home), "CANDLELAKE_ALLOW_PRIVATE_HOSTS": "1",
         "CANDLELAKE_KEY_FILE": str(home / "test.keys"), "CANDLELAKE_RETRY_WAIT": "0",
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "10",  # sooner than ours
         "PREFECT_HOME": str(home / "prefect"), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}", "DO_NOT_TRACK": "1",
     }

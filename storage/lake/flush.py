@@ -7,6 +7,7 @@ transaction that swaps it, so that a writer that slept through the loss of its l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import polars as pl
@@ -27,6 +28,7 @@ from storage.statements import Row, execute_many, fetch, is_sqlite
 
 Progress = Callable[[int, int, str], None]
 _ATTEMPTS = 5  # a lost race for the manifest is run again so many times
+_WRITERS = 3  # partitions that are packed and synced at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +180,24 @@ def by_period(series: Series, candles: pl.DataFrame) -> Iterator[tuple[str, pl.D
 
 def merge(place: Place, series: Series, candles: pl.DataFrame, live: dict[str, LiveFile]) -> list[NewFile]:
     """Write a new file for each partition that `candles` touch: what lies there now, overlaid with them."""
-    files: list[NewFile] = []
+    def write(label: str, part: pl.DataFrame) -> NewFile:
+        below = read_files(place.root, [live[label].path] if label in live else [])
+        return write_file(place, series, label, overlay(below, part))
+
+    parts = list(by_period(series, candles))
+    if len(parts) == 1:
+        return [write(*parts[0])]
+    # One partition is packed while another waits for the disk. When one fails, those not begun are left out.
+    tasks: list[Future[NewFile]] = []
     try:
-        for label, part in by_period(series, candles):
-            below = read_files(place.root, [live[label].path] if label in live else [])
-            files.append(write_file(place, series, label, overlay(below, part)))
+        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="candlelake-merge") as pool:
+            tasks += [pool.submit(write, *part) for part in parts]
+            wait(tasks, return_when=FIRST_EXCEPTION)
+            pool.shutdown(cancel_futures=True)
+        return [task.result() for task in tasks]
     except BaseException:
-        discard(place, files)
+        discard(place, (task.result() for task in tasks if not task.cancelled() and task.exception() is None))
         raise
-    return files
 
 
 def _leave_head(tx: Connection, series_id: int, flushed: Sequence[Row]) -> None:

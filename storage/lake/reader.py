@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
-import pyarrow.parquet as pq
 from sqlalchemy import Connection
 
 from core.candles import STORED_SCHEMA
@@ -19,11 +17,14 @@ from core.interval import Interval
 from storage.lake import layout
 from storage.lake.place import Place
 from storage.lake.schema import HEAD_COLUMNS, empty_stored, frame_of, overlay
+from storage.lake.tail import read_tail
 from storage.statements import Row, fetch
 
 T = TypeVar("T")
 _ALL = Interval(EARLIEST_US, LATEST_US)
 _HEAD = ", ".join(HEAD_COLUMNS)
+_LIVE = ("FROM lake_files WHERE series_id = ? AND dataset = 'candles' AND superseded_at_us IS NULL"
+         " AND first_us < ? AND last_us >= ? ORDER BY first_us")
 _MOVES = 50  # a pinned file moves once at most; so many of a query's files may move while it runs
 
 
@@ -33,14 +34,12 @@ class Pin:
 
     files: tuple[str, ...]
     head: pl.DataFrame
+    is_whole: bool = False  # all that the files hold lies in the range: no need to look at each row
 
 
 def live_files(tx: Connection, series_id: int, interval: Interval = _ALL) -> tuple[str, ...]:
     """Return the paths of the live files that may hold candles of `interval`, ascending."""
-    rows = fetch(tx, "SELECT path FROM lake_files WHERE series_id = ? AND dataset = 'candles'"
-                     " AND superseded_at_us IS NULL AND first_us < ? AND last_us >= ? ORDER BY first_us",
-                 (series_id, interval.end, interval.start))
-    return tuple(row[0] for row in rows)
+    return tuple(row[0] for row in fetch(tx, f"SELECT path {_LIVE}", (series_id, interval.end, interval.start)))
 
 
 def head_rows(tx: Connection, series_id: int, interval: Interval = _ALL) -> list[Row]:
@@ -51,12 +50,14 @@ def head_rows(tx: Connection, series_id: int, interval: Interval = _ALL) -> list
 
 def pin(tx: Connection, series_id: int, interval: Interval = _ALL) -> Pin:
     """Pin a series' snapshot. `tx` is one read snapshot: files and head fit together."""
-    return Pin(live_files(tx, series_id, interval), frame_of(head_rows(tx, series_id, interval)))
+    rows = fetch(tx, f"SELECT path, first_us, last_us {_LIVE}", (series_id, interval.end, interval.start))
+    is_whole = all(interval.start <= first_us and last_us < interval.end for _, first_us, last_us in rows)
+    return Pin(tuple(row[0] for row in rows), frame_of(head_rows(tx, series_id, interval)), is_whole)
 
 
 def read_pin(root: Path, pinned: Pin, interval: Interval = _ALL) -> pl.DataFrame:
     """Return the candles of a snapshot in `interval`: STORED_SCHEMA, ascending."""
-    return overlay(read_files(root, pinned.files, interval), pinned.head)
+    return overlay(read_files(root, pinned.files, _ALL if pinned.is_whole else interval), pinned.head)
 
 
 def read_files(root: Path, files: Sequence[str], interval: Interval = _ALL) -> pl.DataFrame:
@@ -78,10 +79,10 @@ def pin_last(tx: Connection, series_id: int, count: int) -> Pin:
     """Pin what the `count` newest candles of a series need: head rows, and the newest files first."""
     newest = fetch(tx, f"SELECT {_HEAD} FROM head_candles WHERE series_id = ?"  # noqa: S608  column names
                        " ORDER BY ts_us DESC LIMIT ?", (series_id, count))
-    files = fetch(tx, "SELECT path, last_us FROM lake_files WHERE series_id = ? AND dataset = 'candles'"
-                      " AND superseded_at_us IS NULL ORDER BY first_us DESC", (series_id,))
     oldest = newest[-1][0] if len(newest) == count else EARLIEST_US  # files that end below it are not needed
-    return Pin(tuple(path for path, last_us in files if last_us >= oldest), frame_of(newest[::-1]))
+    files = fetch(tx, "SELECT path FROM lake_files WHERE series_id = ? AND dataset = 'candles'"
+                      " AND superseded_at_us IS NULL AND last_us >= ? ORDER BY first_us DESC", (series_id, oldest))
+    return Pin(tuple(row[0] for row in files), frame_of(newest[::-1]))
 
 
 def read_last(root: Path, pinned: Pin, count: int) -> pl.DataFrame:
@@ -91,10 +92,12 @@ def read_last(root: Path, pinned: Pin, count: int) -> pl.DataFrame:
     for path in pinned.files:
         if missing <= 0:
             break
-        tail = with_files(root, [path], partial(_tail, count=missing))
+        wanted = missing
+        tail = with_files(root, [path], lambda paths, wanted=wanted: read_tail(paths[0], wanted))
         parts.insert(0, tail)
         missing -= tail.height
-    return overlay(pl.concat(parts) if parts else empty_stored(), pinned.head).tail(count)
+    below = parts[0] if len(parts) == 1 else pl.concat(parts) if parts else None
+    return (pinned.head if below is None else overlay(below, pinned.head)).tail(count)
 
 
 def stored_slots(place: Place, series_id: int, interval: Interval) -> pl.Series:
@@ -151,17 +154,3 @@ def _present(root: Path, path: str) -> Path:
         if old.exists():
             return old
     return place
-
-
-def _tail(paths: list[Path], count: int) -> pl.DataFrame:
-    with pq.ParquetFile(paths[0]) as file:  # type: ignore[no-untyped-call]
-        wanted = 0
-        groups: list[int] = []
-        for index in range(file.metadata.num_row_groups - 1, -1, -1):
-            groups.insert(0, index)
-            wanted += file.metadata.row_group(index).num_rows
-            if wanted >= count:
-                break
-        table = file.read_row_groups(groups, use_threads=False)
-    frame = pl.DataFrame(table.slice(max(0, table.num_rows - count)))
-    return frame if frame.schema == STORED_SCHEMA else frame.select(list(STORED_SCHEMA)).cast(STORED_SCHEMA)

@@ -15,12 +15,13 @@ HEAD_COLUMNS: Final = ("ts_us", *VALUES, "known_at_us", "source", "run_id")
 # What a reader must be told about the folders' names: Polars and pyarrow read `symbol=0700` as the number 700 otherwise.
 HIVE_SCHEMA: Final = pl.Schema(
     {"connection": pl.String(), "symbol": pl.String(), "timeframe": pl.String(), "period": pl.Date()})
+_EMPTY: Final = pl.DataFrame(schema=STORED_SCHEMA)  # to make one takes longer than to read the head
 HIVE_TYPES: Final = "{'connection': VARCHAR, 'symbol': VARCHAR, 'timeframe': VARCHAR, 'period': DATE}"
 
 
 def empty_stored() -> pl.DataFrame:
     """Return a frame of stored candles without rows."""
-    return pl.DataFrame(schema=STORED_SCHEMA)
+    return _EMPTY.clone()
 
 
 def frame_of(rows: Sequence[Sequence[Any]]) -> pl.DataFrame:

@@ -48,11 +48,14 @@ bench: $(DEV_READY) ## benchmarks against the peers, as ratios
 	@$(BIN)/python -m benchmarks
 
 ##@ Maintain
-lock: ## write both lock files anew, keeping the versions in them; UPGRADE=--upgrade moves them
+lock: ## write the lock files anew, those of the benchmarks' peers too, keeping the versions in them; UPGRADE=--upgrade moves them
 	@test -x $(LOCK_TOOLS)/bin/uv || { $(PYTHON) -m venv $(LOCK_TOOLS) && $(LOCK_TOOLS)/bin/pip install --quiet uv; }
 	@$(LOCK_TOOLS)/bin/uv pip compile pyproject.toml --group build $(LOCK_FLAGS) $(UPGRADE) -o requirements.lock
 	@$(LOCK_TOOLS)/bin/uv pip compile pyproject.toml --group build --group dev $(LOCK_FLAGS) $(UPGRADE) \
 		-c requirements.lock -o requirements-dev.lock
+	@for peer in arcticdb:arctic freqtrade:freqtrade; do \
+		echo "$${peer%%:*}" | $(LOCK_TOOLS)/bin/uv pip compile - $(LOCK_FLAGS) $(UPGRADE) -o requirements-bench-$${peer##*:}.lock || exit 1; \
+	done
 
 clean: ## remove the virtual environments; state in .candlelake/ stays
 	@rm -rf $(VENV) $(LOCK_TOOLS)

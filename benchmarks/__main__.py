@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,8 +42,10 @@ def main() -> None:
         bench = Bench([Player(name, pythons.get(name, Path(sys.executable)), folder / name) for name in wanted], options.repeats)
         try:
             for name in options.groups.split(","):
+                started = time.monotonic()
                 print(name, flush=True)
                 GROUPS[name](bench, options)
+                print(f"  {name} took {time.monotonic() - started:.0f} s", flush=True)
                 text = report.write(RESULTS, bench.works, versions, None)  # a run that is stopped leaves what it has
         finally:
             bench.close()

@@ -77,20 +77,20 @@ async def test_five_causes_and_only_the_outage_is_repaired(make_feed, series, cl
     clock.set(end + DAY_US)
     await backfill(feed, series, Interval(THURSDAY - DAY_US, end))
     provider.keeps = 1500  # from now on it keeps only its newest candles
-    await backfill(feed, series, Interval(THURSDAY - 2 * DAY_US, THURSDAY - 2 * DAY_US + HOUR_US))
+    await backfill(feed, series, Interval(THURSDAY - DAY_US - HOUR_US, THURSDAY - DAY_US))
     provider.keeps, provider.down = None, None
     clock.set(clock.now_us() + HOUR_US)
     booked = causes(feed, MINUTE_US)
     assert {booked[us] for us in range(outage.start, outage.end, MINUTE_US)} == {"fetch_failed"}
     assert booked[THURSDAY - 13 * HOUR_US] == "before_listing"  # by the daily candles; of the first day one look proves nothing
     assert booked[THURSDAY - HOUR_US] == "provider_empty"
-    assert booked[THURSDAY - 2 * DAY_US] == "out_of_reach"
+    assert booked[THURSDAY - DAY_US - HOUR_US] == "out_of_reach"
     assert booked[quiet] == "provider_empty"  # seen once
     provider.asked.clear()
     result = await repair(feed)
     assert result.status == "complete_with_gaps"  # out of reach stays a gap that a person may wonder about
     after = causes(feed, MINUTE_US)
-    assert [after[us] for us in (THURSDAY - HOUR_US, quiet, FRIDAY_END + HOUR_US, THURSDAY - 2 * DAY_US)] == [
+    assert [after[us] for us in (THURSDAY - HOUR_US, quiet, FRIDAY_END + HOUR_US, THURSDAY - DAY_US - HOUR_US)] == [
         "before_listing", "no_trade", "market_closed", "out_of_reach"]
     assert not any(us in after for us in range(outage.start, outage.end, MINUTE_US))
     stored = feed.lake.candles("played", "BTC/USDT", "1m")

@@ -17,10 +17,12 @@ import typer
 
 from cli import (
     connections,
+    console,
     data,
     doctor,
     keys,
     markets,
+    people,
     pipelines,
     proof,
     provenance,
@@ -41,11 +43,13 @@ app = typer.Typer(
     name="candlelake", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
     help="Market data that proves itself: candles of brokers and exchanges in an open Parquet lake.",
 )
-for module in (up, work, data, provenance, proof, report, transfer, doctor, markets, ticks):
+for module in (up, console, work, data, provenance, proof, report, transfer, doctor, markets, ticks):
     module.register(app)
 app.add_typer(connections.app, name="connections")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(keys.app, name="keys")
+app.add_typer(people.users, name="users")
+app.add_typer(people.tokens, name="tokens")
 app.add_typer(pipelines.app, name="pipelines")
 
 

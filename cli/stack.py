@@ -19,6 +19,7 @@ from core.settings import Settings
 
 PREFECT_SECONDS = 180.0  # a cold server on a busy machine
 SANDBOX_SECONDS = 60.0
+CONSOLE_SECONDS = 60.0
 ASK_TIMES = 40  # half a second apart
 RUN_SECONDS = 180.0  # a scheduled run from its order to its end
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
@@ -48,6 +49,11 @@ class Stack:
         return f"http://127.0.0.1:{self.settings.sandbox_port}"
 
     @property
+    def console_url(self) -> str:
+        """Where the web console listens."""
+        return f"http://127.0.0.1:{self.settings.console_port}"
+
+    @property
     def api_url(self) -> str:
         """Prefect's API."""
         return f"http://127.0.0.1:{self.settings.prefect_port}/api"
@@ -59,6 +65,11 @@ class Stack:
             "--mode", "replay",
         ], self._environment())
         self.household.wait_ready(child, lambda: _answers(self.sandbox_url), SANDBOX_SECONDS, self.stop)
+
+    def start_console(self) -> None:
+        """Start the web console and wait until it answers."""
+        child = self._start("console", [sys.executable, "-m", "console"], self._environment())
+        self.household.wait_ready(child, lambda: _answers(f"{self.console_url}/livez"), CONSOLE_SECONDS, self.stop)
 
     def start_prefect(self) -> None:
         """Start Prefect's server on loopback; `await_prefect` waits for it."""
@@ -122,6 +133,7 @@ class Stack:
             "CANDLELAKE_ALLOW_PRIVATE_HOSTS": "1" if self.settings.allow_private_hosts else "0",
             "CANDLELAKE_SANDBOX_PORT": str(self.settings.sandbox_port),
             "CANDLELAKE_PREFECT_PORT": str(self.settings.prefect_port),
+            "CANDLELAKE_CONSOLE_PORT": str(self.settings.console_port),
             "DO_NOT_TRACK": "1",
             "NO_COLOR": "1",
             "PREFECT_HOME": str(prefect),

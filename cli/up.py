@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.console import print_first_code
 from cli.output import note
 from cli.processes import Household, Stop, is_port_free
 
@@ -48,6 +49,7 @@ def up(
                 _summary(current, with_sandbox=not no_sandbox)
                 return 0
             _summary(current, with_sandbox=not no_sandbox)
+            print_first_code()
             note("fetching on schedule; Ctrl-C stops everything")
             while True:
                 household.restart_dead(note)
@@ -86,10 +88,12 @@ def _home_lock(current: Settings) -> Iterator[None]:
 def _check_ports(current: Settings, *, with_sandbox: bool) -> None:
     from core.errors import InputError, StoreBusyError
 
-    names = ["prefect_port", *(["sandbox_port"] if with_sandbox else [])]
+    names = ["prefect_port", "console_port", *(["sandbox_port"] if with_sandbox else [])]
     ports = [getattr(current, name) for name in names]
-    if len(set(ports)) < len(ports):
-        raise InputError("CANDLELAKE_SANDBOX_PORT", ports[0], "another port than CANDLELAKE_PREFECT_PORT", "choose two ports")
+    for place, (name, port) in enumerate(zip(names, ports, strict=True)):
+        if port in ports[:place]:
+            first = f"CANDLELAKE_{names[ports.index(port)].upper()}"
+            raise InputError(f"CANDLELAKE_{name.upper()}", port, f"another port than {first}", "choose one for each")
     for name, port in zip(names, ports, strict=True):
         if not is_port_free(port):
             raise StoreBusyError(
@@ -114,6 +118,7 @@ def _bring_up(stack: Stack, *, with_sandbox: bool) -> None:
     note("waiting for the Prefect server")
     stack.await_prefect()
     stack.start_runner()
+    stack.start_console()
 
 
 def _flush(current: Settings) -> None:
@@ -150,6 +155,7 @@ def _summary(current: Settings, *, with_sandbox: bool) -> None:
     print(f"candles stored  {stored} in {len(rows)} series")
     print(f"lake            {root if root.startswith('s3://') else Path(root).absolute()}")
     print(f"Prefect UI      http://127.0.0.1:{current.prefect_port}")
+    print(f"console         http://127.0.0.1:{current.console_port}")
     if with_sandbox:
         print(f"sandbox         http://127.0.0.1:{current.sandbox_port}")
     if stored:

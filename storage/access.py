@@ -25,7 +25,7 @@ IDLE_US, ABSOLUTE_US = 8 * HOUR_US, 7 * DAY_US  # a session ends so long after i
 SEEN_EVERY_US = MINUTE_US  # how exactly its last use is kept
 CODE_US = DAY_US
 FREE_TRIES, WAIT_MAX_US = 5, 15 * MINUTE_US
-TOKEN_PREFIX: Final = "clk_"
+TOKEN_PREFIX: Final = "clk_"  # noqa: S105  not a secret: tells tokens from other text
 TOKEN_DAYS_MAX = 366
 
 
@@ -35,7 +35,7 @@ class SessionRow:
 
     user: UserRow
     csrf: str
-    created_at_us: int
+    seen_at_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def find_session(tx: Connection, value: str, now_us: int) -> SessionRow | None:
     if row is None or row["seen_at_us"] < now_us - IDLE_US or row["created_at_us"] < now_us - ABSOLUTE_US:
         return None
     user = user_of_id(tx, row["user_id"])
-    return None if user is None or not user.is_active else SessionRow(user, row["csrf"], row["seen_at_us"])
+    return None if not user.is_active else SessionRow(user, row["csrf"], row["seen_at_us"])
 
 
 def touch_session(tx: Connection, value: str, now_us: int) -> None:
@@ -136,7 +136,7 @@ def find_token(tx: Connection, value: str, now_us: int) -> tuple[TokenRow, UserR
         return None
     row = next(item for item in list_tokens(tx, found.user_id) if item.id == found.id)
     user = user_of_id(tx, row.user_id)
-    if row.revoked_at_us is not None or row.expires_at_us <= now_us or user is None or not user.is_active:
+    if row.revoked_at_us is not None or row.expires_at_us <= now_us or not user.is_active:
         return None
     return row, user
 
@@ -152,8 +152,8 @@ def make_code(tx: Connection, purpose: str, user_id: int | None, now_us: int) ->
     return Secret(value)
 
 
-def use_code(tx: Connection, purpose: str, value: str, now_us: int) -> int | None:
-    """Use a one-time code up; return the user it is for, None for the first admin's.
+def use_code(tx: Connection, purpose: str, value: str, now_us: int) -> int:
+    """Use a one-time code up; return the user it is for, 0 for the first admin's.
 
     Raises:
         CredentialsRefusedError: unknown, used, or too old.
@@ -164,7 +164,7 @@ def use_code(tx: Connection, purpose: str, value: str, now_us: int) -> int | Non
     if row is None:
         raise CredentialsRefusedError("the code is not right, was used, or is older than a day; have a new one printed")
     tx.execute(delete(one_time_codes).where(one_time_codes.c.digest == row["digest"]))
-    return None if row["user_id"] is None else int(row["user_id"])
+    return int(row["user_id"] or 0)
 
 
 def check_throttle(tx: Connection, keys: Collection[str], now_us: int) -> None:

@@ -81,10 +81,12 @@ def list_users(tx: Connection, name: str | None = None) -> list[UserRow]:
     return [_row(tx, row) for row in rows]
 
 
-def user_of_id(tx: Connection, user_id: int) -> UserRow | None:
-    """Return the user of an id."""
+def user_of_id(tx: Connection, user_id: int) -> UserRow:
+    """Return the user of an id; NotFoundError when they are gone."""
     row = tx.execute(select(users).where(users.c.id == user_id)).mappings().first()
-    return None if row is None else _row(tx, row)
+    if row is None:
+        raise NotFoundError("this user is gone")
+    return _row(tx, row)
 
 
 def has_users(tx: Connection) -> bool:

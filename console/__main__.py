@@ -1,0 +1,39 @@
+"""`python -m console`: serves the console of CANDLELAKE_HOME on loopback until it is stopped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import uvicorn
+
+from console.app import make_app
+from console.prefect_api import PrefectDesk
+from core.errors import CandlelakeError
+from core.secrets import RedactingFilter, quiet_library_logs
+from core.settings import settings
+from feed import open_feed
+
+
+def main() -> int:
+    """Serve; return the exit code."""
+    handler = logging.StreamHandler()
+    handler.addFilter(RedactingFilter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(asctime)s %(name)s %(message)s")
+    quiet_library_logs()
+    try:
+        current = settings()
+        with open_feed(current) as feed:
+            url = os.environ.get("PREFECT_API_URL", f"http://127.0.0.1:{current.prefect_port}/api")
+            app = make_app(feed, PrefectDesk(url, os.environ.get("PREFECT_API_AUTH_STRING")))
+            uvicorn.run(app, host="127.0.0.1", port=current.console_port, log_config=None, access_log=False, server_header=False,
+                        proxy_headers=False, timeout_keep_alive=15, limit_concurrency=500)
+    except CandlelakeError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

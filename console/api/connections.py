@@ -1,0 +1,112 @@
+"""/api/connections: list, create, change, test, switch, delete; logs; runs at Prefect."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from connections.rows import ConnectionRow
+from console import actions, readings
+from console.actions import ChangedConnection, NewConnection, RunOrder
+from console.api.models import ConnectionOut, DeletedOut, HealthOut, LogOut, NotificationOut, RunOut, TestOut
+from console.policy import CONNECTIONS, PUBLIC, identity_of
+from console.prefect_api import Run
+from console.state import desk_of, feed_of
+
+router = APIRouter(prefix="/api")
+SEES = [Depends(CONNECTIONS)]
+
+
+@router.get("/data-connections/health", dependencies=[Depends(PUBLIC)])
+def health(request: Request) -> list[HealthOut]:
+    """Return the state of every connection, for monitoring: no login, no names of people, no addresses."""
+    return [HealthOut(**row) for row in readings.health_of_all(feed_of(request))]
+
+
+@router.get("/connections", dependencies=SEES)
+def list_connections(request: Request) -> list[ConnectionOut]:
+    """Return the connections that you may see, with their health."""
+    return [ConnectionOut(**item.as_dict()) for item in readings.listed(feed_of(request), identity_of(request))]
+
+
+@router.post("/connections", dependencies=SEES, status_code=201)
+def create_connection(request: Request, given: NewConnection) -> ConnectionOut:
+    """Add a connection."""
+    return _shown(request, actions.create(feed_of(request), identity_of(request), given))
+
+
+@router.get("/connections/{slug}", dependencies=SEES)
+def show_connection(request: Request, slug: str) -> ConnectionOut:
+    """Return one connection."""
+    return _shown(request, readings.seen_connection(feed_of(request), identity_of(request), slug))
+
+
+@router.patch("/connections/{slug}", dependencies=SEES)
+def change_connection(request: Request, slug: str, given: ChangedConnection) -> ConnectionOut:
+    """Change what is given and keep the rest."""
+    return _shown(request, actions.update(feed_of(request), identity_of(request), slug, given))
+
+
+@router.delete("/connections/{slug}", dependencies=SEES)
+def delete_connection(
+    request: Request, slug: str, purge: Annotated[bool, Query(description="Lose its stored candles too.")] = False,
+) -> DeletedOut:
+    """Remove a connection; refused while it has candles, unless `purge`."""
+    return DeletedOut(**asdict(actions.delete(feed_of(request), identity_of(request), slug, purge=purge)))
+
+
+@router.post("/connections/{slug}/activate", dependencies=SEES)
+def activate_connection(request: Request, slug: str) -> ConnectionOut:
+    """Let scheduled fetches use it."""
+    return _shown(request, actions.switch(feed_of(request), identity_of(request), slug, is_active=True))
+
+
+@router.post("/connections/{slug}/deactivate", dependencies=SEES)
+def deactivate_connection(request: Request, slug: str) -> ConnectionOut:
+    """Keep it and its candles, fetch nothing."""
+    return _shown(request, actions.switch(feed_of(request), identity_of(request), slug, is_active=False))
+
+
+@router.post("/connections/{slug}/test", dependencies=SEES)
+async def test_connection(request: Request, slug: str) -> TestOut:
+    """Try it with its stored credentials, step by step."""
+    return TestOut(**await actions.test(feed_of(request), identity_of(request), slug))
+
+
+@router.post("/connections/{slug}/runs", dependencies=SEES, status_code=202)
+def order_run(request: Request, slug: str, wanted: RunOrder) -> RunOut:
+    """Order a fetch, a backfill or a repair at Prefect."""
+    return _run(actions.order(feed_of(request), desk_of(request), identity_of(request), slug, wanted))
+
+
+@router.get("/connections/{slug}/runs/{number}", dependencies=SEES)
+def show_run(request: Request, slug: str, number: str) -> RunOut:
+    """Return how a run goes that was ordered for this connection."""
+    return _run(actions.run_of(feed_of(request), desk_of(request), identity_of(request), slug, number))
+
+
+@router.get("/connections/{slug}/logs", dependencies=SEES)
+def list_logs(
+    request: Request, slug: str, limit: Annotated[int, Query(ge=1, le=readings.ROWS_MAX)] = 100,
+    action: str | None = None, status: str | None = None,
+) -> list[LogOut]:
+    """Return what was done to a connection, newest first."""
+    readings.seen_connection(feed_of(request), identity_of(request), slug)
+    return [LogOut(**row) for row in readings.log_rows(feed_of(request), slug, limit, action, status)]
+
+
+@router.get("/notifications", dependencies=SEES)
+def list_notifications(request: Request) -> list[NotificationOut]:
+    """Return what you should know of your connections, newest first."""
+    return [NotificationOut(**row) for row in readings.notification_rows(feed_of(request), identity_of(request))]
+
+
+def _shown(request: Request, row: ConnectionRow) -> ConnectionOut:
+    found = {item.row.slug: item for item in readings.listed(feed_of(request), identity_of(request))}
+    return ConnectionOut(**found[row.slug].as_dict())
+
+
+def _run(run: Run) -> RunOut:
+    return RunOut(id=run.id, name=run.name, state=run.state, message=run.message)

@@ -1,0 +1,84 @@
+"""/api/candles, coverage, gaps, revisions: what is stored and what is known about it; CSV, Parquet and XLSX exports."""
+
+from __future__ import annotations
+
+import io
+from typing import Annotated, Final, Literal
+
+import polars as pl
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response
+
+from console import readings
+from console.api.models import CandleOut, CoverageOut, GapOut, RevisionOut
+from console.policy import CONNECTIONS, identity_of
+from console.state import feed_of
+
+router = APIRouter(prefix="/api")
+SEES = [Depends(CONNECTIONS)]
+Symbol = Annotated[str, Query(max_length=100, examples=["BTC/USD"])]
+Timeframe = Annotated[str, Query(max_length=10, examples=["1m"])]
+Moment = Annotated[str | None, Query(max_length=40, examples=["2026-01-01T00:00:00Z"], description="ISO 8601, UTC without offset.")]
+Limit = Annotated[int, Query(ge=1, le=readings.CANDLES_MAX)]
+_KINDS: Final = {
+    "csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
+
+
+@router.get("/connections/{slug}/candles", dependencies=SEES)
+def list_candles(request: Request, slug: str, symbol: Symbol, timeframe: Timeframe, start: Moment = None, end: Moment = None,  # noqa: PLR0917  one for each parameter
+                 as_of: Moment = None, limit: Limit = 100) -> list[CandleOut]:
+    """Return the newest candles of a range, oldest first; `as_of` gives what was known then."""
+    feed = feed_of(request)
+    series = readings.seen_series(feed, identity_of(request), slug, symbol, timeframe)
+    return [CandleOut(**row) for row in readings.candle_rows(readings.candles(feed, series, start, end, limit, as_of))]
+
+
+@router.get("/connections/{slug}/export", dependencies=SEES, response_class=Response)
+def export_candles(request: Request, slug: str, symbol: Symbol, timeframe: Timeframe, start: Moment = None, end: Moment = None,  # noqa: PLR0917  one for each parameter
+                   limit: Limit = readings.CANDLES_MAX, kind: Annotated[Literal["csv", "parquet", "xlsx"], Query(alias="format")] = "csv") -> Response:
+    """Return candles as a file."""
+    feed = feed_of(request)
+    series = readings.seen_series(feed, identity_of(request), slug, symbol, timeframe)
+    body = _encoded(readings.candles(feed, series, start, end, limit), kind)
+    name = f"{slug}_{symbol}_{series.timeframe.name}".replace("/", "-")
+    safe = "".join(char if (char.isalnum() and char.isascii()) or char in "-_." else "_" for char in name)
+    return Response(body, media_type=_KINDS[kind], headers={"content-disposition": f'attachment; filename="{safe}.{kind}"'})
+
+
+@router.get("/connections/{slug}/gaps", dependencies=SEES)
+def list_gaps(request: Request, slug: str, symbol: Annotated[str | None, Query(max_length=100)] = None,
+              timeframe: Annotated[str | None, Query(max_length=10)] = None) -> list[GapOut]:
+    """Return the ledger: ranges without candles, with cause and proof, newest first."""
+    readings.seen_connection(feed_of(request), identity_of(request), slug)
+    return [GapOut(**row) for row in readings.gap_rows(feed_of(request), slug, symbol, timeframe)]
+
+
+@router.get("/connections/{slug}/revisions", dependencies=SEES)
+def list_revisions(request: Request, slug: str, symbol: Annotated[str | None, Query(max_length=100)] = None,
+                   timeframe: Annotated[str | None, Query(max_length=10)] = None) -> list[RevisionOut]:
+    """Return what the provider changed of candles already stored, newest first."""
+    readings.seen_connection(feed_of(request), identity_of(request), slug)
+    return [RevisionOut(**row) for row in readings.revision_rows(feed_of(request), slug, symbol, timeframe)]
+
+
+@router.get("/coverage", dependencies=SEES)
+def list_coverage(request: Request) -> list[CoverageOut]:
+    """Return for each of your series what is expected, stored, explained and unexplained."""
+    feed, who = feed_of(request), identity_of(request)
+    rows = [row for row in feed.connections.list() if who.may_see(row)]
+    return [CoverageOut(**row) for row in readings.coverage_rows(feed, rows)]
+
+
+def _encoded(frame: pl.DataFrame, kind: str) -> bytes:
+    out = io.BytesIO()
+    if kind == "parquet":
+        frame.write_parquet(out, compression="zstd")
+    elif kind == "csv":
+        frame.write_csv(out, datetime_format="%Y-%m-%dT%H:%M:%SZ")
+    else:
+        plain = frame.with_columns(pl.col(name).dt.replace_time_zone(None) for name, dtype in frame.schema.items()
+                                   if isinstance(dtype, pl.Datetime))  # a spreadsheet knows no zones: these are UTC
+        plain.write_excel(out, worksheet="candles (UTC)")
+    return out.getvalue()

@@ -1,0 +1,163 @@
+"""What the API answers with, for its documentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class Problem(BaseModel):
+    """Every error: one line that says what was received, what is allowed and what to do."""
+
+    error: str
+
+
+class ConnectionOut(BaseModel):
+    """A connection with its health; of its credentials only the names of the stored fields."""
+
+    slug: str
+    name: str
+    type: str
+    provider: str
+    base_url: str | None
+    symbols: list[str]
+    timeframes: list[str]
+    status: str
+    status_reason: str | None
+    is_active: bool
+    owner: str | None
+    is_admin_owned: bool
+    last_error: str | None
+    credential_fields: list[str]
+    settings: dict[str, Any]
+    last_connected: str | None
+    health: str
+    health_reason: str
+    last_candle: str | None
+    lag_seconds: float | None
+    gaps: int
+
+
+class StepOut(BaseModel):
+    """One step of a test."""
+
+    name: str
+    ok: bool
+    ms: int
+    message: str
+
+
+class TestOut(BaseModel):
+    """How a test of a connection went."""
+
+    type: str
+    message: str
+    steps: list[StepOut]
+
+
+class DeletedOut(BaseModel):
+    """What went with a connection."""
+
+    slug: str
+    credentials: int
+    series: int
+    candles: int
+
+
+class LogOut(BaseModel):
+    """One action on a connection."""
+
+    at: str
+    action: str
+    status: str
+    message: str
+
+
+class HealthOut(BaseModel):
+    """One connection's state, as monitoring may see it."""
+
+    connection: str
+    status: str
+    last_candle: str | None
+    lag_seconds: float | None
+    gaps: int
+
+
+class CandleOut(BaseModel):
+    """A stored candle: open time, prices, volume, when it was first known, from which source and run."""
+
+    ts: str
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    spread: float | None
+    known_at: str
+    source: str
+    run_id: str
+
+
+class CoverageOut(BaseModel):
+    """What a series holds of what is expected, counted in candles."""
+
+    connection: str
+    symbol: str
+    timeframe: str
+    first: str | None
+    last: str | None
+    expected: int
+    stored: int
+    explained: int
+    unexplained: int
+
+
+class GapOut(BaseModel):
+    """A range without candles, its cause and its proof."""
+
+    symbol: str
+    timeframe: str
+    start: str
+    end: str
+    cause: str
+    attempts: int
+    next_try: str | None
+    proof: dict[str, Any]
+
+
+class RevisionOut(BaseModel):
+    """What a provider changed: the values before and after."""
+
+    symbol: str
+    timeframe: str
+    ts: str
+    known_at: str
+    old: dict[str, Any]
+    new: dict[str, Any]
+
+
+class NotificationOut(BaseModel):
+    """Something that people should know of a connection."""
+
+    id: int
+    at: str
+    severity: str
+    title: str
+    message: str
+    connection: str | None
+
+
+class RunOut(BaseModel):
+    """A run at Prefect."""
+
+    id: str
+    name: str
+    state: str
+    message: str
+
+
+class Alive(BaseModel):
+    """The console answers."""
+
+    status: str

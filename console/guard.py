@@ -1,0 +1,79 @@
+"""Around every request: allowed hosts, a bound on bodies, and the headers that keep a browser from being misused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+BODY_MAX: Final = 1_000_000  # bytes: a form, never a file
+HEADERS: Final[Mapping[str, str]] = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+class Guard:
+    """ASGI middleware; `hosts` are the names under which the console answers (DNS rebinding ends here)."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it here."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if _host(headers.get("host", "")) not in self._hosts:
+            answer = PlainTextResponse("unknown host; set CANDLELAKE_CONSOLE_HOSTS to the names the console answers to\n", 400)
+            await answer(scope, receive, _with_headers(send, scope))
+            return
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > BODY_MAX:
+            await PlainTextResponse(f"bodies of at most {BODY_MAX} bytes are taken\n", 413)(scope, receive, _with_headers(send, scope))
+            return
+        await self._app(scope, _bounded(receive), _with_headers(send, scope))
+
+
+def _host(value: str) -> str:
+    name = value.rsplit(":", 1)[0] if not value.endswith("]") else value
+    return name.strip("[]").lower()
+
+
+def _bounded(receive: Receive) -> Receive:
+    seen = 0
+
+    async def counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > BODY_MAX:
+            raise HTTPException(413)  # the one exception that passes through the parsing of bodies
+        return message
+
+    return counted
+
+
+def _with_headers(send: Send, scope: Scope) -> Send:
+    async def adding(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers[name] = value
+            if not scope["path"].startswith("/static/"):
+                headers["cache-control"] = "no-store"  # pages hold what is not for the next one at this screen
+        await send(message)
+
+    return adding

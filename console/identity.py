@@ -1,0 +1,73 @@
+"""Who asks: a person with a session cookie, or a program with a token; and what they may see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fastapi import Request
+
+from connections.rows import ConnectionRow
+from core.clock import Clock
+from core.errors import NotFoundError
+from core.settings import Settings
+from storage.access import SEEN_EVERY_US, find_session, find_token, touch_session
+from storage.metadata.store import MetadataStore
+from storage.people import UserRow
+
+COOKIE = "candlelake_session"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody who is let in. `csrf` is set for a session; `scopes` are what the token or the session may do."""
+
+    user: UserRow
+    via: Literal["page", "api"]
+    scopes: frozenset[str]
+    csrf: str | None = None
+
+    def may_see(self, row: ConnectionRow) -> bool:
+        """Whether a connection is theirs: admins see all, users their own and never an admin's."""
+        return self.user.is_admin or (self.user.role == "user" and row.owner == self.user.name and not row.is_admin_owned)
+
+    def check_sees(self, row: ConnectionRow) -> ConnectionRow:
+        """Return a connection that they may see; for others the same error as when there is none."""
+        if not self.may_see(row):
+            raise not_there(row.slug)
+        return row
+
+
+def not_there(slug: str) -> NotFoundError:
+    """Return the one answer for a connection that is absent and for one that is somebody else's."""
+    return NotFoundError(f"no connection {slug[:80]!r} of yours; the list of connections shows those there are")
+
+
+def identify(request: Request, store: MetadataStore, clock: Clock) -> Identity | None:
+    """Return who sends a request, None when nobody that we know. Tokens are taken from the header only, never from a URL."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    now_us = clock.now_us()
+    if scheme:
+        with store.read() as tx:
+            found = find_token(tx, value.strip(), now_us) if scheme.lower() == "bearer" else None
+        return None if found is None else Identity(found[1], "api", frozenset(found[0].scopes))
+    cookie = request.cookies.get(COOKIE)
+    if not cookie:
+        return None
+    with store.read() as tx:
+        session = find_session(tx, cookie, now_us)
+    if session is None:
+        return None
+    if session.seen_at_us < now_us - SEEN_EVERY_US:
+        with store.write() as tx:
+            touch_session(tx, cookie, now_us)
+    return Identity(session.user, "page", frozenset({"read", "manage"}), session.csrf)
+
+
+def gate(user: UserRow, settings: Settings) -> str | None:
+    """Return why a user may not use the console yet, None when they may."""
+    if settings.console_require_verified_email and not user.is_email_verified:
+        return "your e-mail address is not verified yet; ask an admin"
+    if settings.console_require_kyc and not user.is_kyc_done:
+        return "your KYC is not finished yet; ask an admin"
+    return None

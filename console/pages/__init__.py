@@ -1,0 +1,1 @@
+"""The pages: forms and tables out of templates, the same calls as the API."""

@@ -1,0 +1,214 @@
+"""Signing in and out, the first admin, a new password, one's own tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.responses import RedirectResponse, Response
+
+from console.identity import COOKIE
+from console.policy import ENTRANCE, LEAVE, SIGNED_IN, SUPER_ADMINS, identity_of
+from console.rendering import page
+from console.state import feed_of
+from core.errors import CredentialsRefusedError, InputError, NotPermittedError
+from core.secrets import Secret
+from feed.context import Feed
+from storage import access, audit, people
+
+router = APIRouter(include_in_schema=False)
+Text = Annotated[str, Form(max_length=200)]
+
+
+@router.get("/login", dependencies=[Depends(ENTRANCE)])
+def show_login(request: Request) -> Response:
+    """Show the form, or the first admin's when nobody is there yet."""
+    with feed_of(request).lake.metadata.read() as tx:
+        is_new = not people.has_users(tx)
+    return RedirectResponse("/setup", 303) if is_new else page(request, "login.html", {"error": None})
+
+
+@router.post("/login", dependencies=[Depends(ENTRANCE)])
+def login(request: Request, name: Text, password: Text) -> Response:
+    """Sign in: a new session, whatever the browser had before; failures wait longer and longer."""
+    feed, now_us = feed_of(request), feed_of(request).clock.now_us()
+    name = name.strip().lower()[:63]
+    keys = [f"user:{name}", f"address:{request.client.host if request.client else 'unknown'}"]
+    with feed.lake.metadata.read() as tx:
+        access.check_throttle(tx, keys, now_us)
+        user = people.verify_password(tx, name, Secret(password))
+    if user is None or not user.is_active:
+        with feed.lake.metadata.write() as tx:
+            access.note_failure(tx, keys, now_us)
+            audit.record(tx, name or "nobody", "page", "login", name, "refused", now_us)
+        return page(request, "login.html", {"error": "name or password is not right"}, status=401)
+    with feed.lake.metadata.write() as tx:
+        access.forget_failures(tx, keys[0])
+        if old := request.cookies.get(COOKIE):
+            access.close_session(tx, old)
+        value = access.open_session(tx, user, now_us)
+        audit.record(tx, user.name, "page", "login", user.name, "done", now_us)
+    return _signed_in(request, value)
+
+
+@router.post("/logout", dependencies=[Depends(LEAVE)])
+def logout(request: Request) -> Response:
+    """End this session at the server."""
+    with feed_of(request).lake.metadata.write() as tx:
+        access.close_session(tx, request.cookies.get(COOKIE, ""))
+    response = RedirectResponse("/login", 303)
+    response.delete_cookie(COOKIE)
+    return response
+
+
+@router.get("/setup", dependencies=[Depends(ENTRANCE)])
+def show_setup(request: Request) -> Response:
+    """Show the form for the first admin; gone as soon as there is one."""
+    with feed_of(request).lake.metadata.read() as tx:
+        if people.has_users(tx):
+            return RedirectResponse("/login", 303)
+    return page(request, "setup.html", {"error": None})
+
+
+@router.post("/setup", dependencies=[Depends(ENTRANCE)])
+def setup(request: Request, code: Text, name: Text, password: Text) -> Response:
+    """Make the first admin with the code that `candlelake up` prints."""
+    feed, now_us = feed_of(request), feed_of(request).clock.now_us()
+    try:
+        with feed.lake.metadata.write() as tx:
+            access.check_throttle(tx, ["setup"], now_us)
+            if people.has_users(tx):
+                raise NotPermittedError("the first admin is there already; sign in")
+            access.use_code(tx, "setup", code, now_us)
+            user = people.add_user(tx, name.strip().lower(), "super_admin", now_us)
+            people.set_password(tx, user.name, Secret(password), now_us)
+            value = access.open_session(tx, user, now_us)
+            audit.record(tx, user.name, "page", "user.setup", user.name, "done", now_us)
+    except (CredentialsRefusedError, InputError) as error:
+        with feed.lake.metadata.write() as tx:
+            access.note_failure(tx, ["setup"], now_us)
+        return page(request, "setup.html", {"error": str(error)}, status=422)
+    return _signed_in(request, value)
+
+
+@router.get("/password", dependencies=[Depends(ENTRANCE)])
+def show_password(request: Request) -> Response:
+    """Show the form that takes a one-time code from an admin and a new password."""
+    return page(request, "password.html", {"error": None})
+
+
+@router.post("/password", dependencies=[Depends(ENTRANCE)])
+def password(request: Request, code: Text, password: Text) -> Response:
+    """Set a password with a one-time code; every session of that user ends."""
+    feed, now_us = feed_of(request), feed_of(request).clock.now_us()
+    keys = [f"address:{request.client.host if request.client else 'unknown'}"]
+    try:
+        with feed.lake.metadata.write() as tx:
+            access.check_throttle(tx, keys, now_us)
+            user = people.user_of_id(tx, access.use_code(tx, "password", code, now_us))
+            people.set_password(tx, user.name, Secret(password), now_us)
+            access.close_sessions(tx, user.id)
+            audit.record(tx, user.name, "page", "user.password", user.name, "done", now_us)
+    except (CredentialsRefusedError, InputError) as error:
+        with feed.lake.metadata.write() as tx:
+            access.note_failure(tx, keys, now_us)
+        return page(request, "password.html", {"error": str(error)}, status=422)
+    return RedirectResponse("/login", 303)
+
+
+@router.get("/account", dependencies=[Depends(SIGNED_IN)])
+def show_account(request: Request) -> Response:
+    """Show one's tokens."""
+    return _account(request, None)
+
+
+@router.post("/account/tokens", dependencies=[Depends(SIGNED_IN)])
+def create_token(
+    request: Request, name: Text, days: Annotated[int, Form()] = 90, scope: Annotated[list[str] | None, Form()] = None,
+) -> Response:
+    """Make a token of one's own; its value is on this page and nowhere after."""
+    feed, who = feed_of(request), identity_of(request)
+    if who.via != "page":
+        raise NotPermittedError("a token cannot make tokens; sign in")
+    now_us = feed.clock.now_us()
+    with feed.lake.metadata.write() as tx:
+        _, value = access.create_token(tx, who.user, name, scope or ["read"], days, now_us)
+        audit.record(tx, who.user.name, "page", "token.create", name, "done", now_us)
+    return _account(request, value)
+
+
+@router.post("/account/tokens/{token_id}/revoke", dependencies=[Depends(SIGNED_IN)])
+def revoke_token(request: Request, token_id: int) -> Response:
+    """End one of one's tokens."""
+    feed, who = feed_of(request), identity_of(request)
+    now_us = feed.clock.now_us()
+    with feed.lake.metadata.write() as tx:
+        row = access.revoke_token(tx, token_id, who.user.id, now_us)
+        audit.record(tx, who.user.name, "page", "token.revoke", row.name, "done", now_us)
+    return RedirectResponse("/account", 303)
+
+
+@router.get("/users", dependencies=[Depends(SUPER_ADMINS)])
+def show_users(request: Request) -> Response:
+    """Show who is there."""
+    with feed_of(request).lake.metadata.read() as tx:
+        return page(request, "users.html", {"users": people.list_users(tx), "roles": people.ROLES, "code": None, "for_user": None})
+
+
+@router.post("/users", dependencies=[Depends(SUPER_ADMINS)])
+def add_user(request: Request, name: Text, role: Text) -> Response:
+    """Add a user and show the one-time code with which they set their password."""
+    feed, who = feed_of(request), identity_of(request)
+    now_us = feed.clock.now_us()
+    with feed.lake.metadata.write() as tx:
+        user = people.add_user(tx, name.strip().lower(), role, now_us)
+        code = access.make_code(tx, "password", user.id, now_us)
+        audit.record(tx, who.user.name, who.via, "user.add", user.name, "done", now_us, role=role)
+        users = people.list_users(tx)
+    return page(request, "users.html", {"users": users, "roles": people.ROLES, "code": code.reveal(), "for_user": user.name})
+
+
+@router.post("/users/{name}", dependencies=[Depends(SUPER_ADMINS)])
+def change_user(  # noqa: PLR0917  one for each field of the form
+    request: Request, name: str, role: Text, is_active: Annotated[bool, Form()] = False,
+    is_email_verified: Annotated[bool, Form()] = False, is_kyc_done: Annotated[bool, Form()] = False,
+    manages_connections: Annotated[bool, Form()] = False,
+) -> Response:
+    """Change role, flags and the permission of a user; their sessions end."""
+    feed, who = feed_of(request), identity_of(request)
+    now_us = feed.clock.now_us()
+    with feed.lake.metadata.write() as tx:
+        user = people.change_user(tx, name, now_us, role=role, is_active=is_active, is_email_verified=is_email_verified,
+                                  is_kyc_done=is_kyc_done)
+        turn = people.grant if manages_connections else people.revoke
+        turn(tx, name, [people.MANAGE_CONNECTIONS])
+        if user.id != who.user.id or not is_active:
+            access.close_sessions(tx, user.id)
+        audit.record(tx, who.user.name, who.via, "user.change", name, "done", now_us, role=role, is_active=is_active,
+                     manages_connections=manages_connections)
+    return RedirectResponse("/users", 303)
+
+
+@router.get("/audit", dependencies=[Depends(SUPER_ADMINS)])
+def show_audit(request: Request, before: int | None = None) -> Response:
+    """Show who did what, and whether the log is whole."""
+    with feed_of(request).lake.metadata.read() as tx:
+        rows = audit.list_audit(tx, 100, before)
+        return page(request, "audit.html", {"rows": rows, "broken": audit.verify_audit(tx)})
+
+
+def _account(request: Request, value: Secret | None) -> Response:
+    feed: Feed = feed_of(request)
+    who = identity_of(request)
+    with feed.lake.metadata.read() as tx:
+        tokens = access.list_tokens(tx, who.user.id)
+    return page(request, "account.html", {
+        "tokens": tokens, "value": None if value is None else value.reveal(), "now_us": feed.clock.now_us(), "scopes": access.SCOPES})
+
+
+def _signed_in(request: Request, value: Secret) -> Response:
+    response = RedirectResponse("/connections", 303)
+    response.set_cookie(
+        COOKIE, value.reveal(), httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/",
+        max_age=access.ABSOLUTE_US // 1_000_000)
+    return response

@@ -1,0 +1,87 @@
+"""Orders runs of our deployments at the Prefect server and reads how they go. Only slugs and ranges travel as parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+
+from core.errors import InputError, NotFoundError, ProviderUnavailableError
+
+DEPLOYMENTS: Final = ("fetch", "backfill", "repair", "cleanup", "flush")
+SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A flow run as Prefect shows it."""
+
+    id: str
+    name: str
+    state: str
+    state_type: str
+    message: str
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it has ended."""
+        return self.state_type in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+class PrefectDesk:
+    """Prefect's API, as far as the console needs it; `url` ends in /api."""
+
+    def __init__(self, url: str, auth: str | None = None) -> None:
+        user, _, password = (auth or "").partition(":")
+        self.url = url
+        self._auth = (user, password) if auth else None
+
+    def order(self, name: str, config: Mapping[str, Any]) -> Run:
+        """Order a run of a deployment; returns at once.
+
+        Raises:
+            InputError: not a deployment that people order.
+            ProviderUnavailableError: Prefect's server does not answer.
+        """
+        if name not in DEPLOYMENTS:
+            raise InputError("run", name, DEPLOYMENTS, "choose one of them")
+        deployment = self._ask("GET", f"/deployments/name/{name}/{name}")
+        return _run(self._ask("POST", f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"config": dict(config)}}))
+
+    def run(self, number: str) -> Run:
+        """Return a run; NotFoundError when Prefect does not know it."""
+        return _run(self._ask("GET", f"/flow_runs/{number}"))
+
+    def parameters(self, number: str) -> dict[str, Any]:
+        """Return the config that a run was ordered with."""
+        held = self._ask("GET", f"/flow_runs/{number}").get("parameters") or {}
+        config = held.get("config")
+        return dict(config) if isinstance(config, dict) else {}
+
+    def lines(self, number: str, limit: int = 50) -> list[str]:
+        """Return the newest log lines of a run, oldest first: progress among them."""
+        body = {"logs": {"flow_run_id": {"any_": [number]}}, "limit": limit, "sort": "TIMESTAMP_DESC"}
+        return [str(item["message"]) for item in reversed(self._ask("POST", "/logs/filter", body))]
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        try:
+            with httpx.Client(timeout=SECONDS, trust_env=False, auth=self._auth) as client:
+                answer = client.request(method, self.url + path, json=None if body is None else dict(body))
+        except httpx.TransportError as error:
+            raise ProviderUnavailableError(
+                f"Prefect's server at {self.url} does not answer ({type(error).__name__}); start it with: candlelake up") from error
+        if answer.status_code == 404:
+            raise NotFoundError("Prefect does not know this run or deployment; is `candlelake up` or the deployment in place?")
+        if answer.status_code == 422:
+            raise InputError("parameters", "what Prefect refuses", "those of the flow's form", "check them")
+        if not answer.is_success:
+            raise ProviderUnavailableError(f"Prefect's server answers {answer.status_code}; try again, or see its log")
+        return answer.json()
+
+
+def _run(found: Mapping[str, Any]) -> Run:
+    state = found.get("state") or {}
+    return Run(str(found["id"]), str(found["name"]), str(state.get("name") or "Unknown"), str(state.get("type") or "PENDING"),
+               str(state.get("message") or ""))

@@ -1,0 +1,150 @@
+"""What pages and API show, read once for both: each list already holds only what the reader may see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import polars as pl
+from sqlalchemy import select
+
+from connections.health import HealthRow, check_health
+from connections.rows import ConnectionRow
+from console.identity import Identity, not_there
+from core.clock import isoformat
+from core.errors import InputError, NotFoundError
+from core.series import Series
+from feed.context import Feed
+from storage.lake.revisions import list_revisions
+from storage.ledger import CoverageRow, coverage, list_gaps
+from storage.metadata.tables import connections, notifications
+from storage.series import find_series
+
+CANDLES_MAX: Final = 10_000
+ROWS_MAX: Final = 1_000
+GAPS_SHOWN: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A connection with its health."""
+
+    row: ConnectionRow
+    health: HealthRow
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values; of credentials only the names of the stored fields."""
+        row = self.row
+        return {
+            "slug": row.slug, "name": row.name, "type": row.type, "provider": row.provider, "base_url": row.base_url,
+            "symbols": list(row.symbols), "timeframes": list(row.timeframes), "status": row.status,
+            "status_reason": row.status_reason, "is_active": row.is_active, "owner": row.owner,
+            "is_admin_owned": row.is_admin_owned, "last_error": row.last_error, "credential_fields": list(row.credential_fields),
+            "settings": dict(row.settings), "last_connected": _iso(row.last_connected_at_us),
+            "health": self.health.status, "health_reason": self.health.reason, "last_candle": _iso(self.health.last_candle_us),
+            "lag_seconds": self.health.lag_seconds, "gaps": self.health.gaps,
+        }
+
+
+def seen_connection(feed: Feed, who: Identity, slug: str) -> ConnectionRow:
+    """Return a connection that the reader may see; the same NotFoundError when it is absent or somebody else's."""
+    try:
+        row = feed.connections.get(slug)
+    except NotFoundError:
+        raise not_there(slug) from None
+    return who.check_sees(row)
+
+
+def listed(feed: Feed, who: Identity) -> list[Listed]:
+    """Return the reader's connections with their health, by slug."""
+    health = {row.slug: row for row in check_health(feed.lake, feed.clock.now_us())}
+    return [Listed(row, health[row.slug]) for row in feed.connections.list() if who.may_see(row) and row.slug in health]
+
+
+def health_of_all(feed: Feed) -> list[dict[str, Any]]:
+    """Return what monitoring may know without a login: states and lags, no names of people, no errors, no addresses."""
+    return [{"connection": row.slug, "status": row.status, "last_candle": _iso(row.last_candle_us), "lag_seconds": row.lag_seconds,
+             "gaps": row.gaps} for row in check_health(feed.lake, feed.clock.now_us())]
+
+
+def seen_series(feed: Feed, who: Identity, slug: str, symbol: str, timeframe: str) -> Series:
+    """Return a series that the reader may see and that is there."""
+    seen_connection(feed, who, slug)
+    series = Series.parse(slug, symbol, timeframe)
+    with feed.lake.metadata.read() as tx:
+        find_series(tx, series)
+    return series
+
+
+def candles(feed: Feed, series: Series, start: str | None, end: str | None, limit: int, as_of: str | None = None) -> pl.DataFrame:  # noqa: PLR0917  as the lake's own
+    """Return the newest `limit` candles of a range, ascending, with the lake's columns."""
+    if not 1 <= limit <= CANDLES_MAX:
+        raise InputError("limit", limit, f"1 to {CANDLES_MAX}", "ask for the next ones with end=<the first ts you have>")
+    if (start, end, as_of) == (None, None, None):
+        return feed.lake.latest(series.connection, series.symbol, series.timeframe.name, limit)
+    return feed.lake.candles(series.connection, series.symbol, series.timeframe.name, start=start, end=end, as_of=as_of).tail(limit)
+
+
+def candle_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return candles as JSON-ready rows; instants are ISO 8601 with Z."""
+    wire = frame.with_columns(pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%SZ") for name, kind in frame.schema.items()
+                              if isinstance(kind, pl.Datetime))
+    return wire.to_dicts()
+
+
+def coverage_rows(feed: Feed, rows: Sequence[ConnectionRow]) -> list[dict[str, Any]]:
+    """Return the coverage of every series of some connections."""
+    return [_covered(item) for row in rows for item in coverage(feed.lake, row.slug)]
+
+
+def gap_rows(feed: Feed, slug: str, symbol: str | None = None, timeframe: str | None = None) -> list[dict[str, Any]]:
+    """Return the ledger's entries of a connection, the newest first."""
+    with feed.lake.metadata.read() as tx:
+        found = list_gaps(tx, slug, symbol, timeframe)
+    newest = sorted(found, key=lambda gap: gap.interval.start, reverse=True)[:GAPS_SHOWN]
+    return [{"symbol": gap.series.symbol, "timeframe": gap.series.timeframe.name, "start": isoformat(gap.interval.start),
+             "end": isoformat(gap.interval.end), "cause": gap.cause, "attempts": gap.attempts, "next_try": _iso(gap.next_try_us),
+             "proof": dict(gap.proof)} for gap in newest]
+
+
+def revision_rows(feed: Feed, slug: str, symbol: str | None = None, timeframe: str | None = None) -> list[dict[str, Any]]:
+    """Return what the provider changed, the newest first."""
+    with feed.lake.metadata.read() as tx:
+        found = list_revisions(tx, slug, symbol, timeframe, GAPS_SHOWN)
+    return [{"symbol": row.series.symbol, "timeframe": row.series.timeframe.name, "ts": isoformat(row.ts_us),
+             "known_at": isoformat(row.known_at_us), "old": dict(row.old), "new": dict(row.new)} for row in found]
+
+
+def log_rows(feed: Feed, slug: str, limit: int, action: str | None = None, status: str | None = None) -> list[dict[str, Any]]:
+    """Return the newest actions on a connection."""
+    if not 1 <= limit <= ROWS_MAX:
+        raise InputError("limit", limit, f"1 to {ROWS_MAX}", "ask for fewer")
+    rows = [row for row in feed.connections.logs(slug, ROWS_MAX)
+            if (action is None or row.action == action) and (status is None or row.status == status)]
+    return [{"at": isoformat(row.created_at_us), "action": row.action, "status": row.status, "message": row.message}
+            for row in rows[:limit]]
+
+
+def notification_rows(feed: Feed, who: Identity, limit: int = 100) -> list[dict[str, Any]]:
+    """Return the newest notifications about the reader's connections."""
+    query = select(notifications, connections.c.slug).outerjoin(
+        connections, notifications.c.connection_id == connections.c.id).order_by(notifications.c.id.desc()).limit(ROWS_MAX)
+    with feed.lake.metadata.read() as tx:
+        found = tx.execute(query).mappings().all()
+    mine = {row.slug for row in feed.connections.list() if who.may_see(row)}
+    return [{"id": row["id"], "at": isoformat(row["created_at_us"]), "severity": row["severity"], "title": row["title"],
+             "message": row["message"], "connection": row["slug"]}
+            for row in found if row["slug"] in mine or (row["slug"] is None and who.user.is_admin)][:limit]
+
+
+def _covered(row: CoverageRow) -> dict[str, Any]:
+    return {
+        "connection": row.series.connection, "symbol": row.series.symbol, "timeframe": row.series.timeframe.name,
+        "first": _iso(row.first_us), "last": _iso(row.last_us), "expected": row.expected, "stored": row.stored,
+        "explained": row.explained, "unexplained": row.unexplained,
+    }
+
+
+def _iso(value: int | None) -> str | None:
+    return None if value is None else isoformat(value)

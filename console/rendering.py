@@ -1,0 +1,47 @@
+"""Pages out of templates; everything in them is escaped, and times are shown by the reader's browser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.templating import Jinja2Templates
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from starlette.responses import Response
+
+from console.identity import Identity
+from core.clock import isoformat
+
+HERE = Path(__file__).parent
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(HERE / "templates"), autoescape=select_autoescape(default=True), undefined=StrictUndefined,
+    trim_blocks=True, lstrip_blocks=True)
+_TEMPLATES = Jinja2Templates(env=_ENVIRONMENT)
+
+
+def page(request: Request, template: str, values: Mapping[str, Any] | None = None, *, status: int = 200) -> Response:
+    """Return a rendered page; `me` and `csrf` are there for every template."""
+    identity = getattr(request.state, "identity", None)
+    known = identity if isinstance(identity, Identity) else None
+    return _TEMPLATES.TemplateResponse(request, template, {
+        "me": None if known is None else known.user, "csrf": "" if known is None or known.csrf is None else known.csrf,
+        "read_only": request.app.state.feed.settings.console_read_only, **(values or {})}, status_code=status)
+
+
+def _time(value_us: int | None) -> Markup | str:
+    """Return an instant as an element that the browser shows in the reader's zone, with UTC on hover."""
+    if value_us is None:
+        return "never"
+    text = isoformat(value_us)
+    return Markup('<time datetime="{0}" title="{0}">{0}</time>').format(text)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.10g}"
+
+
+_ENVIRONMENT.filters["time"] = _time
+_ENVIRONMENT.filters["number"] = _number

@@ -306,6 +306,8 @@ class StreamRun:
                 sieve.restart()
         self.candles.begin(provider, here)
         gaps, self._gap_from = self._gap_from, {}
+        with self.feed.lake.metadata.write() as tx:  # killed before the first commit, the next run knows since when
+            losses.cover(tx, list(self.keeper.ids.values()), now)
         for symbol, (since, cause) in gaps.items():
             self.keeper.book(symbol, Interval(since, max(since, here + self._allowance_us())), cause, {"run_id": self.run_id})
         self.say("live", "")

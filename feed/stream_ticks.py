@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -106,6 +107,7 @@ class TickKeeper:
     losses: int = 0
     on_lost: Callable[[str, Interval], None] = lambda _symbol, _interval: None
     _pending: list[Tick] = field(default_factory=list)
+    _writing: threading.Lock = field(default_factory=threading.Lock)
     _room: asyncio.Event = field(default_factory=asyncio.Event)
     _waits: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))  # seconds from receipt to disk
     _ages: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))  # seconds from event to disk
@@ -130,12 +132,13 @@ class TickKeeper:
         if not ticks and not self.is_live:
             return
         await asyncio.shield(asyncio.to_thread(self._write, ticks, until))
-        self.stored += len(ticks)
 
     def _write(self, ticks: list[Tick], until_us: int) -> None:
         if self.journal is None:
             return
-        self.journal.append(frame_of(ticks, "stream", self.run_id) if ticks else None, until_us)
+        with self._writing:  # a write whose waiter was cancelled goes on
+            self.journal.append(frame_of(ticks, "stream", self.run_id) if ticks else None, until_us)
+            self.stored += len(ticks)
         now = self.clock.now_us()
         for tick in ticks[:: max(1, len(ticks) // 200)]:  # samples: enough for a quantile
             wait, age = (now - tick.received_us) / SECOND_US, (now - tick.ts_us) / SECOND_US
@@ -144,6 +147,12 @@ class TickKeeper:
             DURABLE.labels(self.slug).observe(max(0.0, wait))
             EVENT_TO_DURABLE.labels(self.slug).observe(max(0.0, age))
         TICKS.labels(self.slug).inc(len(ticks))
+
+    def _end(self) -> None:
+        if self.journal is not None:
+            with self._writing:
+                self.journal.close()
+            self.lake.tick_store.flush(self.slug)
 
     def quantiles(self) -> dict[str, float]:
         """Return p50 and p99 of the last samples, milliseconds: receipt to disk, and event to disk."""
@@ -168,8 +177,7 @@ class TickKeeper:
         """Write the rest, end the journal and move it into the lake; `covered_until_us` is where the next stream's gap begins."""
         await self.commit()
         if self.journal is not None:
-            self.journal.close()
-            await asyncio.to_thread(self.lake.tick_store.flush, self.slug)
+            await asyncio.to_thread(self._end)
         if covered_until_us is not None:
             with self.lake.metadata.write() as tx:
                 losses.cover(tx, list(self.ids.values()), covered_until_us)

@@ -28,7 +28,7 @@ from storage.statements import Row, execute_many, fetch, is_sqlite
 
 Progress = Callable[[int, int, str], None]
 _ATTEMPTS = 5  # a lost race for the manifest is run again so many times
-_WRITERS = 3  # partitions that are packed and synced at once
+_WRITERS = 2  # partitions that are packed and synced at once
 
 
 @dataclass(frozen=True, slots=True)

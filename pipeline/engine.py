@@ -20,7 +20,7 @@ from core.clock import to_datetime
 from core.errors import CandlelakeError, InputError, PluginError
 from core.interval import Interval
 from pipeline.definition import PipelineDefinition
-from pipeline.frozen import FrozenInput, RowDigests, output_digest
+from pipeline.frozen import FrozenInput, RowDigests, candles_only, output_digest, times_us
 from pipeline.outcome import Outcome, Part, Scan, StageRun
 from pipeline.registry import Built, Registry
 from pipeline.stages import CONFIDENCE_MAX, FOUND_SCHEMA, NUMBERS, SIDES, Context, Kind, Signal, SignalRecord
@@ -99,9 +99,9 @@ class Engine:
         Raises:
             PluginError: a plug-in raised; the whole scan is refused.
         """
-        ts = candles["ts"].dt.epoch("us").to_numpy()
+        ts = times_us(candles)
         first, end = (int(i) for i in np.searchsorted(ts, [asked.start, asked.end]))
-        window = candles.head(end).select(_COLUMNS)
+        window = candles_only(candles.head(end))
         if first >= end:
             return Scan(self._frame(_State(window), []), 0)
         if singly or not self.is_causal:
@@ -110,7 +110,7 @@ class Engine:
         stages = []
         for kind, stage in _STAGES.items():
             if kind == "signal":  # rows before it were only there to look back on
-                state.first = int(state.frame["ts"].search_sorted(to_datetime(int(ts[first]))))  # cleaners may drop rows
+                state.first = int(np.searchsorted(times_us(state.frame), ts[first]))  # cleaners may drop rows
             stage_run, error = self._stage(kind, stage, state, context, "", digests=False, last_only=False)
             stages.append(stage_run)
             if error is not None:
@@ -172,14 +172,14 @@ class Engine:
 
     def _frame(self, state: _State, digests: Sequence[str]) -> pl.DataFrame:
         """Return the signals of a state as SIGNAL_SCHEMA with `values`."""
-        rows = state.found["row"]
-        picked = state.frame[rows] if len(rows) else state.frame.clear()
-        names = [name for name in picked.columns if name not in CANDLE_SCHEMA]
-        values = picked.select(pl.struct(names).alias("values")) if names else pl.DataFrame(
-            {"values": [{}] * len(rows)}, schema={"values": pl.Struct([])})
+        rows = state.found["row"].to_numpy()
+        names = [name for name in state.frame.columns if name not in CANDLE_SCHEMA]
+        columns = [pl.Series(name, state.frame[name].to_numpy()[rows]) for name in names]  # NumPy: a few rows of many
+        values = pl.DataFrame(columns).to_struct("values") if names else pl.Series("values", [{}] * len(rows), pl.Struct([]))
         return pl.DataFrame([
-            picked["ts"], state.found["side"], picked["close"].alias("price"), state.confidence.alias("confidence"),
-            state.found["reason"], pl.Series("input_digest", digests, pl.String), values["values"],
+            pl.Series("ts", times_us(state.frame)[rows]).cast(CANDLE_SCHEMA["ts"]), state.found["side"],
+            pl.Series("price", state.frame["close"].to_numpy()[rows]), state.confidence.alias("confidence"),
+            state.found["reason"], pl.Series("input_digest", digests, pl.String), values,
         ])
 
     def _records(self, state: _State, context: Context, digests: Sequence[str], as_of_us: int) -> list[SignalRecord]:
@@ -217,10 +217,9 @@ def _digests(window: pl.DataFrame, state: _State) -> list[str]:
     """Return the digest of the input of each found row: of the rows of `window` up to its candle."""
     if not len(state.found):
         return []
-    times = state.frame["ts"].gather(state.found["row"])
-    rows = window["ts"].search_sorted(times)
+    rows = np.searchsorted(times_us(window), times_us(state.frame)[state.found["row"].to_numpy()])
     walk = RowDigests(window)
-    return [walk.at(int(row)) for row in rows]
+    return [walk.at(row) for row in rows.tolist()]
 
 
 def _stopped(run: StageRun, note: str) -> StageRun:
@@ -304,7 +303,7 @@ def _generate(item: Built, state: _State, context: Context, last_only: bool) -> 
         rows_found = found["row"].to_numpy()
         if len(found) and (np.any(np.diff(rows_found.astype(np.int64)) <= 0) or rows_found[-1] >= len(state.frame)):
             raise _broken(item, "rows out of order or outside", f"ascending rows below {len(state.frame)}")
-        found = found.filter(pl.col("row") >= state.first)
+        found = found.slice(int(np.searchsorted(rows_found, state.first)))
     if state.passed is not None:
         found = found.filter(state.passed.gather(found["row"]))
     if len(state.found) and len(found):

@@ -20,6 +20,7 @@ from core.candles import CANDLE_SCHEMA, VALUES
 from core.clock import to_datetime
 from core.timeframe import Grid
 
+_COLUMNS: Final = list(CANDLE_SCHEMA)
 _MISSING: Final = np.float64("nan")  # a spread that is not there
 
 
@@ -40,10 +41,19 @@ def chapter_of(grid: Grid, ts_us: int, chapter: int) -> Window:
 
 def cut(candles: pl.DataFrame, window: Window, lookback: int) -> pl.DataFrame:
     """Return the rows of `candles` that belong to a chapter's window: its own and the `lookback` ones before it."""
-    ts = candles["ts"].dt.epoch("us").to_numpy()
-    first, end = np.searchsorted(ts, [window.start_us, window.end_us])
+    first, end = np.searchsorted(times_us(candles), [window.start_us, window.end_us])
     start = max(0, int(first) - lookback)
-    return candles.slice(start, int(end) - start).select(list(CANDLE_SCHEMA))
+    return candles_only(candles.slice(start, int(end) - start))
+
+
+def times_us(frame: pl.DataFrame) -> NDArray[np.int64]:
+    """Return the open times of a frame in microseconds, without a copy."""
+    return frame["ts"].to_numpy().view(np.int64)
+
+
+def candles_only(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns of CANDLE_SCHEMA alone."""
+    return frame if frame.columns == _COLUMNS else frame.select(_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +93,11 @@ class RowDigests:
 
 def _packed(candles: pl.DataFrame) -> NDArray[np.int64]:
     out = np.empty((len(candles), 1 + len(VALUES)), dtype=np.int64)
-    out[:, 0] = candles["ts"].dt.epoch("us").to_numpy()
+    out[:, 0] = times_us(candles)
     for place, name in enumerate(VALUES, 1):
-        values = candles[name].fill_null(_MISSING) if candles[name].null_count() else candles[name]
-        out[:, place] = values.to_numpy().view(np.int64)
+        values = candles[name].to_numpy()  # a null becomes NaN
+        values = np.where(np.isnan(values), _MISSING, values) if candles[name].null_count() else values
+        out[:, place] = values.view(np.int64)
     return out
 
 

@@ -19,7 +19,7 @@ from core.clock import isoformat, to_us
 from core.errors import LookAheadError
 from core.interval import Interval
 from pipeline.engine import Engine, records
-from pipeline.frozen import Window, cut
+from pipeline.frozen import Window, cut, times_us
 from pipeline.metrics import StageStatistics, stage_statistics
 from pipeline.outcome import StageRun
 from pipeline.stages import Context, SignalRecord
@@ -113,7 +113,7 @@ def _nothing(engine: Engine, context: Context) -> pl.DataFrame:
 
 def _chosen(window: pl.DataFrame, asked: Interval, signals: pl.DataFrame) -> list[int]:
     """Return up to four candles of a stretch to judge alone: its first, its middle, and two with signals."""
-    times = window["ts"].dt.epoch("us").to_numpy()
+    times = times_us(window)
     first, end = np.searchsorted(times, [asked.start, asked.end])
     if end <= first:
         return []
@@ -128,7 +128,7 @@ def compare_one(engine: Engine, context: Context, window: pl.DataFrame, signals:
     Raises:
         LookAheadError: they differ; says where.
     """
-    end = int(window["ts"].dt.epoch("us").search_sorted(ts_us, side="right"))
+    end = int(np.searchsorted(times_us(window), ts_us, side="right"))
     alone = engine.scan(window.head(end), Interval(ts_us, ts_us + 1), context, singly=True).signals
     there = signals.filter(pl.col("ts").dt.epoch("us") == ts_us)
     mine, theirs = (records(frame, engine.definition, context) for frame in (alone, there))

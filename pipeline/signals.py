@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import Field
 
 from core.errors import InputError
-from pipeline.stages import FOUND_SCHEMA, SIDES, Context, Kind, Signal
+from pipeline.stages import SIDES, Context, Kind, Signal
 from pipeline.stages import Parameters as Base
+
+_NONE: Final = np.empty(0, dtype=np.int64)
 
 
 class Crossover:
@@ -28,9 +32,8 @@ class Crossover:
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
-        slow = parameters.slow
-        self._difference = pl.col(parameters.fast) - (pl.col(slow) if isinstance(slow, str) else slow)
-        self._up, self._down = f"{parameters.fast} rose above {slow}", f"{parameters.fast} fell below {slow}"
+        self._up = f"{parameters.fast} rose above {parameters.slow}"
+        self._down = f"{parameters.fast} fell below {parameters.slow}"
 
     def generate(self, frame: pl.DataFrame, context: Context) -> Signal | None:
         """Return what the last row did against the row before it."""
@@ -40,10 +43,11 @@ class Crossover:
         """Return every crossing."""
         wanted = self.parameters
         _need(frame, [wanted.fast, wanted.slow])
-        now = frame.select(value=self._difference)["value"]
-        before = now.shift(1)
-        up = (now > 0) & (before <= 0) if wanted.buy else None
-        down = (now < 0) & (before >= 0) if wanted.sell else None
+        slow = frame[wanted.slow].to_numpy() if isinstance(wanted.slow, str) else wanted.slow
+        difference = frame[wanted.fast].to_numpy() - slow  # a missing value is NaN, and compares as untrue
+        now, before = difference[1:], difference[:-1]
+        up = np.flatnonzero((now > 0) & (before <= 0)) + 1 if wanted.buy else _NONE
+        down = np.flatnonzero((now < 0) & (before >= 0)) + 1 if wanted.sell else _NONE
         return _found(up, down, self._up, self._down)
 
 
@@ -80,7 +84,7 @@ class Breakout:
         if wanted.fresh:
             up &= ~up.shift(1).fill_null(value=False)
             down &= ~down.shift(1).fill_null(value=False)
-        return _found(up, down, self._up, self._down)
+        return _found(up.fill_null(value=False).to_numpy().nonzero()[0], down.fill_null(value=False).to_numpy().nonzero()[0], self._up, self._down)
 
 
 def _need(frame: pl.DataFrame, names: list[str | float]) -> None:
@@ -89,16 +93,13 @@ def _need(frame: pl.DataFrame, names: list[str | float]) -> None:
             raise InputError("column", name, frame.columns, "add an indicator of that name")
 
 
-def _found(up: pl.Series | None, down: pl.Series | None, rose: str, fell: str) -> pl.DataFrame:
-    parts = [
-        pl.DataFrame({"row": rows}, schema={"row": pl.UInt32}).with_columns(
-            pl.lit(side, pl.Int8).alias("side"), pl.lit(reason, pl.String).alias("reason"))
-        for rows, side, reason in (
-            (None if up is None else up.fill_null(value=False).arg_true(), 1, rose),
-            (None if down is None else down.fill_null(value=False).arg_true(), -1, fell)) if rows is not None]
-    if not parts:
-        return pl.DataFrame(schema=FOUND_SCHEMA)
-    return pl.concat(parts).sort("row")
+def _found(up: NDArray[np.int64], down: NDArray[np.int64], rose: str, fell: str) -> pl.DataFrame:
+    rows = np.concatenate([up, down])
+    order = np.argsort(rows, kind="stable")
+    is_up = (np.arange(len(rows)) < len(up))[order]
+    return pl.DataFrame({
+        "row": pl.Series(rows[order].astype(np.uint32)), "side": pl.Series(np.where(is_up, 1, -1).astype(np.int8)),
+        "reason": pl.Series([rose if one else fell for one in is_up.tolist()], dtype=pl.String)})
 
 
 def _last(found: pl.DataFrame, height: int) -> Signal | None:

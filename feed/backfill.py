@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from core.errors import CandlelakeError, LeaseHeldError
+from core.errors import CandlelakeError, ClockRuleError, LeaseHeldError
 from core.interval import Interval
 from core.series import Series
 from feed.clock_watch import prove_clock
@@ -68,6 +68,9 @@ async def backfill(
                 await _fill(run, writer, result, progress)
                 result.gaps = run.open_gaps()
                 break
+        else:
+            raise ClockRuleError("server clock", "rules that its own weeks contradict twice", "rules that hold",
+                                 f"look at: candlelake clock {series.connection}")
     except LeaseHeldError as error:
         result.skipped = str(error)
         result.error = error

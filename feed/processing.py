@@ -17,7 +17,7 @@ from typing import Any, Final
 import polars as pl
 
 from connections.leases import Leases
-from core.clock import to_us
+from core.clock import DAY_US, to_us
 from core.errors import CandlelakeError, InputError, PluginError
 from core.interval import Interval
 from feed.context import Feed
@@ -49,6 +49,7 @@ from storage.pipelines import (
     get_pipeline,
     list_pipelines,
     move_watermark,
+    prune_executions,
     watermarks_of,
 )
 from storage.series import SeriesRow, find_series
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 LEASE: Final = "process-pipelines"
 LEASE_SECONDS: Final = 60
 ROUNDS: Final = 20  # candles that arrive while a run works are judged by it, too; then it is the next one's turn
+KEEP_DAYS: Final = 400  # stage rows older than this are removed; replays as first seen then take the first values
 AT_ONCE: Final = 2  # series judged side by side
 
 
@@ -126,6 +128,8 @@ async def process(
         await _judge_all(run, sound, progress)
         for suspect in sorted((i for i in ready if i.row.running_since_us is not None), key=lambda i: (i.row.failures, i.row.name)):
             await _judge_all(run, [suspect], progress, suspect=True)
+    with feed.lake.metadata.write() as tx:
+        prune_executions(tx, feed.clock.now_us() - KEEP_DAYS * DAY_US)
     return run.result
 
 

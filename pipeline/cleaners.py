@@ -60,15 +60,17 @@ class Outliers:
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
+        self._least = max(5, parameters.window // 2)  # fewer candles have no scale to judge by
 
     def clean(self, frame: pl.DataFrame, context: Context) -> pl.DataFrame:  # noqa: ARG002  the protocol's
         """Return the rows that are no outliers."""
         wanted = self.parameters
         before = pl.col("close").shift(1)
-        middle = before.rolling_median(wanted.window, min_samples=5)
+        middle = before.rolling_median(wanted.window, min_samples=self._least)
         judged = frame.select("high", "low", middle=middle, deviation=(before - middle).abs())
-        spread = pl.col("deviation").rolling_median(wanted.window, min_samples=5) * MAD_TO_SIGMA
-        allowed = pl.max_horizontal(spread * wanted.limit, pl.col("middle") * wanted.least_move)
+        spread = pl.col("deviation").rolling_median(wanted.window, min_samples=self._least) * MAD_TO_SIGMA
+        least = pl.col("middle") * wanted.least_move
+        allowed = pl.when(spread.is_not_null()).then(pl.max_horizontal(spread * wanted.limit, least))
         side = (
             pl.when(pl.col("high") > pl.col("middle") + allowed).then(1)
             .when(pl.col("low") < pl.col("middle") - allowed).then(-1).otherwise(0).fill_null(0))

@@ -127,7 +127,7 @@ class PipelineDefinition(_Part):
     def as_yaml(self) -> str:
         """Return it as YAML that `read_yaml` takes."""
         return yaml.safe_dump(
-            self.model_dump(mode="json", exclude_defaults=True) | {"version": self.version}, sort_keys=False, allow_unicode=True)
+            self.model_dump(mode="json", exclude_defaults=True) | {"version": self.version}, sort_keys=False)
 
 
 def field_of(kind: Kind) -> str:

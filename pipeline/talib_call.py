@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import talib
 from numpy.typing import NDArray
 from talib import abstract
@@ -23,6 +23,7 @@ from core.errors import InputError
 FUNCTIONS: Final[tuple[str, ...]] = tuple(sorted(getattr(talib, "get_functions")()))  # noqa: B009  its stubs are not typed
 _PRICES: Final = ("open", "high", "low", "close", "volume")
 _abstract: Final[Any] = getattr(abstract, "Function")  # noqa: B009  its stubs leave it out
+_arrow: Final[Any] = import_module("pyarrow")  # not typed
 _TRIAL_ROWS: Final = 32  # enough for TA-Lib to judge parameters: it looks at them before it counts rows
 
 
@@ -123,5 +124,5 @@ def _series(name: str, output: NDArray[Any], height: int, rows: NDArray[np.int64
         whole = np.full(height, np.nan)
         whole[rows] = values
         values = whole
-    made = pl.Series(name, pa.array(values, from_pandas=True))  # NaN becomes null; much cheaper than Polars' own way
+    made = pl.Series(name, _arrow.array(values, from_pandas=True))  # NaN becomes null; much cheaper than Polars' own way
     return made if made.dtype == pl.Float64 else made.cast(pl.Float64)

@@ -114,7 +114,7 @@ class CompiledFilter:
     def _own(self, node: Call) -> pl.Expr:
         count = len(node.arguments)
         if node.name == "prev":
-            steps = node.arguments[1] if count == 2 else Number(1)
+            steps = node.arguments[1] if count == 2 else Number(1.0)
             if count not in {1, 2} or not isinstance(steps, Number) or not steps.value.is_integer() or not 1 <= steps.value <= SHIFT_MAX:
                 raise self._arguments(node, f"prev(value) or prev(value, n) with n from 1 to {SHIFT_MAX}: earlier candles only")
             return self._typed(node.arguments[0], "number").shift(int(steps.value))

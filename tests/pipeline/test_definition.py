@@ -43,7 +43,7 @@ def test_a_wrong_field_is_told(change, told):
      r"received 'period'; allowed: timeperiod"),
     ({"indicators": [{"plugin": "talib", "parameters": {"function": "EMA", "options": {"timeperiod": -3}}}]},
      r"timeperiod=-3.*defaults: .*timeperiod.*30"),
-    ({"indicators": [{"plugin": "talib", "parameters": {"function": "ADD"}}]}, r"ADD takes 2 inputs"),
+    ({"indicators": [{"plugin": "talib", "parameters": {"function": "MAVP"}}]}, r"MAVP takes 2 inputs"),
     ({"filters": [{"plugin": "gone"}]}, r"a plug-in that imports; nowhere:Nothing of candlelake fails: ModuleNotFoundError"),
     ({"filters": [{"plugin": "number"}]}, r"a class with kind"),
 ])

@@ -147,7 +147,7 @@ def test_ohlc_sanity_leaves_out_what_contradicts_itself():
 def test_sessions_follow_the_wall_clock_over_midnight_and_summer_time():
     """22:00 to 06:00 in London on Sundays: begins an hour earlier in UTC in summer, ends on Monday morning."""
     session = Session(Session.Parameters(start="22:00", end="06:00", timezone="Europe/London", days=("sun",)))
-    winter, summer = market(168), market(168, start_us=START + 26 * 7 * 24 * HOUR_US)
+    winter, summer = market(168, START + 24 * HOUR_US), market(168, START + (26 * 7 + 1) * 24 * HOUR_US)
     for frame, first in ((winter, 22), (summer, 21)):
         passed = frame.filter(session.filter(frame, context()))["ts"]
         assert passed.dt.hour().to_list() == [(first + n) % 24 for n in range(8)]

@@ -53,6 +53,10 @@ class Settings(BaseSettings):
     console_require_kyc: bool = Field(False, description="Only users whose KYC is marked as done may use the console.")
     console_hosts: str = Field(
         "127.0.0.1,localhost", description="Host names under which the console answers, with commas; others are refused.")
+    live_trading: bool = Field(
+        False, description="Allow real orders; the connection and the pipeline have to allow them too, see docs/trading.md.")
+    order_grace_seconds: Annotated[float, Field(ge=65, le=3600)] = Field(
+        120.0, description="How long after it was sent an order that the broker does not know may still arrive there.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level of what is logged.")
     shard: Annotated[str, NoDecode] = Field(
         "1/1", pattern=r"^[1-9]\d*/[1-9]\d*$", description="This machine's share of the connections: i/n.")

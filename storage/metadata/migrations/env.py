@@ -9,7 +9,8 @@ import storage.metadata.tables_market
 import storage.metadata.tables_people
 import storage.metadata.tables_pipeline
 import storage.metadata.tables_proof
-import storage.metadata.tables_ticks  # noqa: F401  the tables join the metadata
+import storage.metadata.tables_ticks
+import storage.metadata.tables_trading  # noqa: F401  the tables join the metadata
 from storage.metadata.tables import metadata
 
 context.configure(

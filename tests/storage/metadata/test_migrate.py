@@ -14,7 +14,8 @@ import storage.metadata.tables_market
 import storage.metadata.tables_people
 import storage.metadata.tables_pipeline
 import storage.metadata.tables_proof
-import storage.metadata.tables_ticks  # noqa: F401  the tables join the metadata
+import storage.metadata.tables_ticks
+import storage.metadata.tables_trading  # noqa: F401  the tables join the metadata
 from core.errors import InputError, PermanentError
 from storage.metadata import migrate
 from storage.metadata.store import open_metadata

@@ -1,0 +1,100 @@
+"""The executor `execution`: writes an order down, then fills it on paper or sends it, exactly once for a signal's key."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from addons.execution.paper import Costs, fill
+from core.clock import isoformat
+from core.errors import PermanentError, TransientError
+from pipeline.ports import Broker, Order, OrderRequest, Services
+from pipeline.stages import ExecutionReport, Kind, SignalRecord
+from pipeline.stages import Parameters as Base
+
+
+class Execution:
+    """Buys or sells at the market on each actionable signal."""
+
+    kind: ClassVar[Kind] = "executor"
+    is_causal: ClassVar[bool] = True
+
+    class Parameters(Base):
+        """How much, how, and what a paper fill costs."""
+
+        quantity: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+        mode: Literal["paper", "live"] = "paper"
+        spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # price units, where the candle has none
+        commission_rate: Annotated[float, Field(ge=0, lt=1)] = 0.001  # of the amount
+        slippage_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0005  # of the price, always against us
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+
+    async def execute(self, record: SignalRecord, services: Services) -> ExecutionReport:
+        """Act on `record` once for its key; a later call goes on where the last one ended or died."""
+        if not record.is_actionable:
+            return ExecutionReport("refused", f"confidence {record.confidence:g} is below the threshold {record.threshold:g}")
+        order = services.orders.write_down(OrderRequest(
+            record.key, record.pipeline, record.version, record.series, record.ts_us, record.side,
+            self.parameters.quantity, record.price, self.parameters.mode))
+        if order.status in {"new", "sending", "acknowledged"}:
+            # What was written down decides, not today's parameters: a live order stays one.
+            order = await _live(order, services) if order.mode == "live" else self._paper(order, record, services)
+        return _report(order)
+
+    def _paper(self, order: Order, record: SignalRecord, services: Services) -> Order:
+        later = services.candles_after(record.series, record.ts_us, 1)
+        if later.is_empty():
+            return order
+        costs = Costs(self.parameters.spread, self.parameters.commission_rate, self.parameters.slippage_rate)
+        services.orders.settle(order.key, fill(order, later.row(0, named=True), costs))
+        return _again(order, services)
+
+
+async def _live(order: Order, services: Services) -> Order:
+    async with services.broker(order.series.connection) as broker:
+        if order.status != "new":
+            return await _ask(order, broker, services)
+        allowed = services.orders.begin_sending(order.key)
+        if allowed is None or allowed.status != "sending":
+            return _again(order, services)
+        try:
+            answer = await broker.place(allowed)
+        except PermanentError as error:
+            services.orders.give_up(order.key, "rejected", str(error))
+        except TransientError:
+            pass  # nobody knows whether it arrived: the next call asks
+        else:
+            services.orders.settle(order.key, answer)
+        return _again(order, services)
+
+
+async def _ask(order: Order, broker: Broker, services: Services) -> Order:
+    """Let the broker say what became of an order; it is never sent again."""
+    found = await broker.find(order)
+    if found is not None:
+        services.orders.settle(order.key, found)
+    elif order.status == "sending" and services.clock.now_us() - (order.sent_at_us or 0) > services.grace_us:
+        services.orders.give_up(
+            order.key, "cancelled", "the broker does not know it: it never arrived; not sent again, place it by hand if you want it")
+    return _again(order, services)
+
+
+def _again(order: Order, services: Services) -> Order:
+    return services.orders.find(order.key) or order
+
+
+def _report(order: Order) -> ExecutionReport:
+    text = f"{order.mode} {order.side} {order.quantity:g} {order.series.symbol}: {order.status}"
+    if order.sent_at_us is not None and order.status == "sending":
+        text += f" since {isoformat(order.sent_at_us)}, not confirmed; the broker is asked again"
+    if order.error:
+        text += f" ({order.error})"
+    status: Literal["done", "refused", "pending"] = "pending"
+    if order.status == "filled":
+        status = "done"
+    elif order.status in {"rejected", "cancelled", "refused"}:
+        status = "refused"
+    return ExecutionReport(status, text, order.key)

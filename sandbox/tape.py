@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -67,7 +67,7 @@ class Tape:
                 self._hours.popitem(last=False)
         return self._hours[start_us]
 
-    def _trades(self, row: dict[str, float], length: int, number: int) -> list[Print]:
+    def _trades(self, row: dict[str, Any], length: int, number: int) -> list[Print]:
         total = round(row["volume"] * STEP_SIZE)
         share = total // PER_CANDLE
         sizes = [share] * (PER_CANDLE - 1) + [total - share * (PER_CANDLE - 1)]
@@ -77,7 +77,7 @@ class Tape:
                   is_sell=index % 2 == 1, number=number + index + 1)
             for index, (price, size) in enumerate(zip(prices, sizes, strict=True))]
 
-    def _quotes(self, row: dict[str, float], length: int) -> list[Print]:
+    def _quotes(self, row: dict[str, Any], length: int) -> list[Print]:
         count = min(max(4, round(row["volume"])), MOST_QUOTES)
         spread = row["spread"] if row["spread"] is not None else 10.0**-self.book.digits
         return [
@@ -94,7 +94,7 @@ class Tape:
         return (turns + 10_000) * tile.rows.height + within
 
 
-def _walk(row: dict[str, float], count: int, digits: int) -> list[float]:
+def _walk(row: dict[str, Any], count: int, digits: int) -> list[float]:
     """Return `count` prices (4 at least) from open over both ends of the candle to its close."""
     ends = (row["low"], row["high"]) if row["close"] >= row["open"] else (row["high"], row["low"])
     corners = np.array([row["open"], *ends, row["close"]])

@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse, Response
 from pydantic import SecretStr
 
 from connections.rows import ConnectionRow
-from console import actions, readings
+from console import actions, notes, readings
 from console.actions import ChangedConnection, NewConnection, RunOrder
 from console.identity import Identity
 from console.policy import CONNECTIONS, SIGNED_IN, identity_of
@@ -232,7 +232,8 @@ def show_coverage(request: Request) -> Response:
 @router.get("/notifications", dependencies=SEES)
 def show_notifications(request: Request) -> Response:
     """Show what people should know."""
-    return page(request, "notifications.html", {"rows": readings.notification_rows(feed_of(request), identity_of(request))})
+    feed = feed_of(request)
+    return page(request, "notifications.html", {"rows": readings.notification_rows(feed, identity_of(request)), "seen": notes.acknowledged(feed)})
 
 
 def _seen(request: Request, slug: str) -> tuple[Feed, ConnectionRow]:

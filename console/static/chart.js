@@ -1,14 +1,14 @@
-// The candlestick chart: history is loaded as the reader scrolls left, the newest candles are asked for again while the page is open.
+// The candlestick chart: history is loaded as the reader scrolls left, the newest come as server-sent events.
 "use strict";
 (() => {
   const box = document.getElementById("chart");
   if (!box || !window.LightweightCharts) return;
-  const PAGE = 2000, MARGIN = 10, REFRESH_MS = 15000;
+  const PAGE = 2000, MARGIN = 10;
   const L = window.LightweightCharts;
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const legend = document.getElementById("legend");
   const zone = document.getElementById("zone");
-  let local = false, candles = [], revised = new Set(), gaps = [], loading = false, complete = Boolean(box.dataset.start || box.dataset.end);
+  let local = false, candles = [], revised = new Set(), gaps = [], signals = [], loading = false, complete = Boolean(box.dataset.start || box.dataset.end);
 
   const text = (seconds) => {
     const at = new Date(seconds * 1000);
@@ -33,8 +33,12 @@
     prices.setData(candles.map((item) => revised.has(item.time) ? {...item, color: special, wickColor: special} : item));
     volumes.setData(candles.map((item) => ({time: item.time, value: item.volume, color: shade})));
     const times = candles.map((item) => item.time);
-    marks.setMarkers(gaps.map((gap) => times.findLast((time) => time < gap)).filter((time, i, all) => time !== undefined && all.indexOf(time) === i)
-      .sort((a, b) => a - b).map((time) => ({time, position: "belowBar", shape: "square", color: style("--gap"), text: "gap"})));
+    const stop = times.at(-1) ?? -Infinity;
+    const said = signals.filter((item) => item.time >= times[0] && item.time <= stop).map((item) => ({time: item.time, text: item.text,
+      position: item.side === "sell" ? "aboveBar" : "belowBar", shape: item.side === "sell" ? "arrowDown" : "arrowUp", color: style("--accent")}));
+    const holes = gaps.map((gap) => times.findLast((time) => time < gap)).filter((time, i, all) => time !== undefined && all.indexOf(time) === i)
+      .map((time) => ({time, position: "belowBar", shape: "square", color: style("--gap"), text: "gap"}));
+    marks.setMarkers([...holes, ...said].sort((a, b) => a.time - b.time));
   };
   const ask = async (url) => {
     const answer = await fetch(url, {headers: {accept: "application/json"}});
@@ -67,19 +71,24 @@
       loading = false;
     }
   };
-  const newest = async () => {
-    if (document.hidden) return;
-    try {
-      merge(await ask(`${box.dataset.url}&limit=5`));
-      draw();
-    } catch (error) {
-      legend.textContent = `new candles did not come: ${error.message}`;
-    }
+  const follow = () => {
+    const source = new EventSource(box.dataset.live);
+    source.addEventListener("candles", (event) => {
+      const before = candles, last = candles.at(-1);
+      merge(JSON.parse(event.data));
+      const added = candles.length - before.length, same = candles.at(-1 - added);
+      const isPlain = added === 0 ? before.length < 2 || same.time === last.time && candles.at(-2).close === before.at(-2).close
+        : added === 1 && JSON.stringify(same) === JSON.stringify(last);
+      if (!isPlain) draw();  // an older one changed, or a hole was filled: painted anew
+      else for (const item of candles.slice(-1)) { prices.update(item); volumes.update({time: item.time, value: item.volume, color: style("--volume")}); }
+      box.dataset.live_at = String(candles.at(-1)?.time ?? "");
+    });
   };
   const begin = async () => {
     const range = (box.dataset.start ? `&start=${encodeURIComponent(box.dataset.start)}` : "") + (box.dataset.end ? `&end=${encodeURIComponent(box.dataset.end)}` : "");
-    const [rows, missing, changed] = await Promise.all([
-      ask(`${box.dataset.url}&limit=${range ? 10000 : PAGE}${range}`), ask(box.dataset.gaps), ask(box.dataset.revisions)]);
+    const [rows, missing, changed, told] = await Promise.all([
+      ask(`${box.dataset.url}&limit=${range ? 10000 : PAGE}${range}`), ask(box.dataset.gaps), ask(box.dataset.revisions), ask(box.dataset.signals)]);
+    signals = told.map((item) => ({time: Date.parse(item.ts) / 1000, side: item.side, text: `${item.side} ${Math.round(item.confidence)}`}));
     gaps = missing.filter((item) => item.cause !== "market_closed").map((item) => Date.parse(item.start) / 1000);
     revised = new Set(changed.map((item) => Date.parse(item.ts) / 1000));
     merge(rows);
@@ -102,6 +111,5 @@
     else return;
     event.preventDefault();
   });
-  begin().catch((error) => { legend.textContent = `the candles did not come: ${error.message}`; });
-  if (!complete) setInterval(newest, REFRESH_MS);
+  begin().then(() => { if (!box.dataset.start && !box.dataset.end) follow(); }).catch((error) => { legend.textContent = `the candles did not come: ${error.message}`; });
 })();

@@ -1,0 +1,75 @@
+"""/api/udf: the datafeed of TradingView's charting library; /api/widgets.json for OpenBB Workspace."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+from console import udf
+from console.policy import CONNECTIONS, PUBLIC, identity_of
+from console.readings import CANDLES_MAX
+from console.state import feed_of
+from core.clock import SECOND_US
+from core.errors import InputError, NotFoundError
+
+router = APIRouter(prefix="/api")
+SEES = [Depends(CONNECTIONS)]
+Ticker = Annotated[str, Query(max_length=200, description="connection:SYMBOL", examples=["kraken-spot:BTC/USD"])]
+Seconds = Annotated[int, Query(ge=0, le=udf.SECONDS_MAX)]
+
+
+@router.get("/udf/config", dependencies=SEES)
+def udf_config() -> dict[str, Any]:
+    """Return what the datafeed can do."""
+    return udf.config()
+
+
+@router.get("/udf/time", dependencies=[Depends(PUBLIC)], response_class=PlainTextResponse)
+def udf_time(request: Request) -> Response:
+    """Return the server's time in seconds."""
+    return PlainTextResponse(str(feed_of(request).clock.now_us() // SECOND_US))
+
+
+@router.get("/udf/symbols", dependencies=SEES, response_model=dict[str, Any])
+def udf_symbols(request: Request, symbol: Ticker) -> Response:
+    """Return what a chart has to know of a symbol."""
+    try:
+        return JSONResponse(udf.symbol_info(feed_of(request), identity_of(request), symbol))
+    except NotFoundError as error:
+        return _refused(404, str(error))
+
+
+@router.get("/udf/search", dependencies=SEES)
+def udf_search(
+    request: Request, query: Annotated[str, Query(max_length=200)] = "", exchange: Annotated[str, Query(max_length=63)] = "",
+    limit: Annotated[int, Query(ge=1, le=udf.SEARCH_MAX)] = 30,
+) -> list[dict[str, Any]]:
+    """Return your symbols whose name holds the query."""
+    return udf.search(feed_of(request), identity_of(request), query, exchange, limit)
+
+
+@router.get("/udf/history", dependencies=SEES, response_model=dict[str, Any])
+def udf_history(  # noqa: PLR0917  one for each parameter of the contract
+    request: Request, symbol: Ticker, resolution: Annotated[str, Query(max_length=10)], to: Seconds,
+    start: Annotated[int, Query(alias="from", ge=0, le=udf.SECONDS_MAX)] = 0,
+    countback: Annotated[int | None, Query(ge=1, le=CANDLES_MAX)] = None,
+) -> Response:
+    """Return bars in [from, to); with countback that many before `to`."""
+    try:
+        return JSONResponse(udf.history(feed_of(request), identity_of(request), symbol, resolution, start, to, countback))
+    except NotFoundError as error:
+        return _refused(404, str(error))
+    except InputError as error:
+        return _refused(422, str(error))
+
+
+@router.get("/widgets.json", dependencies=SEES)
+def openbb_widgets(request: Request) -> dict[str, Any]:
+    """Return the widgets of OpenBB Workspace."""
+    return udf.widgets(feed_of(request), identity_of(request))
+
+
+def _refused(status: int, text: str) -> Response:
+    return JSONResponse({"s": "error", "errmsg": text, "error": text}, status)

@@ -1,0 +1,44 @@
+"""The map of coverage by day, a day's causes, and acknowledging notifications."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import RedirectResponse, Response
+
+from console import coverage_map, notes, readings
+from console.policy import CONNECTIONS, identity_of
+from console.rendering import page
+from console.state import feed_of
+from core.clock import DAY_US, isoformat, parse_instant
+
+router = APIRouter(include_in_schema=False)
+SEES = [Depends(CONNECTIONS)]
+
+
+@router.get("/connections/{slug}/coverage", dependencies=SEES)
+def show_map(request: Request, slug: str, days: Annotated[int, Query()] = 60) -> Response:
+    """Show each series by day."""
+    feed = feed_of(request)
+    row = readings.seen_connection(feed, identity_of(request), slug)
+    return page(request, "connection_coverage.html", {"row": row, "tab": "coverage", "days": days, "found": coverage_map.days_of(feed, slug, days)})
+
+
+@router.get("/connections/{slug}/day", dependencies=SEES)
+def show_day(request: Request, slug: str, symbol: str = "", timeframe: str = "", day: str = "") -> Response:
+    """Show why a day of a series is not complete."""
+    feed = feed_of(request)
+    row = readings.seen_connection(feed, identity_of(request), slug)
+    start = parse_instant(day, "day") // DAY_US * DAY_US
+    since, until = isoformat(start), isoformat(start + DAY_US)
+    rows = [item for item in readings.gap_rows(feed, slug, symbol or None, timeframe or None) if item["start"] < until and item["end"] > since]
+    return page(request, "connection_day.html", {
+        "row": row, "tab": "coverage", "symbol": symbol, "timeframe": timeframe, "day": since[:10], "until": until, "rows": rows})
+
+
+@router.post("/notifications/{note}/acknowledge", dependencies=SEES)
+def acknowledge(request: Request, note: Annotated[int, Path(ge=1, lt=2**63)]) -> Response:
+    """Mark a notification as seen."""
+    notes.acknowledge(feed_of(request), identity_of(request), note)
+    return RedirectResponse("/notifications", 303)

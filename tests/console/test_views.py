@@ -1,0 +1,129 @@
+"""Live candles, coverage by day, pipelines, notifications, ticks, and the written API: what they show is what is stored."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from connections.rows import notify
+from console.app import document
+from console.documentation import markdown
+from console.live import Hub
+from core.errors import RateLimitedError
+from core.series import Series
+from storage import pipelines
+from tests.console.conftest import store_candles
+
+DEFINITION = {
+    "name": "crossing", "series": [{"connection": "anns", "symbol": "BTC/USD", "timeframe": "1m"}], "indicators": [{"plugin": "<b>sma</b>"}],
+    "signals": [{"plugin": "cross"}],
+}
+
+
+@pytest.fixture
+def pipeline(feed):
+    """A pipeline of ann's, with a plug-in whose name is markup."""
+    with feed.lake.metadata.write() as tx:
+        return pipelines.create_pipeline(tx, DEFINITION, "0" * 64, "ann", feed.clock.now_us())
+
+
+async def test_a_stream_begins_with_the_newest_candles_and_tells_changes(app, browser, token, feed):
+    """Server-sent events: the newest two candles, then what changed; the stream ends when its time is over."""
+    url = "/api/connections/anns/live?symbol=BTC/USD&timeframe=1m&seconds=4"
+    asked = asyncio.create_task(browser().http.get(url, headers=token("ann")))
+    await asyncio.sleep(0.5)  # the stream is open by then or sees the new candles at once: both are right
+    await asyncio.to_thread(store_candles, feed, "anns", 301)
+    answer = await asked
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    told = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert told[-1][-1]["ts"] == "2026-01-05T05:00:00Z"
+    assert all(len(rows) == 2 for rows in told)
+
+
+async def test_a_stream_ends_with_its_session(browser, feed):
+    """Signed out elsewhere: the next look ends the stream long before its time."""
+    from storage import access, people
+
+    one = browser()
+    await one.sign_in("ann")
+    asked = asyncio.create_task(one.http.get("/api/connections/anns/live?symbol=BTC/USD&timeframe=1m&seconds=3600"))
+    await asyncio.sleep(0.2)
+    with feed.lake.metadata.write() as tx:
+        access.close_sessions(tx, people.get_user(tx, "ann").id)
+    assert (await asyncio.wait_for(asked, 60)).status_code in {200, 303, 401}
+
+
+def test_viewers_are_counted_and_bounded(monkeypatch):
+    """Beyond the bound a viewer is told to come again; the last one who leaves takes what was kept along."""
+    monkeypatch.setattr("console.live.VIEWERS_MAX", 3)
+    hub, series = Hub(), Series.parse("anns", "BTC/USD", "1m")
+    for _ in range(3):
+        hub.check_room()
+        hub.enter(series)
+    with pytest.raises(RateLimitedError):
+        hub.check_room()
+    for _ in range(3):
+        hub.leave(series)
+    assert hub.viewers == 0
+    hub.check_room()
+
+
+async def test_the_map_counts_what_is_stored(browser, token):
+    """Ann's 300 candles of one day: the cell says so, and opens the day's causes."""
+    http, headers = browser().http, token("ann")
+    text = (await http.get("/connections/anns/coverage", headers=headers)).text
+    assert "2026-01-05: 300 of 300 stored" in text
+    assert 'class="cell full"' in text
+    assert (await http.get("/connections/anns/day?symbol=BTC/USD&timeframe=1m&day=2026-01-05", headers=headers)).status_code == 200
+    assert (await http.get("/connections/anns/coverage?days=100000", headers=headers)).status_code == 422
+    assert (await http.get("/connections/anns/day?day=never", headers=headers)).status_code == 422
+
+
+async def test_pipelines_are_their_owners_and_admins(browser, token, pipeline):
+    """The graph shows every stage, markup as text; another user is answered as if it were absent, and cannot switch it."""
+    http = browser().http
+    for person, status in (("ann", 200), ("root", 200), ("bob", 404)):
+        headers = token(person, "read", "manage")
+        listed = [row["name"] for row in (await http.get("/api/pipelines", headers=headers)).json()]
+        assert listed == (["crossing"] if status == 200 else [])
+        for path in ("/api/pipelines/crossing", "/api/pipelines/crossing/executions", "/api/pipelines/crossing/signals", "/pipelines/crossing"):
+            assert (await http.get(path, headers=headers)).status_code == status
+        absent = await http.post("/api/pipelines/absent/enable", headers=headers)
+        switched = await http.post("/api/pipelines/crossing/enable", headers=headers)
+        assert switched.status_code == status
+        if status == 404:
+            assert switched.text.replace("crossing", "absent") == absent.text
+    text = (await http.get("/pipelines/crossing", headers=token("ann"))).text
+    assert "<b>sma" not in text
+    assert "cross" in text
+    assert (await http.get("/pipelines", headers=token("ann"))).status_code == 200
+
+
+async def test_a_notification_is_acknowledged_once_and_by_who_may_see_it(browser, token, feed):
+    """Bob cannot; ann can, twice with the same answer; the page says so."""
+    with feed.lake.metadata.write() as tx:
+        notify(tx, "test", "error", feed.connections.get("anns").id, "It failed", "why", feed.clock.now_us())
+    http, ann = browser().http, token("ann", "read", "manage")
+    note = (await http.get("/api/notifications", headers=ann)).json()[0]["id"]
+    url = f"/api/notifications/{note}/acknowledge"
+    assert (await http.post(url, headers=token("bob", "read", "manage"))).status_code == 404
+    first = (await http.post(url, headers=ann)).json()
+    assert (await http.post(url, headers=ann)).json() == first
+    assert "Acknowledge: It failed" not in (await http.get("/notifications", headers=ann)).text
+
+
+async def test_signals_are_empty_and_ticks_absent_where_there_are_none(browser, token):
+    """A series without signals: an empty list. No ticks were ever taken: 404 with what to do; a symbol must be named."""
+    http, headers = browser().http, token("ann")
+    none = await http.get("/api/connections/anns/signals?symbol=BTC/USD&timeframe=1m", headers=headers)
+    assert (none.status_code, none.json()) == (200, [])
+    absent = await http.get("/api/connections/anns/ticks?symbol=BTC/USD", headers=headers)
+    assert (absent.status_code, set(absent.json())) == (404, {"error"})
+    assert (await http.get("/api/connections/anns/ticks", headers=headers)).status_code == 422
+
+
+def test_the_written_documentation_is_of_this_api(app):
+    """API_DOCUMENTATION.md is what the app's own document says; `python -m console.documentation` writes it anew."""
+    written = Path(__file__).parents[2] / "API_DOCUMENTATION.md"
+    assert written.read_text(encoding="utf-8") == markdown(document(app))

@@ -139,5 +139,7 @@ def _finish(frame: pl.DataFrame) -> pl.DataFrame:
 def market_identity(market: Mapping[str, Any]) -> tuple[str | None, int | None]:
     """Return what names a ccxt market at its exchange, and when it was listed (UTC microseconds); None: unknown."""
     number, created = market.get("numericId") or market.get("id"), market.get("created")
-    is_time = isinstance(created, int | float) and math.isfinite(created) and created > 0
-    return None if number is None else str(number)[:200], int(created) * 1000 if is_time else None
+    listed = None
+    if isinstance(created, int | float) and math.isfinite(created) and created > 0:
+        listed = int(created) * 1000
+    return None if number is None else str(number)[:200], listed

@@ -41,7 +41,8 @@ def box():
         yield box
 
 
-@pytest.fixture(params=list(VENUES))
+# MetaTrader 4 speaks as 5 does over its sockets, and Binance as Kraken in ccxt's hands: their turns come with the slow tests.
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) if name in {"mtapi:mt4", "ccxt:binance"} else name for name in VENUES])
 async def venue(request, box):
     """A connected provider, its symbol, and the path pattern of its sockets."""
     symbol, path, account, pattern = VENUES[request.param]

@@ -13,6 +13,8 @@ import duckdb
 import pytest
 from filelock import FileLock
 
+PORTS = ("CANDLELAKE_PREFECT_PORT", "CANDLELAKE_SANDBOX_PORT", "CANDLELAKE_CONSOLE_PORT")
+
 
 def ports(count):
     """Ports of loopback that nobody uses now."""
@@ -36,12 +38,11 @@ def test_a_second_up_on_one_home_is_refused(candlelake, home):
     assert str(home) in answer.err
 
 
-@pytest.mark.parametrize("setting", ["CANDLELAKE_PREFECT_PORT", "CANDLELAKE_SANDBOX_PORT"])
+@pytest.mark.parametrize("setting", PORTS)
 def test_a_port_in_use_is_named_and_nothing_is_started(candlelake, home, monkeypatch, setting):
     """A port in use: one line with the port and its setting, exit code 1, no server, no metadata store."""
-    prefect, sandbox = ports(2)
-    monkeypatch.setenv("CANDLELAKE_PREFECT_PORT", str(prefect))
-    monkeypatch.setenv("CANDLELAKE_SANDBOX_PORT", str(sandbox))
+    for name, port in zip(PORTS, ports(3), strict=True):
+        monkeypatch.setenv(name, str(port))
     with socket.socket() as server:
         server.bind(("127.0.0.1", int(os.environ[setting])))
         server.listen()
@@ -64,13 +65,12 @@ def test_one_port_for_two_servers_is_refused(candlelake, monkeypatch, free_port)
 @pytest.fixture
 def environment(home):
     """The environment of an `up` with ports of its own."""
-    prefect, sandbox = ports(2)
-    return {**os.environ, "CANDLELAKE_PREFECT_PORT": str(prefect), "CANDLELAKE_SANDBOX_PORT": str(sandbox)}
+    return {**os.environ, **{name: str(port) for name, port in zip(PORTS, ports(3), strict=True)}}
 
 
 def nobody_listens(environment):
-    """Whether both ports of `up` are free again."""
-    for name in ("CANDLELAKE_PREFECT_PORT", "CANDLELAKE_SANDBOX_PORT"):
+    """Whether all ports of `up` are free again."""
+    for name in PORTS:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", int(environment[name]))) == 0:
                 return False

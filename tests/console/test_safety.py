@@ -18,7 +18,7 @@ async def test_every_answer_carries_the_guards_headers(browser):
         assert "script-src 'self'" in headers["content-security-policy"]
         assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
         assert path.startswith("/static") or headers["cache-control"] == "no-store"
 
 

@@ -22,6 +22,7 @@ from cli import (
     doctor,
     keys,
     markets,
+    orders,
     people,
     pipelines,
     proof,
@@ -51,6 +52,8 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(people.users, name="users")
 app.add_typer(people.tokens, name="tokens")
 app.add_typer(pipelines.app, name="pipelines")
+app.add_typer(orders.app, name="orders")
+app.command("positions")(orders.positions)
 
 
 def _show_version(wanted: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from core.errors import PluginError
 from feed.context import Feed
-from feed.pipelines import LiveServices
+from feed.trading import LiveServices
 from pipeline.engine import Engine
 from pipeline.stages import ExecutionReport, Side, SignalRecord
 from storage.pipelines import PipelineRow, SignalRow, add_executions, list_signals, mark_execution
@@ -27,7 +27,7 @@ async def execute_pending(feed: Feed, pipeline: PipelineRow, engine: Engine, run
         return 0
     with feed.lake.metadata.read() as tx:
         waiting = list_signals(tx, pipeline.name, execution="pending")
-    services = LiveServices(feed.lake, feed.clock)
+    services = LiveServices(feed)
     last: PluginError | None = None
     for row in waiting:
         began = time.perf_counter()

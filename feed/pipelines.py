@@ -6,11 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
-
-from core.clock import Clock, to_datetime
 from core.errors import InputError, NotFoundError
-from core.series import Series
 from feed.context import Feed
 from pipeline.definition import PipelineDefinition, read_definition
 from pipeline.engine import Engine
@@ -41,19 +37,6 @@ class StoredResources:
             raise NotFoundError(f"nothing of the kind {kind!r} is stored; allowed: filter_strategy")
         with self.lake.metadata.read() as tx:
             return str(get_strategy(tx, owner, name)["expression"])
-
-
-@dataclass(frozen=True, slots=True)
-class LiveServices:
-    """What executors may use in a live run; keeps `pipeline.ports.Services`."""
-
-    lake: Lake
-    clock: Clock
-
-    def candles_after(self, series: Series, ts_us: int, count: int) -> pl.DataFrame:
-        """Return up to `count` stored candles that open after `ts_us`, ascending."""
-        frame = self.lake.candles(series.connection, series.symbol, series.timeframe, start=ts_us + 1)
-        return frame.filter(pl.col("ts") > to_datetime(ts_us)).head(count)
 
 
 def create(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, owner: str, registry: Registry | None = None) -> PipelineRow:

@@ -36,6 +36,7 @@ SHIPPED: Final[Mapping[str, str]] = {
     "breakout": "pipeline.signals:Breakout",
     "weighted": "pipeline.confidence:Weighted",
     "filter_strategy": "addons.filter_strategy.plugin:FilterStrategy",
+    "execution": "addons.execution.plugin:Execution",
 }
 
 

@@ -254,3 +254,46 @@ class StreamingProvider(MarketDataProvider, Protocol):
         Raises:
             UnsupportedError: the venue streams no candles: build them from its ticks.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedOrder:
+    """A market order as we want it, or wanted it at `sent_at_us`; `client_id` is ours and finds it again."""
+
+    client_id: str
+    symbol: str
+    side: Literal["buy", "sell"]
+    quantity: float  # lots at brokers, base coins at exchanges
+    sent_at_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerOrder:
+    """What the broker says of an order: `filled` of its quantity at the mean `price`, `commission` in quote currency."""
+
+    client_id: str
+    order_id: str
+    status: Literal["acknowledged", "filled", "rejected", "cancelled"]
+    price: float | None = None
+    filled: float = 0.0
+    commission: float = 0.0
+    at_us: int | None = None
+
+
+@runtime_checkable
+class TradingProvider(MarketDataProvider, Protocol):
+    """A provider that takes orders. Nothing here sends twice, whatever happens on the way."""
+
+    async def place_order(self, order: PlacedOrder) -> BrokerOrder:
+        """Send a market order once.
+
+        Raises:
+            PermanentError: refused: there is no such order.
+            TransientError: unknown; ask `find_order`.
+        """
+
+    async def find_order(self, order: PlacedOrder) -> BrokerOrder | None:
+        """Return the order that carries `client_id`, open or ended; None when the broker knows none."""
+
+    async def open_orders(self) -> list[BrokerOrder]:
+        """Return all orders and positions that are open and carry a client id of ours."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from addons.execution.paper import Costs, fill
 from core.clock import isoformat
-from core.errors import PermanentError, TransientError
+from core.errors import PermanentError, TransientError, UnsupportedError
 from pipeline.ports import Broker, Order, OrderRequest, Services
 from pipeline.stages import ExecutionReport, Kind, SignalRecord
 from pipeline.stages import Parameters as Base
@@ -41,7 +41,7 @@ class Execution:
             self.parameters.quantity, record.price, self.parameters.mode))
         if order.status in {"new", "sending", "acknowledged"}:
             # What was written down decides, not today's parameters: a live order stays one.
-            order = await _live(order, services) if order.mode == "live" else self._paper(order, record, services)
+            order = await _live_or_refuse(order, services) if order.mode == "live" else self._paper(order, record, services)
         return _report(order)
 
     def _paper(self, order: Order, record: SignalRecord, services: Services) -> Order:
@@ -50,6 +50,16 @@ class Execution:
             return order
         costs = Costs(self.parameters.spread, self.parameters.commission_rate, self.parameters.slippage_rate)
         services.orders.settle(order.key, fill(order, later.row(0, named=True), costs))
+        return _again(order, services)
+
+
+async def _live_or_refuse(order: Order, services: Services) -> Order:
+    try:
+        return await _live(order, services)
+    except UnsupportedError as error:
+        if order.status != "new":
+            raise  # it was sent: only the broker can end it
+        services.orders.give_up(order.key, "refused", str(error))
         return _again(order, services)
 
 

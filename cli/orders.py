@@ -1,0 +1,93 @@
+"""Commands around orders: what was sent, what is held, the kill switch, and who may send real ones."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated, Any
+
+import typer
+
+from cli.output import note, print_object, print_rows
+
+app = typer.Typer(no_args_is_help=True, help="Orders of pipelines: what was sent, and the switch that stops all real ones.")
+COLUMNS = ("key", "client_id", "mode", "side", "quantity", "status", "fill_price", "filled_quantity", "error")
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
+
+
+@app.command("list")
+def list_(
+    pipeline: Annotated[str | None, typer.Option(help="Only this pipeline's.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest so many.")] = 100, as_json: Json = False,
+) -> None:
+    """Show orders, oldest first."""
+    from feed import open_feed
+    from storage.orders import list_orders
+
+    with open_feed() as feed, feed.lake.metadata.read() as tx:
+        rows = list_orders(tx, pipeline=pipeline, limit=limit)
+    print_rows([{name: row[name] for name in COLUMNS} for row in rows], COLUMNS, as_json=as_json, empty="no orders")
+
+
+@app.command()
+def show(key: Annotated[str, typer.Argument(help="Key or client id.")], as_json: Json = False) -> None:
+    """Show one order with all that is known of it."""
+    from feed import open_feed
+    from storage.orders import get_order
+
+    with open_feed() as feed, feed.lake.metadata.read() as tx:
+        print_object(dict(get_order(tx, key)), as_json=as_json)
+
+
+@app.command()
+def halt(reason: Annotated[str, typer.Argument(help="Why; it stands in every refusal.")] = "", as_json: Json = False) -> None:
+    """Stop all real orders of this home, at once."""
+    _switch(halted=True, reason=reason, as_json=as_json)
+
+
+@app.command()
+def resume(as_json: Json = False) -> None:
+    """Let real orders go out again where they are allowed."""
+    _switch(halted=False, reason="", as_json=as_json)
+
+
+@app.command()
+def allow(pipeline: Annotated[str, typer.Argument(help="The pipeline.")], as_json: Json = False) -> None:
+    """Allow a pipeline to send real orders; the settings and the connection have to allow them too."""
+    _permit(pipeline, live=True, as_json=as_json)
+
+
+@app.command()
+def forbid(pipeline: Annotated[str, typer.Argument(help="The pipeline.")], as_json: Json = False) -> None:
+    """Take that permission back."""
+    _permit(pipeline, live=False, as_json=as_json)
+
+
+def positions(as_json: Json = False) -> None:
+    """Show what the orders lead to: held quantity, mean price, profit realised, commission."""
+    from feed import open_feed
+    from feed.trading import held
+
+    columns = ("book", "quantity", "average", "realised", "commission")
+    with open_feed() as feed:
+        rows, _ = held(feed)
+    print_rows([{name: getattr(row, name) for name in columns} for row in rows], columns, as_json=as_json, empty="no positions")
+
+
+def _switch(*, halted: bool, reason: str, as_json: bool) -> None:
+    from feed import open_feed
+    from storage.orders import set_switch
+
+    with open_feed() as feed, feed.lake.metadata.write() as tx:
+        row: dict[str, Any] = dict(set_switch(tx, halted=halted, reason=reason, by=getpass.getuser(), now_us=feed.clock.now_us()))
+    print_object(row, as_json=as_json)
+
+
+def _permit(pipeline: str, *, live: bool, as_json: bool) -> None:
+    from feed import open_feed
+    from storage.pipelines import set_live
+
+    with open_feed() as feed, feed.lake.metadata.write() as tx:
+        row = set_live(tx, pipeline, live=live, now_us=feed.clock.now_us())
+    if live:
+        note("real money moves only when CANDLELAKE_LIVE_TRADING and the connection allow it too; see docs/trading.md")
+    print_object({"pipeline": row.name, "is_live": row.is_live}, as_json=as_json)

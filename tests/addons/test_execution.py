@@ -1,0 +1,162 @@
+"""Orders: each signal acts once, whatever dies between writing it down, sending it and hearing of it."""
+
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from addons.execution.accounts import Trade, equity, positions
+from addons.execution.plugin import Execution
+from core.clock import HOUR_US
+from core.errors import NetworkError, PermanentError
+from feed.pipelines import create
+from feed.trading import LiveServices, StoredOrders, held
+from pipeline.ports import Fill, OrderRequest
+from pipeline.stages import SignalRecord
+from storage.orders import list_orders, set_switch
+from storage.pipelines import set_live
+from tests.pipeline.conftest import SERIES, START, clock, definition, feed, market, store  # noqa: F401  fixtures
+
+KILLS = 60
+
+
+class KilledError(BaseException):
+    """The process dies here."""
+
+
+@dataclass
+class Exchange:
+    """A broker that keeps orders by client id and can lose us before or after it has taken one."""
+
+    taken: list[str] = field(default_factory=list)
+    die: str = ""
+
+    async def place(self, order):
+        if self.die == "before":
+            raise KilledError
+        self.taken.append(order.client_id)
+        if self.die == "after":
+            raise KilledError
+        if self.die == "silence":
+            raise NetworkError("the answer did not come")
+        if self.die == "refusal":
+            self.taken.pop()
+            raise PermanentError("no money")
+        return Fill(100.0, order.quantity, START, broker_order_id="1")
+
+    async def find(self, order):
+        return Fill(100.0, order.quantity, START, broker_order_id="1") if order.client_id in self.taken else None
+
+
+@dataclass(frozen=True)
+class Practice:
+    """The house's services with that broker in the provider's place, and switches that are all on."""
+
+    own: LiveServices
+    exchange: Exchange
+
+    @property
+    def clock(self):
+        return self.own.clock
+
+    @property
+    def orders(self):
+        return self.own.orders
+
+    @property
+    def grace_us(self):
+        return self.own.grace_us
+
+    def candles_after(self, series, ts_us, count):
+        return self.own.candles_after(series, ts_us, count)
+
+    @asynccontextmanager
+    async def broker(self, connection):
+        yield self.exchange
+
+
+def record(at=0, confidence=90.0, side="buy"):
+    """Return a signal on candle `at`."""
+    ts = START + at * HOUR_US
+    return SignalRecord("trend", 1, SERIES, ts, ts + HOUR_US, side, 100.0, confidence, 70.0, "", {}, "", 0)
+
+
+async def test_a_weak_signal_leaves_no_order(feed):  # noqa: F811
+    """Below the threshold nothing is written down."""
+    report = await Execution(Execution.Parameters(quantity=1)).execute(record(confidence=69.9), LiveServices(feed))
+    assert report.status == "refused"
+    with feed.lake.metadata.read() as tx:
+        assert list_orders(tx) == []
+
+
+async def test_a_paper_order_fills_once_at_the_next_open_against_us(feed, store):  # noqa: F811
+    """Pending until the next candle is stored; then one fill at its open plus costs, and never another."""
+    executor, services, candles = Execution(Execution.Parameters(quantity=2)), LiveServices(feed), market(3)
+    store(candles.head(1))
+    assert (await executor.execute(record(), services)).status == "pending"
+    store(candles.slice(1))
+    for _ in range(3):
+        assert (await executor.execute(record(), services)).status == "done"
+    with feed.lake.metadata.read() as tx:
+        (row,) = list_orders(tx)
+    assert row["fill_price"] == pytest.approx((candles["open"][1] + 0.02) * 1.0005)
+    assert row["commission"] == pytest.approx(row["fill_price"] * 2 * 0.001)
+    ((position,), curve) = held(feed)
+    assert (position.quantity, curve[-1][1]) == (2, pytest.approx(-row["commission"]))
+
+
+async def test_kills_around_the_sending_make_no_second_order_and_lose_none(feed, store, clock):  # noqa: F811
+    """Dead before, dead after, silence: the broker has each order at most once, and our rows say what it has."""
+    store(market(3))
+    create(feed, definition(), "me")
+    feed.settings = feed.settings.model_copy(update={"live_trading": True})
+    feed.connections.update("kraken", settings={
+        "live_trading": True, "max_order_quantity": 1.0, "max_daily_loss": 1e6, "max_open_orders": 1000})
+    with feed.lake.metadata.write() as tx:
+        set_live(tx, "trend", live=True, now_us=START)
+    exchange = Exchange()
+    services, executor = Practice(LiveServices(feed), exchange), Execution(Execution.Parameters(quantity=1, mode="live"))
+    ways = ("before", "after", "silence", "refusal", "")
+    for at in range(KILLS):
+        exchange.die = ways[at % len(ways)]
+        with suppress(KilledError):
+            await executor.execute(record(at), services)
+        exchange.die = ""
+        await executor.execute(record(at), services)
+    clock.advance(timedelta(seconds=121))
+    for at in range(KILLS):
+        assert (await executor.execute(record(at), services)).status != "pending"
+    with feed.lake.metadata.read() as tx:
+        rows = list_orders(tx)
+    assert len(rows) == KILLS
+    assert len(set(exchange.taken)) == len(exchange.taken)
+    assert {row["client_id"] for row in rows if row["status"] == "filled"} == set(exchange.taken)
+    assert {row["status"] for row in rows} == {"filled", "cancelled", "rejected"}
+
+
+def test_real_orders_need_every_switch(feed):  # noqa: F811
+    """Off by default; the kill switch refuses before anything else."""
+    orders = StoredOrders(feed)
+
+    def ask(at):
+        made = orders.write_down(OrderRequest(f"k{at}", "trend", 1, SERIES, START, "buy", 1.0, 100.0, "live"))
+        return orders.begin_sending(made.key)
+
+    assert "CANDLELAKE_LIVE_TRADING" in ask(1).error
+    with feed.lake.metadata.write() as tx:
+        set_switch(tx, halted=True, reason="storm", by="me", now_us=START)
+    assert "storm" in ask(2).error
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, -1]), st.integers(1, 50), st.integers(1, 500)), min_size=1, max_size=40))
+def test_money_is_what_flowed_plus_what_is_held(steps):
+    """Equity at the last price equals the cash that flowed plus the holding's worth, for any order of trades."""
+    trades = [Trade("x", at, sign, float(size), float(price), 0.5) for at, (sign, size, price) in enumerate(steps)]
+    last = trades[-1].price
+    cash = sum(-trade.sign * trade.quantity * trade.price - trade.commission for trade in trades)
+    position = positions(trades)["x"]
+    assert position.quantity == sum(trade.sign * trade.quantity for trade in trades)
+    assert equity(trades, {"x": last})[-1][1] == pytest.approx(cash + position.quantity * last, abs=1e-6)

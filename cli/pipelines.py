@@ -357,11 +357,7 @@ def _read(file: str) -> PipelineDefinition:
     from core.errors import InputError
     from pipeline.definition import read_yaml
 
-    if file == "-":
-        text = sys.stdin.read(DEFINITION_LIMIT + 1)
-    else:
-        with Path(file).open(encoding="utf-8") as stream:
-            text = stream.read(DEFINITION_LIMIT + 1)
+    text = sys.stdin.read(DEFINITION_LIMIT + 1) if file == "-" else Path(file).read_text(encoding="utf-8")
     if len(text) > DEFINITION_LIMIT:
         raise InputError("definition", file, f"at most {DEFINITION_LIMIT} characters", "give the YAML of one pipeline")
     return read_yaml(text)
@@ -393,10 +389,9 @@ def _report(item: Replayed, horizon: int) -> dict[str, Any]:
 def _draw(found: Sequence[Replayed], png: Path | None, html: Path | None) -> None:
     from pipeline.charts import chart_html, chart_png
 
-    if (png or html) and found:
-        item = found[0]
-        title = f"{item.result.context.pipeline}: {item.result.context.series}"
+    for item in found[:1]:
+        drawn = (item.candles, item.result.records, f"{item.result.context.pipeline}: {item.result.context.series}")
         if png:
-            png.write_bytes(chart_png(item.candles, item.result.records, title))
+            png.write_bytes(chart_png(*drawn))
         if html:
-            html.write_text(chart_html(item.candles, item.result.records, title), encoding="utf-8")
+            html.write_text(chart_html(*drawn), encoding="utf-8")

@@ -9,6 +9,8 @@ CandlelakeError
 │   ├── BadPayloadError          an answer that is not what the protocol promises (HTML with 200, cut JSON, ...)
 │   ├── ClockSkewError           the provider refuses our clock
 │   ├── SessionLostError         the session is gone; a new login may bring it back
+│   ├── StalledError             a stream says nothing though its market is open
+│   ├── OverrunError             data came faster than it was taken; what was lost is booked
 │   ├── LeaseHeldError           another run works on the same thing
 │   └── StoreBusyError           the metadata store is locked or out of reach
 └── PermanentError               trying again changes nothing: a person has to act

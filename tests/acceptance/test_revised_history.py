@@ -6,6 +6,7 @@ from cli.main import run
 from core.clock import MINUTE_US, to_datetime
 from core.interval import Interval
 from core.series import Series
+from core.settings import settings
 from feed.audit import AuditScope, audit, differences
 from feed.backfill import backfill
 from storage.lake.revisions import list_revisions
@@ -73,6 +74,7 @@ async def test_twenty_days_of_changed_history(source, serve, connect, tmp_path, 
     assert truly[5] in origin.asked
     assert any(item.request_id == origin.request_id for item in requests)
     capsys.readouterr()
+    settings.cache_clear()  # a command run before in this process read another home's
     assert run(["revisions", *KEY, "--json", "--limit", "100000"]) == 0
     assert capsys.readouterr().out.count("known_at") == len(truly)
 

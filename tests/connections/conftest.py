@@ -13,6 +13,7 @@ from core.errors import UnsupportedError
 from core.settings import Settings
 from core.timeframe import Grid
 from providers.base import AccountInfo, CandlePage, Capabilities, SymbolInfo
+from storage.lake.place import Place
 from storage.vault import KeyRing, Vault
 
 NOW_US = 1_700_000_000_000_000  # Tuesday, 14 November 2023
@@ -117,7 +118,7 @@ def vault(metadata_store, key_ring, clock):
 
 
 @pytest.fixture
-def service(metadata_store, vault, settings, clock, venue):
+def service(metadata_store, vault, settings, clock, venue, tmp_path):  # noqa: PLR0917  fixtures
     """A connection service whose one provider is `small`, on SQLite and on PostgreSQL."""
     def describe(name):
         from core.errors import InputError
@@ -130,5 +131,5 @@ def service(metadata_store, vault, settings, clock, venue):
         venue.specs.append(spec)
         return SmallProvider(venue, spec, budget)
 
-    return ConnectionService(SimpleNamespace(metadata=metadata_store), vault, settings, clock,
-                             open_provider=opened, describe=describe)
+    lake = SimpleNamespace(metadata=metadata_store, place=Place(tmp_path, metadata_store, clock))
+    return ConnectionService(lake, vault, settings, clock, open_provider=opened, describe=describe)

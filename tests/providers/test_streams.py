@@ -84,11 +84,12 @@ async def test_ticks_come_in_order_once_the_subscription_stands(venue):
 async def test_ticks_build_the_candles_that_rest_serves(venue):
     """All ticks of one minute give its open, high, low, close and volume as REST tells them: nothing is lost on the way."""
     provider, symbol, _ = venue
-    begun = provider.spec.clock.now_us() if hasattr(provider, "spec") else provider._spec.clock.now_us()
-    slot = begun // MINUTE_US * MINUTE_US + MINUTE_US
-    recent, inside = Recent(), []
+    clock = provider.spec.clock if hasattr(provider, "spec") else provider._spec.clock
+    recent, inside, slot = Recent(), [], None
     async with asyncio.timeout(60), aclosing(provider.stream_ticks([symbol])) as stream:
         async for batch in stream:
+            if slot is None:  # the subscription stands from here on: the next minute is heard whole
+                slot = clock.now_us() // MINUTE_US * MINUTE_US + MINUTE_US
             inside += [tick for tick in batch if recent.is_new(tick.key) and slot <= tick.ts_us < slot + MINUTE_US]
             if any(tick.ts_us >= slot + MINUTE_US for tick in batch):
                 break

@@ -1,5 +1,6 @@
 """A planted secret, used by real flow runs that fail in many ways, is found nowhere: not in Prefect's database either."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,14 @@ def test_prefects_database_and_logs_hold_no_secret(broker, home, box, order, end
         with open_feed(home) as feed:
             feed.connections.activate(broker)
         config = {"fetch": {"due_only": False}, "backfill": span, "repair": {}}[flow]
-        run = order(flow, connection=broker, **config)
-        ends.append(end_of(run))
-        wait_for(lambda run=run: server.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}}))
+        for _ in range(10):  # a run before may still hold the connection for a moment: then this one says that it was skipped
+            run = order(flow, connection=broker, **config)
+            end = end_of(run)
+            wait_for(lambda run=run: server.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}}))
+            if end["name"] != "Skipped" and end["type"] != "CANCELLED":
+                break
+            time.sleep(3)
+        ends.append(end)
     assert {end["type"] for end in ends[1:]} == {"FAILED"}, ends
     assert any(item.path == "/mt5/ConnectEx" for item in box.requests)
 

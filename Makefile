@@ -53,8 +53,8 @@ lock: ## write the lock files anew, those of the benchmarks' peers too, keeping 
 	@$(LOCK_TOOLS)/bin/uv pip compile pyproject.toml --group build $(LOCK_FLAGS) $(UPGRADE) -o requirements.lock
 	@$(LOCK_TOOLS)/bin/uv pip compile pyproject.toml --group build --group dev $(LOCK_FLAGS) $(UPGRADE) \
 		-c requirements.lock -o requirements-dev.lock
-	@for peer in arcticdb:arctic freqtrade:freqtrade; do \
-		echo "$${peer%%:*}" | $(LOCK_TOOLS)/bin/uv pip compile - $(LOCK_FLAGS) $(UPGRADE) -o requirements-bench-$${peer##*:}.lock || exit 1; \
+	@for peer in arcticdb,polars:arctic freqtrade:freqtrade cryptofeed:cryptofeed vectorbt,backtesting,ta-lib:backtests; do \
+		echo "$${peer%%:*}" | tr , '\n' | $(LOCK_TOOLS)/bin/uv pip compile - $(LOCK_FLAGS) $(UPGRADE) -o requirements-bench-$${peer##*:}.lock || exit 1; \
 	done
 
 clean: ## remove the virtual environments; state in .candlelake/ stays

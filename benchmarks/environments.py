@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"arctic": "arcticdb", "backtests": "vectorbt", "freqtrade": "freqtrade"}
+PACKAGES = {"arctic": "arcticdb", "backtests": "vectorbt", "cryptofeed": "cryptofeed", "freqtrade": "freqtrade"}
 
 
 def python_of(name: str) -> Path:

@@ -139,6 +139,23 @@ def end_of(server):
 
 
 @pytest.fixture
+def finished(order, end_of):
+    """Order a run and return it with its last state; one that found its place taken is ordered again."""
+
+    def make(name, **config):
+        deadline = time.monotonic() + 400  # a run that died before may hold its place until its lease ends
+        while True:
+            run = order(name, **config)
+            state = end_of(run, 240)
+            if state["type"] != "CANCELLED" and state["name"] != "Skipped":
+                return run, state
+            assert time.monotonic() < deadline, state["message"]
+            time.sleep(3)
+
+    return make
+
+
+@pytest.fixture
 def only_ordered(server):
     """No scheduled run begins meanwhile, and none goes on: what runs is what the test ordered."""
     declared = read_declaration()

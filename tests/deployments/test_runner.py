@@ -20,14 +20,9 @@ def stored(home, timeframe="1m"):
         return feed.lake.candles("box", "BTC/USD", timeframe).height
 
 
-def test_fetch_runs_to_completed(runner, connection, order, end_of, home, server):  # noqa: PLR0917  fixtures
+def test_fetch_runs_to_completed(runner, connection, finished, home, server):
     """A run of `fetch` through the runner stores candles; its state says how many, its summary can be read."""
-    for _ in range(8):  # the minutely run may hold the connection, or both places of the deployment: then it is not our turn
-        run = order("fetch", connection=connection, due_only=False)
-        state = end_of(run)
-        if state["type"] != "CANCELLED" and state["name"] != "Skipped":
-            break
-        time.sleep(5)
+    run, state = finished("fetch", connection=connection, due_only=False)
     assert state["type"] == "COMPLETED", state["message"]
     assert state["name"] in {"Completed", "CompletedWithGaps"}
     assert stored(home) > 0
@@ -35,24 +30,24 @@ def test_fetch_runs_to_completed(runner, connection, order, end_of, home, server
     assert "fetch-summary" in {artifact["key"] for artifact in artifacts}
 
 
-def test_a_failed_connection_fails_its_run_alone(runner, connection, order, end_of, home):
+def test_a_failed_connection_fails_its_run_alone(runner, connection, finished, home):
     """A connection that cannot be reached makes the run Failed with one line that names it."""
     with open_feed(home) as feed:
         feed.connections.create(ConnectionInput(
             slug="dead", provider="ccxt:coinbase", base_url="http://127.0.0.1:9", symbols=("BTC/USD",),
             timeframes=("1m",), is_admin_owned=True))
     try:
-        state = end_of(order("fetch", connection="dead", due_only=False))
+        _, state = finished("fetch", connection="dead", due_only=False)
         assert state["type"] == "FAILED"
         assert "dead" in state["message"]
         assert "\n" not in state["message"]
-        assert end_of(order("fetch", connection=connection, due_only=False))["type"] == "COMPLETED"
+        assert finished("fetch", connection=connection, due_only=False)[1]["type"] == "COMPLETED"
     finally:
         with open_feed(home) as feed:
             feed.connections.delete("dead")
 
 
-def test_a_killed_backfill_is_finished_by_the_next(runner, connection, order, end_of, home, server):  # noqa: PLR0917  fixtures
+def test_a_killed_backfill_is_finished_by_the_next(runner, connection, order, end_of, finished, home, server):  # noqa: PLR0917  fixtures
     """After kill -9 of the flow's process: the run ends as Crashed, the next one completes, nothing is doubled."""
     with open_feed(home) as feed:
         now = feed.clock.now_us() // DAY_US * DAY_US
@@ -66,12 +61,7 @@ def test_a_killed_backfill_is_finished_by_the_next(runner, connection, order, en
         time.sleep(0.1)
     os.kill(child, signal.SIGKILL)
     assert end_of(run)["type"] == "CRASHED"
-    deadline = time.monotonic() + 240  # the killed run's lease runs out by itself
-    while True:
-        state = end_of(order("backfill", **config), 240)
-        if state["name"] != "Skipped" or time.monotonic() > deadline:
-            break
-        time.sleep(5)
+    _, state = finished("backfill", **config)  # the killed run's lease runs out by itself
     assert state["type"] == "COMPLETED", state["message"]
     with open_feed(home) as feed:
         times = feed.lake.candles(connection, "BTC/USD", "1m", start=isoformat(now - 12 * DAY_US), end=isoformat(now - 2 * DAY_US))["ts"]

@@ -46,15 +46,14 @@ def artifacts(server, run):
     return {item["key"]: item for item in server.post("/artifacts/filter", {"flow_runs": {"id": {"any_": [run]}}})}
 
 
-def test_repair_fills_a_hole_in_the_middle(own, home, order, end_of, server):
+def test_repair_fills_a_hole_in_the_middle(own, home, finished, server):
     """Hours that are missing between two stored stretches are asked for by one `repair` run; it publishes coverage and gaps."""
     slug, series, today = own
     whole = Interval(today - 10 * DAY_US, today - 2 * DAY_US)
     fill(home, series, Interval(whole.start, whole.start + DAY_US), Interval(whole.end - DAY_US, whole.end))
     before = held(home, series)
     assert max(late - early for early, late in pairwise(before)) > 5 * DAY_US
-    run = order("repair", connection=slug)
-    state = end_of(run)
+    run, state = finished("repair", connection=slug)
     assert state["type"] == "COMPLETED", state["message"]
     times = held(home, series)
     assert set(before) <= set(times)
@@ -65,19 +64,18 @@ def test_repair_fills_a_hole_in_the_middle(own, home, order, end_of, server):
     assert {"repair-summary", "coverage", "gaps"} <= set(artifacts(server, run))
 
 
-def test_cleanup_plans_then_removes_then_finds_nothing(own, home, order, end_of, server):
+def test_cleanup_plans_then_removes_then_finds_nothing(own, home, finished, server):
     """By hand `cleanup` only plans and publishes the plan; told to apply it removes exactly that; again it has nothing to do."""
     slug, series, today = own
     fill(home, series, Interval(today - 10 * DAY_US, today - 2 * DAY_US))
     with open_feed(home) as feed:
         feed.lake.flush()
     before = held(home, series)
-    planned = order("cleanup", connection=slug, retention_days=5)
-    state = end_of(planned)
+    planned, state = finished("cleanup", connection=slug, retention_days=5)
     assert (state["type"], state["name"]) == ("COMPLETED", "DryRun"), state["message"]
     assert held(home, series) == before
     assert "cleanup-plan" in artifacts(server, planned)
-    state = end_of(order("cleanup", connection=slug, retention_days=5, apply=True))
+    _, state = finished("cleanup", connection=slug, retention_days=5, apply=True)
     assert (state["type"], state["name"]) == ("COMPLETED", "Completed"), state["message"]
     after = held(home, series)
     gone = [us for us in before if us not in set(after)]
@@ -86,6 +84,6 @@ def test_cleanup_plans_then_removes_then_finds_nothing(own, home, order, end_of,
     assert state["message"].startswith(f"{len(gone)} candles removed")
     with open_feed(home) as feed:
         assert feed.lake.verify().problems == []
-    state = end_of(order("cleanup", connection=slug, retention_days=5, apply=True))
+    _, state = finished("cleanup", connection=slug, retention_days=5, apply=True)
     assert state["message"].startswith("0 candles removed")
     assert held(home, series) == after

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -161,7 +163,19 @@ def _summary(current: Settings, *, with_sandbox: bool) -> None:
     if stored:
         row = max(rows, key=lambda item: int(str(item["stored"])))
         series = f"'{row['connection']}','{row['symbol']}','{row['timeframe']}'"
-        print(f"try             candlelake query \"FROM candles({series}) ORDER BY ts DESC LIMIT 5\"")
+        print(f"try             {_this_command()} query \"FROM candles({series}) ORDER BY ts DESC LIMIT 5\"")
     else:
-        print("try             candlelake connections add --help")
+        print(f"try             {_this_command()} connections add --help")
     sys.stdout.flush()  # in a pipe too: this process goes on
+
+
+def _this_command() -> str:
+    """Return how a shell in this folder calls this program: by its name where that finds it, else by its path."""
+    called = Path(sys.argv[0]).absolute()
+    if called.name != "candlelake":  # python -m cli.main, a test
+        return "candlelake"
+    found = shutil.which("candlelake")
+    if found is not None and Path(found).absolute() == called:
+        return "candlelake"
+    here = Path.cwd()
+    return shlex.quote(str(called.relative_to(here) if called.is_relative_to(here) else called))

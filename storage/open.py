@@ -21,6 +21,7 @@ from core.series import Series
 from core.settings import Settings, settings
 from core.timeframe import Timeframe
 from storage import catalog, exchange_files, follow, head, query, snapshots
+from storage.coverage_table import coverage_table
 from storage.derived import plan_derived, read_derived
 from storage.head import Batch, Written
 from storage.lake import bulk, flush, rebuild, retention, sweep, verify
@@ -146,16 +147,23 @@ class Lake:
             pinned = pin_last(tx, find_series(tx, _series(connection, symbol, timeframe)).id, count)
         return read_last(self.root, pinned, count)
 
+    def coverage(self) -> pl.DataFrame:
+        """Return what each series holds of what it should: connection, symbol, timeframe, first, last, then counts of slots.
+
+        The counts are expected, stored, explained and unexplained; see `storage.ledger.CoverageRow`.
+        """
+        return coverage_table(self)
+
     def sql(self, text: str, parameters: Sequence[object] | Mapping[str, object] | None = None) -> pl.DataFrame:
         """Run one SELECT (or FROM ...) of DuckDB over the lake and the metadata, all of one snapshot.
 
         There are `candles('slug', 'SYMBOL', '1m')` (with `as_of := ...`), `derived('slug', 'SYMBOL', '4h')` (with `anchor := ...,
-        derive_from := ...`), `runs`, `repairs`, `retired_gaps`, `all_candles`, `series`, `gaps`, `connections`, `revisions`, `files`.
+        derive_from := ...`), `runs`, `repairs`, `retired_gaps`, `all_candles`, `series`, `coverage`, `gaps`, `connections`, `revisions`, `files`.
 
         Raises:
             InputError: not a query, or one that DuckDB refuses; nothing but the lake can be read.
         """
-        return query.run(self.place, text, parameters)
+        return query.run(self, text, parameters)
 
     def write(self, batches: Sequence[Batch], *, run_id: str) -> list[Written]:
         """Store batches in one durable transaction; see `storage.head.write`."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import polars as pl
@@ -19,11 +19,13 @@ from sqlalchemy import Connection
 from core.candles import STORED_SCHEMA
 from core.errors import InputError, NotFoundError
 from storage.catalog import TABLES, table
+from storage.coverage_table import coverage_table
 from storage.derived import read_derived
 from storage.lake import layout
 from storage.lake.place import Place
 from storage.lake.reader import head_rows, live_files, with_files
 from storage.lake.schema import HEAD_COLUMNS, HIVE_TYPES, frame_of
+from storage.ledger import StoredSlots
 from storage.query_views import DERIVED_MACRO, NOW_MACRO, PAST_MACRO, asks_past, derived_calls, past_versions
 from storage.series import SeriesRow, get_series, list_series
 from storage.statements import fetch, marks
@@ -35,27 +37,38 @@ _UNKNOWN = re.compile(r"Table with name candles_([0-9A-F]*)_([0-9A-F]*)_([0-9A-F
 _HELP = "SELECT ... or FROM candles('slug', 'SYMBOL', '1m')"
 
 
-def run(place: Place, text: str, parameters: Sequence[object] | Mapping[str, object] | None) -> pl.DataFrame:
+class QueriedLake(StoredSlots, Protocol):
+    """What a query needs of a lake."""
+
+    @property
+    def place(self) -> Place:
+        """Where it lies."""
+
+
+def run(lake: QueriedLake, text: str, parameters: Sequence[object] | Mapping[str, object] | None) -> pl.DataFrame:
     """Run one query; see `Lake.sql`.
 
     Raises:
         InputError: not one query, or DuckDB refuses it. NotFoundError: it names a series that is not in the store.
     """
+    place = lake.place
     engine = _engine(place.root, os.getpid())
     tree = _parse(engine, text)
-    names = {node["table_name"] for node in tree if node.get("type") == "BASE_TABLE"}
+    names = {str(node["table_name"]).lower() for node in tree if node.get("type") == "BASE_TABLE"}
     wants_past, calls = asks_past(tree), derived_calls(tree)
     wants_candles = any(node.get("function_name") == "candles" for node in tree)
     texts = {str(node["literal"]["text"]) for node in tree if isinstance(node.get("literal"), dict) and "text" in node["literal"]}
     texts |= {str(value) for value in (parameters.values() if isinstance(parameters, Mapping) else parameters or ())}
     tick_views = tick_sql.tick_views(place, tree, texts)
     with place.metadata.read() as tx:
-        frames = {name: table(tx, name) for name in TABLES if name in {item.lower() for item in names}}
+        frames = {name: table(tx, name) for name in TABLES if name in names}
         series = _named(tx, texts) if wants_candles else []
         pins = [(row, live_files(tx, row.id), frame_of(head_rows(tx, row.id)), past_versions(tx, row.id) if wants_past else None)
                 for row in series]
         plans = [(call.view, call.plan(tx)) for call in calls]
-        whole = _pin_all(tx) if "all_candles" in {item.lower() for item in names} else None
+        whole = _pin_all(tx) if "all_candles" in names else None
+    if "coverage" in names:
+        frames["coverage"] = coverage_table(lake)
     derived = {view: read_derived(place.root, plan) for view, plan in plans}
     files = [path for _, paths, _, _ in pins for path in paths] + (whole[0] if whole else [])
 

@@ -98,3 +98,15 @@ def test_what_a_run_left_behind_is_found(lake: Lake) -> None:
         assert waiting_since(tx, row.id, 4) is None
         assert waiting_since(tx, row.id, 5) == 4 * MINUTE_US
         assert waiting_since(tx, row.id, 50) == 2 * MINUTE_US
+
+
+def test_sql_and_python_show_the_same_coverage(lake: Lake) -> None:
+    """`lake.coverage()` and SQL's `coverage` are one table, with the counts of the ledger and times in UTC."""
+    row = series_of(lake)
+    lake.write([Batch(row.id, frame({0, 1, 5}), "rest")], run_id="r1")
+    symbol = row.series.symbol
+    shown = lake.coverage().filter(pl.col("symbol") == symbol)
+    assert shown.rows() == [("kraken", symbol, "1m", to_datetime(START_US), to_datetime(START_US + 5 * MINUTE_US), 6, 3, 0, 3)]
+    asked = lake.sql("SELECT * FROM Coverage WHERE symbol = ?", [symbol])
+    assert asked.rows() == shown.rows()
+    assert asked.columns == shown.columns

@@ -26,9 +26,10 @@ def page(request: Request, template: str, values: Mapping[str, Any] | None = Non
     """Return a rendered page; `me` and `csrf` are there for every template."""
     identity = getattr(request.state, "identity", None)
     known = identity if isinstance(identity, Identity) else None
+    settings = request.app.state.feed.settings
     return _TEMPLATES.TemplateResponse(request, template, {
         "me": None if known is None else known.user, "csrf": "" if known is None or known.csrf is None else known.csrf,
-        "read_only": request.app.state.feed.settings.console_read_only, **(values or {})}, status_code=status)
+        "read_only": settings.console_read_only, "oidc": settings.oidc_label if settings.oidc_issuer else None, **(values or {})}, status_code=status)
 
 
 def _time(value_us: int | None) -> Markup | str:

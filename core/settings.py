@@ -53,6 +53,12 @@ class Settings(BaseSettings):
     console_require_kyc: bool = Field(False, description="Only users whose KYC is marked as done may use the console.")
     console_hosts: str = Field(
         "127.0.0.1,localhost", description="Host names under which the console answers, with commas; others are refused.")
+    console_url: str | None = Field(
+        None, description="Public address of the web console behind a proxy, e.g. https://candles.example.org; default as asked.")
+    oidc_issuer: str | None = Field(None, description="Address of an OpenID Connect provider by which users may sign in; needs the extra oidc.")
+    oidc_client_id: str | None = Field(None, description="The console's client id at the OpenID Connect provider.")
+    oidc_client_secret: SecretStr | None = Field(None, description="The console's client secret there; public clients have none.")
+    oidc_label: str = Field("single sign-on", description="What the sign-in page calls the OpenID Connect provider.")
     live_trading: bool = Field(
         False, description="Allow real orders; the connection and the pipeline have to allow them too, see docs/trading.md.")
     order_grace_seconds: Annotated[float, Field(ge=65, le=3600)] = Field(
@@ -86,6 +92,6 @@ def settings() -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = "CANDLELAKE_" + "_".join(str(part) for part in first["loc"]).upper()
-        hidden = any(word in name for word in ("KEY", "URL"))
+        hidden = any(word in name for word in ("KEY", "URL", "SECRET"))
         received = "********" if hidden else first["input"]
         raise InputError(name, received, first["msg"], "see .env.example") from None

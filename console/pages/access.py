@@ -206,9 +206,14 @@ def _account(request: Request, value: Secret | None) -> Response:
         "tokens": tokens, "value": None if value is None else value.reveal(), "now_us": feed.clock.now_us(), "scopes": access.SCOPES})
 
 
-def _signed_in(request: Request, value: Secret) -> Response:
-    response = RedirectResponse("/connections", 303)
+def set_session(response: Response, request: Request, value: Secret) -> None:
+    """Give the browser its session."""
     response.set_cookie(
         COOKIE, value.reveal(), httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/",
         max_age=access.ABSOLUTE_US // 1_000_000)
+
+
+def _signed_in(request: Request, value: Secret) -> Response:
+    response = RedirectResponse("/connections", 303)
+    set_session(response, request, value)
     return response

@@ -11,9 +11,10 @@ from feed.fetch import ready_connections
 from feed.life import look
 from feed.result import Progress, RunResult, SeriesResult, no_progress
 from feed.runs import end
-from feed.series_run import SeriesRun, gaps_inside
+from feed.series_run import SeriesRun
 from feed.writing import Writer
 from providers.base import MarketDataProvider, Priority
+from storage.ledger import first_booked
 from storage.series import SeriesRow, list_series
 
 log = logging.getLogger(__name__)
@@ -73,5 +74,8 @@ async def _repair_series(feed: Feed, provider: MarketDataProvider, row: SeriesRo
 
 def _span(feed: Feed, row: SeriesRow) -> Interval:
     """From the first stored or booked slot to the last stored candle: what is newer is fetch's work."""
-    starts = [row.first_us or 0, *(gap.interval.start for gap in gaps_inside(feed, row, Interval(0, row.last_us or 0)))]
-    return Interval(min(starts), max(min(starts), row.last_us or 0))
+    with feed.lake.metadata.read() as tx:
+        booked = first_booked(tx, row.id)
+    last = row.last_us or 0
+    start = min(us for us in (row.first_us or 0, booked, last) if us is not None)
+    return Interval(start, last)

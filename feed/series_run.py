@@ -21,7 +21,7 @@ from feed.writing import Writer
 from providers.base import MarketDataProvider
 from storage.calendars import calendar_for
 from storage.head import Batch
-from storage.ledger import Gap, booked_in
+from storage.ledger import Gap, booked_in, count_booked
 from storage.listings import Listing, find_listing
 from storage.series import SeriesRow
 
@@ -160,7 +160,8 @@ class SeriesRun:
 
     def open_gaps(self) -> int:
         """Return how many booked ranges in the interval are not explained for good."""
-        return sum(gap.cause in OPEN_CAUSES for gap in gaps_inside(self.feed, self.row, self.interval))
+        with self.feed.lake.metadata.read() as tx:
+            return count_booked(tx, self.row.id, self.interval, OPEN_CAUSES)
 
 
 def settle_seconds(feed: Feed, row: SeriesRow) -> float:

@@ -252,6 +252,19 @@ def waiting_since(tx: Connection, series_id: int, now_us: int) -> int | None:
     return None if first is None else int(first)
 
 
+def count_booked(tx: Connection, series_id: int, interval: Interval, causes: Iterable[str]) -> int:
+    """Return how many booked ranges of one series reach into `interval` and have one of `causes`."""
+    names = list(causes)
+    return int(fetch(tx, "SELECT COUNT(*) FROM gaps WHERE series_id = ? AND start_us < ? AND end_us > ?"  # noqa: S608  marks only
+                         f" AND cause IN ({marks(names)})", (series_id, interval.end, interval.start, *names))[0][0])
+
+
+def first_booked(tx: Connection, series_id: int) -> int | None:
+    """Return where a series' first booked range begins; None: nothing is booked."""
+    first = fetch(tx, "SELECT MIN(start_us) FROM gaps WHERE series_id = ?", (series_id,))[0][0]
+    return None if first is None else int(first)
+
+
 def booked_of(tx: Connection, series_ids: Sequence[int]) -> dict[int, list[Gap]]:
     """Return the booked gaps of many series, by series id, ascending; series without gaps are left out."""
     out: dict[int, list[Gap]] = defaultdict(list)

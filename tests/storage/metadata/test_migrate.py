@@ -10,6 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
+import storage.metadata.tables_deliveries
 import storage.metadata.tables_identities
 import storage.metadata.tables_market
 import storage.metadata.tables_people

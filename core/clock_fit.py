@@ -99,7 +99,8 @@ def fit(readings: Sequence[Reading]) -> Fit | None:
         return None
     rules = _candidates(ordered)
     costs = np.array([[_cost(reading, rule) for rule in rules] for reading in ordered])
-    path = _cheapest(costs, np.array([[_change_cost(old, new) for old in rules] for new in rules]))
+    weeks, firsts = np.unique([item.at_us for item in ordered], return_index=True)  # one week has one rule, whatever it shows
+    path = _cheapest(np.add.reduceat(costs, firsts, axis=0), np.array([[_change_cost(old, new) for old in rules] for new in rules]))
     found: list[ClockRule] = []
     for number, place in enumerate(path):
         rule = rules[place]
@@ -107,7 +108,7 @@ def fit(readings: Sequence[Reading]) -> Fit | None:
             found.append(rule)
         elif place != path[number - 1]:
             # Rules change while the market is closed: a day after the last week's end.
-            found.append(ClockRule(ordered[number - 1].at_us + DAY_US, rule.offset_minutes, rule.dst))
+            found.append(ClockRule(int(weeks[number - 1]) + DAY_US, rule.offset_minutes, rule.dst))
     clock = ServerClock(tuple(found))
     return Fit(clock, len(ordered), tuple(item for item in ordered if clock.offset_us(item.at_us) != item.offset_us))
 

@@ -1,5 +1,6 @@
 """core.clock_fit: a broker's clock and its history, read off its own candles, against candles whose times are known."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 
 import sandbox
 from core.calendar import FxWeek
-from core.clock import DAY_US, HOUR_US, parse_instant
-from core.clock_fit import contradictions, fit, lag_readings, week_readings
+from core.clock import DAY_US, HOUR_US, MINUTE_US, parse_instant
+from core.clock_fit import Reading, contradictions, fit, lag_readings, week_readings
 from core.interval import Interval
 from core.server_clock import ClockRule, ServerClock, dst_bounds_us
 
@@ -75,6 +76,17 @@ def test_holidays_that_end_weeks_early_prove_nothing() -> None:
 def test_too_few_weeks_say_nothing() -> None:
     """Three weekends are no evidence."""
     assert fit(week_readings(np.array(open_hours("2024-01-01", "2024-01-20")))) is None
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 20), st.sampled_from([-60, 60, 120, 180]), st.booleans()), min_size=4, max_size=40))
+def test_one_week_never_has_two_rules(shown: list[tuple[int, int, bool]]) -> None:
+    """Readings that contradict each other, also within one week: the rules found begin one after the other, none at once."""
+    readings = [Reading(parse_instant("2019-01-04T22:00") + week * WEEK_US, minutes * MINUTE_US, hard) for week, minutes, hard in shown]
+    found = fit(readings)
+    assert found is not None
+    since = [rule.since_us for rule in found.clock.rules]
+    assert all(left < right for left, right in itertools.pairwise(since))
 
 
 def test_a_recorded_brokers_clock_is_found_with_its_change() -> None:

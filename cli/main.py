@@ -22,6 +22,7 @@ from cli import (
     doctor,
     keys,
     markets,
+    notices,
     orders,
     people,
     pipelines,
@@ -53,6 +54,7 @@ app.add_typer(people.users, name="users")
 app.add_typer(people.tokens, name="tokens")
 app.add_typer(pipelines.app, name="pipelines")
 app.add_typer(orders.app, name="orders")
+app.add_typer(notices.app, name="notifications")
 app.command("positions")(orders.positions)
 
 

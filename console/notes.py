@@ -8,6 +8,7 @@ from console import readings
 from console.identity import Identity
 from core.clock import isoformat
 from core.errors import NotFoundError
+from feed import notices
 from feed.context import Feed
 from storage import audit
 from storage.metadata.tables import notifications
@@ -21,13 +22,11 @@ def acknowledge(feed: Feed, who: Identity, note: int) -> str:
     """
     if note not in {row["id"] for row in readings.notification_rows(feed, who, readings.ROWS_MAX)}:
         raise NotFoundError(f"no notification {note} of yours")
-    now_us = feed.clock.now_us()
-    with feed.lake.metadata.write() as tx:
-        found = tx.execute(select(notifications.c.acknowledged_at_us).where(notifications.c.id == note)).scalar_one()
-        if found is None:
-            tx.execute(notifications.update().where(notifications.c.id == note).values(acknowledged_at_us=now_us))
-            audit.record(tx, who.user.name, who.via, "notification.acknowledge", str(note), "done", now_us)
-    return isoformat(now_us if found is None else found)
+    seen_at_us, is_new = notices.acknowledge(feed, note)
+    if is_new:
+        with feed.lake.metadata.write() as tx:
+            audit.record(tx, who.user.name, who.via, "notification.acknowledge", str(note), "done", seen_at_us)
+    return isoformat(seen_at_us)
 
 
 def acknowledged(feed: Feed) -> frozenset[int]:

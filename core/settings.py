@@ -59,6 +59,13 @@ class Settings(BaseSettings):
     oidc_client_id: str | None = Field(None, description="The console's client id at the OpenID Connect provider.")
     oidc_client_secret: SecretStr | None = Field(None, description="The console's client secret there; public clients have none.")
     oidc_label: str = Field("single sign-on", description="What the sign-in page calls the OpenID Connect provider.")
+    smtp_url: SecretStr | None = Field(
+        None, description="Mail server for notifications: smtp://[USER:PASSWORD@]HOST[:PORT] (TLS where offered) or smtps://...")
+    notify_email: str = Field("", description="E-mail addresses of the operators who are told of everything, with commas.")
+    notify_from: str | None = Field(None, description="Sender of these e-mails; default candlelake@HOST of the mail server.")
+    notify_webhook_url: SecretStr | None = Field(None, description="Address that notifications are posted to as JSON.")
+    notify_webhook_secret: SecretStr | None = Field(
+        None, description="Key of the signature (HMAC-SHA256) that these posts carry, see docs/operations.md.")
     live_trading: bool = Field(
         False, description="Allow real orders; the connection and the pipeline have to allow them too, see docs/trading.md.")
     order_grace_seconds: Annotated[float, Field(ge=65, le=3600)] = Field(

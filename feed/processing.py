@@ -22,6 +22,7 @@ from core.errors import CandlelakeError, InputError, PluginError
 from core.interval import Interval
 from feed.context import Feed
 from feed.executing import execute_pending
+from feed.notices import tell_pipeline
 from feed.pipelines import context_of, engine_of
 from feed.result import Progress, no_progress
 from feed.windows import read_windows
@@ -250,6 +251,8 @@ def _store(run: _Run, item: _Ready, row: SeriesRow, outcomes: Sequence[Outcome],
         found = [outcome.signal for outcome in outcomes if outcome.signal is not None]
         fresh = [signal for signal in found if add_signal(tx, _signal_values(item, row, signal, run_id, now))]
         move_watermark(tx, item.row.id, row.id, outcomes[-1].ts_us, now)
+        last = outcomes[-1].error
+        tell_pipeline(tx, row.connection_id, item.definition.name, None if last is None else f"{row.series}: {last}", now)
     run.result.candles += len(outcomes)
     run.result.signals += fresh
     publish(_events(item, row, outcomes, fresh, run_id), run.listeners)

@@ -14,14 +14,18 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from tasks.upkeep import check_health, health_line
+from tasks.upkeep import check_health, health_line, send_notifications
 
 
 @flow(name="health", validate_parameters=True)
 async def health() -> State[dict[str, str]]:
     """Judge every connection, mark stale and failing ones, notify."""
     rows = await check_health()
-    return Completed(message=health_line(rows), data={row.slug: row.status for row in rows})
+    told = await send_notifications()
+    line = health_line(rows) + (f"; {told.sent} notifications sent" if told.sent else "")
+    if told.errors:
+        line += f"; not sent: {told.errors[0]}"
+    return Completed(message=line, data={row.slug: row.status for row in rows})
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from prefect import task
 
 from connections.health import HealthRow
 from feed import open_feed, upkeep
+from feed.notices import Sent, send_notices
 from feed.upkeep import CleanupPlan
 from storage.lake.flush import FlushResult
 from storage.lake.retention import RetentionResult
@@ -64,6 +65,16 @@ async def check_health() -> list[HealthRow]:
             log.warning("%s is %s: %s", row.slug, row.status, row.reason)
     await publish_table(health_rows(rows), "health", health_line(rows))
     return rows
+
+
+@task(name="send notifications", **POLICY)
+async def send_notifications() -> Sent:
+    """Send what is to be told by e-mail and webhook; a channel that fails is a finding and tried again later."""
+    with open_feed() as feed:
+        sent = await send_notices(feed)
+    for error in sent.errors:
+        run_logger().warning("not sent: %s", error)
+    return sent
 
 
 def health_line(rows: list[HealthRow]) -> str:

@@ -29,6 +29,7 @@ AnySymbol = Annotated[str | None, typer.Argument(metavar="[SYMBOL]", help="Only 
 AnyTimeframe = Annotated[str | None, typer.Argument(metavar="[TIMEFRAME]", help="Only this timeframe.")]
 COVERAGE = ("connection", "symbol", "timeframe", "first", "last", "expected", "stored", "explained", "unexplained")
 GAPS = ("connection", "symbol", "timeframe", "start", "end", "cause", "attempts", "next_try", "proof")
+RETIRED = ("connection", "symbol", "timeframe", "start", "end", "cause", "attempts", "proof", "first_seen", "retired_at")
 REVISIONS = ("connection", "symbol", "timeframe", "ts", "known_at", "old", "new")
 
 
@@ -172,19 +173,29 @@ def coverage_rows(
 
 
 def gaps(
-    slug: AnySlug = None, symbol: AnySymbol = None, timeframe: AnyTimeframe = None, as_json: Json = False,
+    slug: AnySlug = None, symbol: AnySymbol = None, timeframe: AnyTimeframe = None,
+    retired: Annotated[bool, typer.Option("--retired", help="Show what cleanup took out of the ledger, kept as a record.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show the ledger: every range without candles, its cause, its proof and when it is tried again."""
     from storage import open_lake
+    from storage.lake.retention import list_retired
     from storage.ledger import list_gaps
 
     lake = open_lake()
     try:
         check_filter(lake, slug, timeframe)
         with lake.metadata.read() as tx:
-            found = list_gaps(tx, slug, symbol, timeframe)
+            found = [] if retired else list_gaps(tx, slug, symbol, timeframe)
+            gone = list_retired(tx, slug, symbol, timeframe) if retired else []
     finally:
         lake.close()
+    if retired:
+        print_rows([
+            {**_key(gap.series), "start": _iso(gap.interval.start), "end": _iso(gap.interval.end), "cause": gap.cause,
+             "attempts": gap.attempts, "proof": gap.proof, "first_seen": _iso(gap.first_seen_us), "retired_at": _iso(gap.retired_at_us)}
+            for gap in gone], RETIRED, as_json=as_json, empty="cleanup has taken nothing out of the ledger")
+        return
     rows = [
         {**_key(gap.series), "start": _iso(gap.interval.start), "end": _iso(gap.interval.end), "cause": gap.cause,
          "attempts": gap.attempts, "next_try": _iso(gap.next_try_us), "proof": gap.proof}
@@ -195,17 +206,22 @@ def gaps(
 
 def revisions(
     slug: AnySlug = None, symbol: AnySymbol = None, timeframe: AnyTimeframe = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 1000, as_json: Json = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 1000,
+    since: Annotated[str | None, typer.Option(help="Only those seen from this instant on; ISO 8601, UTC when it has no offset.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only those seen before this instant.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Show what providers changed of candles already stored: the old value, the new one, and when it was seen."""
+    from core.clock import to_us
     from storage import open_lake
     from storage.lake.revisions import list_revisions
 
+    first, last = (None if us is None else to_us(us) for us in parse_range(since, until, ("--since", "--until")))
     lake = open_lake()
     try:
         check_filter(lake, slug, timeframe)
         with lake.metadata.read() as tx:
-            found = list_revisions(tx, slug, symbol, timeframe, limit)
+            found = list_revisions(tx, slug, symbol, timeframe, limit, since_us=first, before_us=last)
     finally:
         lake.close()
     rows = [
@@ -250,12 +266,14 @@ def check_filter(lake: Lake, slug: str | None, timeframe: str | None = None) -> 
         raise NotFoundError(f"no connection {slug!r}; there are: {', '.join(known) or 'none'}; see candlelake connections list")
 
 
-def parse_range(start: str | None, end: str | None) -> tuple[datetime | None, datetime | None]:
+def parse_range(
+    start: str | None, end: str | None, options: tuple[str, str] = ("--start", "--end"),
+) -> tuple[datetime | None, datetime | None]:
     """Return the two ends that a person gave as aware datetimes; a reversed or empty range is an InputError."""
     from core.interval import Interval
 
-    first = None if start is None else parse_moment(start, "--start")
-    last = None if end is None else parse_moment(end, "--end")
+    first = None if start is None else parse_moment(start, options[0])
+    last = None if end is None else parse_moment(end, options[1])
     if start is not None and end is not None:
         Interval.parse(start, end)
     return first, last

@@ -152,12 +152,18 @@ def tick_gaps(
     as_json: Json = False,
 ) -> None:
     """Show the ranges in which ticks were lost, and why."""
+    from cli.data import check_filter
     from core.clock import isoformat
+    from core.errors import InputError, NotFoundError
     from storage import open_lake
     from storage.ticks.losses import list_losses
 
     lake = open_lake()
     try:
+        try:
+            check_filter(lake, slug)
+        except NotFoundError as error:
+            raise InputError("SLUG", slug, "a connection that exists", str(error)) from None
         with lake.metadata.read() as tx:
             found = list_losses(tx, slug, symbol, healed_too=healed)
     finally:

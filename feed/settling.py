@@ -13,7 +13,7 @@ from feed.series_run import SeriesRun
 from storage.settling import Evidence, Sight, digests, judge, note_changes, note_sights, put_settle, settle_us
 from storage.statements import fetch
 
-SAMPLED = 16  # once a series' wait is learned, one candle in so many is still looked at early
+SAMPLED = 16  # once a series' wait is learned, one candle in so many is still looked at early; all that are an hour or longer
 LATE_LOOKS_US = 10 * MINUTE_US  # so long after a session's end its last candle may still come
 CLOSED_LOOK_US = HOUR_US  # in closed time a broker is looked at this often: a calendar may be wrong
 
@@ -26,7 +26,7 @@ def learn(tx: Connection, feed: Feed, run: SeriesRun, revised: int, since_us: in
         shown = digests(early.shown)
         note_sights(tx, run.row.id, [
             Sight(slot, early.server_us - run.grid.next(slot), shown.get(slot)) for slot in early.unsettled
-            if run.row.settle_seconds is None or slot // length % SAMPLED == 0])
+            if run.row.settle_seconds is None or length >= HOUR_US or slot // length % SAMPLED == 0])
     if revised:
         known = note_changes(tx, run.row.id, _changes(tx, run, since_us), length, feed.clock.now_us()) or known
     if known is not None:

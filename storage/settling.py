@@ -2,7 +2,8 @@
 
 Two things teach it. Whatever a provider shows before a candle counts as closed is noted, and compared with what the candle
 became: equal says that so short a wait is enough, different that it is not. And a stored candle that changed soon after
-its close was stored too early. A wait is lengthened at once and shortened only after many equal sights in a row.
+its close was stored too early. A wait is lengthened at once and shortened only after many equal sights in a row; a series that
+was late once comes down again in steps, each after more of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from core.clock import MINUTE_US, SECOND_US
 from storage.statements import execute_many, fetch
 
 JUDGED_ENOUGH = 20  # so many candles in a row, seen early and unchanged, shorten the wait
+FORGIVEN = 100  # so many in a row after a surprise, and it counts for a quarter
 LONGEST_US = 10 * MINUTE_US  # a change later than this is a correction, not a candle that was still being made
 MARGIN = 1.25
 LEAST_US = 2 * SECOND_US
@@ -73,12 +75,18 @@ def judge(tx: Connection, series_id: int, final: Mapping[int, str], length_us: i
         return None
     known = evidence_of(tx, series_id)
     for ts_us, age_us, digest in told:
-        if digest == final[ts_us]:
-            known = Evidence(known.judged + 1, known.late_us, max(known.final_us, age_us))
-        else:
-            known = Evidence(0, max(known.late_us, age_us), 0)
+        known = _right(known, age_us) if digest == final[ts_us] else Evidence(0, max(known.late_us, age_us), 0)
     _put(tx, series_id, known, now_us)
     return known
+
+
+def _right(known: Evidence, age_us: int) -> Evidence:
+    """Return the evidence with one more early sight that was right, at this age."""
+    final_us = max(known.final_us, age_us)
+    if known.late_us == 0 or known.judged + 1 < FORGIVEN:
+        return Evidence(known.judged + 1, known.late_us, final_us)
+    late_us = known.late_us // 4
+    return Evidence(0, late_us if late_us >= LEAST_US else 0, final_us)
 
 
 def note_changes(

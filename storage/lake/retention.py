@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 from sqlalchemy import Connection
@@ -12,6 +14,7 @@ from core.clock import EARLIEST_US, LATEST_US, isoformat
 from core.errors import InputError, StoreBusyError
 from core.interval import Interval
 from core.series import Series
+from core.timeframe import Timeframe
 from storage.lake.flush import OvertakenError, discard, discard_unless_live, live_by_label, lock_series
 from storage.lake.place import Place, retire
 from storage.lake.publish import publish, writing
@@ -61,6 +64,35 @@ class RetentionResult:
 
     rows: int
     files: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetiredGap:
+    """A range that the ledger had booked below a boundary of retention: kept as a record, expected no more."""
+
+    series: Series
+    interval: Interval
+    cause: str
+    attempts: int
+    proof: Mapping[str, Any]
+    first_seen_us: int
+    retired_at_us: int
+
+
+def list_retired(tx: Connection, connection: str | None = None, symbol: str | None = None,
+                 timeframe: str | Timeframe | None = None) -> list[RetiredGap]:
+    """Return what retention has taken out of the ledger, by series and time."""
+    sql = ("SELECT c.slug, s.symbol, s.timeframe, g.start_us, g.end_us, g.cause, g.attempts, g.proof, g.first_seen_us, g.retired_at_us"
+           " FROM retired_gaps g JOIN series s ON s.id = g.series_id JOIN connections c ON c.id = s.connection_id WHERE 1 = 1")
+    values = []
+    for column, value in (("c.slug", connection), ("s.symbol", symbol),
+                          ("s.timeframe", None if timeframe is None else Timeframe.parse(str(timeframe)).name)):
+        if value is not None:
+            sql += f" AND {column} = ?"
+            values.append(value)
+    rows = fetch(tx, f"{sql} ORDER BY g.series_id, g.start_us, g.retired_at_us", values)
+    return [RetiredGap(Series(row[0], row[1], Timeframe.parse(row[2])), Interval(row[3], row[4]), row[5], row[6],
+                       json.loads(row[7]) if isinstance(row[7], str) else row[7], row[8], row[9]) for row in rows]
 
 
 def plan_retention(place: Place, before_us: int, connection: str | None = None, *, timeframe: str | None = None,

@@ -150,6 +150,29 @@ def test_two_connections_are_reconciled(filled, candlelake, folder, tmp_path):
     assert candlelake("reconcile", "tape", "spiky").code == 2
 
 
+def test_what_cleanup_retired_and_when_a_revision_was_seen_can_be_asked(candlelake, folder):
+    """The ledger below a retention is read by --retired; revisions are asked for by when they were seen; bad ends are one line."""
+    holed = minutes_of().filter(~pl.col("ts").is_between(START + timedelta(minutes=50), START + timedelta(minutes=59)))
+    holed.write_parquet(folder / "made_BTCUSD_1m.parquet")
+    config = json.dumps({"folder": str(folder), "market_type": "crypto"})
+    candlelake("connections", "add", "tape", "--provider", "replay", "--symbol", "BTCUSD", "--timeframe", "1m", "--config", config)
+    assert candlelake("backfill", *MINUTES, *DAY).code == 3
+    (gap,) = candlelake("gaps", "tape", "--json").json
+    holed.with_columns(high=pl.col("high") + 1).write_parquet(folder / "made_BTCUSD_1m.parquet")
+    assert candlelake("audit", "tape", "--deep", "--start", DAY[0], "--end", "2024-01-01T00:02", "--json").json["revised"] == 2
+    seen = candlelake("revisions", "tape", "--json").json
+    assert candlelake("revisions", "--since", seen[-1]["known_at"], "--json").json == seen
+    assert candlelake("revisions", "--until", seen[-1]["known_at"], "--json").json == []
+    for words in (("--since", "then"), ("--since", "2024-01-02", "--until", "2024-01-01")):
+        answer = candlelake("revisions", *words)
+        assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert candlelake("cleanup", "--retention-days", "1", "--apply").code == 0
+    assert candlelake("gaps", "--json").json == []
+    (kept,) = candlelake("gaps", "tape", "BTCUSD", "1m", "--retired", "--json").json
+    assert {name: kept[name] for name in ("start", "end", "cause", "proof")} == {name: gap[name] for name in ("start", "end", "cause", "proof")}
+    assert candlelake("gaps", "--retired").out.count("provider_empty") == 1
+
+
 def test_the_page_is_one_file_that_escapes_what_it_shows(filled, tmp_path):
     """The page holds no script and no foreign address, and says what the JSON says."""
     page = tmp_path / "proof.html"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,9 +20,9 @@ DATA = Path(sandbox.__file__).parent / "data"
 WEEK_US = 7 * DAY_US
 
 
-def recorded(name: str) -> tuple[np.ndarray, np.ndarray]:
+def recorded(name: str, folder: Path = DATA) -> tuple[np.ndarray, np.ndarray]:
     """Return times and closes of a recorded file; times as the file says, whatever clock that is."""
-    frame = pl.read_parquet(DATA / f"{name}.parquet").sort("ts")
+    frame = pl.read_parquet(folder / f"{name}.parquet").sort("ts")
     return frame["ts"].cast(pl.Datetime("us")).dt.epoch("us").to_numpy(), frame["close"].to_numpy()
 
 
@@ -119,6 +120,23 @@ def test_a_recorded_brokers_clock_is_found_with_its_change() -> None:
     late = week_readings(turned[turned > parse_instant("2015-01-01")])
     assert sum(item.offset_us == 0 for item in late) > 0.97 * len(late) > 350
     assert contradictions(found.clock, [*ends, *lags]) == []
+
+
+@pytest.mark.parametrize("name", ["mt5_AUDUSD_H1_brokertime", "mt5_USDJPY_H1_brokertime"])
+def test_other_pairs_of_the_server_show_the_same_clock(name: str) -> None:
+    """The Australian dollar and the yen, each alone, give the pound's two rules and its weekend of change; no hour is doubled on UTC."""
+    local, close = recorded(name, Path(__file__).parent / "data")
+    utc, reference = recorded("oanda_EURUSD_H1")
+    found = fit([*week_readings(local), *lag_readings(local, close, utc, reference)])
+    assert found is not None
+    assert [(rule.offset_minutes, rule.dst) for rule in found.clock.rules] == [(60, "eu"), (120, "eu")]
+    assert str(np.datetime64(found.clock.rules[-1].since_us, "us"))[:10] == "2014-11-22"
+    turned = np.array([found.clock.to_utc_us(int(us)) for us in local])
+    assert (np.diff(turned) > 0).all()
+    still = [item for item in lag_readings(turned, close, utc, reference) if item.offset_us]
+    assert len(still) <= 2  # single weeks of the files, months away from any change
+    bounds = [bound for year in range(2013, 2019) for rule in ("eu", "us") for bound in dst_bounds_us(rule, year)]
+    assert not [item for item in still if any(abs(item.at_us - bound) < 2 * WEEK_US for bound in bounds)]
 
 
 def test_a_fixed_offset_is_contradicted_by_the_recorded_weeks() -> None:

@@ -1,16 +1,28 @@
 """When a candle counts as closed: never a partial one, the wait learned, the last one of a session without another tick."""
 
 from core.calendar import FxWeek
-from core.clock import DAY_US, HOUR_US, MINUTE_US, SECOND_US, parse_instant, to_datetime
+from core.clock import DAY_US, HOUR_US, MINUTE_US, SECOND_US, ManualClock, parse_instant, to_datetime
 from core.interval import Interval
 from core.timeframe import Grid, Timeframe
 from feed.backfill import backfill
 from feed.fetch import fetch
 from feed.settling import next_due_us
+from storage import open_lake
 from storage.lake.revisions import list_revisions
 from storage.ledger import list_gaps
 from storage.series import find_series
-from storage.settling import LEAST_US, Evidence, settle_us
+from storage.settling import (
+    FORGIVEN,
+    JUDGED_ENOUGH,
+    LEAST_US,
+    Evidence,
+    Sight,
+    evidence_of,
+    judge,
+    note_changes,
+    note_sights,
+    settle_us,
+)
 
 START = 1_704_067_200_000_000  # 2024-01-01
 MINUTE = Grid(Timeframe.parse("1m"))
@@ -85,6 +97,32 @@ def test_the_wait_follows_the_evidence() -> None:
     assert settle_us(Evidence(500, SECOND_US, SECOND_US), start) == start
     assert settle_us(Evidence(0, 90 * SECOND_US, 0), start) == 113_500_000
     assert settle_us(Evidence(20, 0, 0), start) == LEAST_US
+
+
+def test_a_series_once_late_comes_down_again_by_evidence(tmp_path) -> None:
+    """After a surprise the wait stays up until hundreds of early sights in a row were right; one wrong one starts anew."""
+    length, start = MINUTE_US, 60 * SECOND_US
+    with open_lake(tmp_path / "home", clock=ManualClock(START)) as lake, lake.metadata.write() as tx:
+        def sees(slot: int, *, right: bool) -> int:
+            note_sights(tx, 1, [Sight(slot * length, 3 * SECOND_US, "shown")])
+            known = judge(tx, 1, {slot * length: "shown" if right else "other"}, length, START)
+            assert known is not None
+            return settle_us(known, start)
+
+        tx.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+        note_changes(tx, 1, [(45 * SECOND_US, 90 * SECOND_US)], length, START)
+        high = settle_us(evidence_of(tx, 1), start)
+        assert high > 100 * SECOND_US
+        waits = [sees(slot, right=True) for slot in range(3 * FORGIVEN + JUDGED_ENOUGH)]
+        assert waits == sorted(waits, reverse=True)
+        assert waits[FORGIVEN - 2] == high
+        assert waits[FORGIVEN] == start
+        assert waits[-2] == start
+        assert waits[-1] < 10 * SECOND_US
+        assert sees(9_000, right=False) == start
+        assert [sees(10_000 + slot, right=True) for slot in range(FORGIVEN - 1)] == [start] * (FORGIVEN - 1)
+        tx.exec_driver_sql("DELETE FROM settle_evidence")
+        tx.exec_driver_sql("DELETE FROM settle_sights")
 
 
 async def test_the_last_candle_of_a_session_needs_no_tick(make_feed, series, clock, candles_of) -> None:

@@ -14,6 +14,7 @@ from core.interval import Interval
 from core.series import Series
 from storage import Batch, open_lake
 from storage.consistency import check_consistency
+from storage.lake.retention import list_retired
 from storage.lake.revisions import list_revisions
 from storage.lake.sources import declare_derivation, drop_derivation
 from storage.ledger import Gap, list_gaps
@@ -184,8 +185,9 @@ def test_retention_keeps_revisions_and_ledger(lake, add_series, clock) -> None:
     with lake.metadata.read() as tx:
         assert len(list_revisions(tx)) == 20
         assert list_gaps(tx) == []
-        kept = tx.exec_driver_sql("SELECT start_us, end_us, cause FROM retired_gaps").all()
-    assert [tuple(row) for row in kept] == [(gap.interval.start, gap.interval.end, "provider_empty")]
+        kept = list_retired(tx, "kraken", KEY[1], "1m")
+        assert list_retired(tx, "kraken", KEY[1], "1h") == []
+    assert [(row.interval, row.cause, row.retired_at_us) for row in kept] == [(gap.interval, "provider_empty", clock.now_us())]
     report = make_report(lake.place, "kraken")
     assert (report.totals["unexplained"], report.retentions[0]["rows"]) == (0, 20)
 

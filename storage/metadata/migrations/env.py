@@ -6,6 +6,7 @@ The connection already holds a transaction and the lock; nothing here opens, com
 from alembic import context
 
 import storage.metadata.tables_deliveries
+import storage.metadata.tables_factors
 import storage.metadata.tables_identities
 import storage.metadata.tables_market
 import storage.metadata.tables_people

@@ -11,6 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
 import storage.metadata.tables_deliveries
+import storage.metadata.tables_factors
 import storage.metadata.tables_identities
 import storage.metadata.tables_market
 import storage.metadata.tables_people

@@ -20,10 +20,10 @@ _PAGE: Final = """<!doctype html>
 @media (prefers-color-scheme:dark){:root{--ink:#e8edf2;--soft:#9aa8b5;--line:#2c3743;--paper:#12181f;--closed:#46525f;--none:#1c242d;--stored:#34a97e;--open:#e8674f}}
 *{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
 main{max-width:1080px;margin:0 auto;padding:2rem 1.25rem 4rem}h1{font-size:1.6rem;margin:0}h2{font-size:1.1rem;margin:2.2rem 0 .6rem}
-p.sub{color:var(--soft);margin:.2rem 0 1.4rem}.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:1px;background:var(--line);border:1px solid var(--line)}
+p.sub{color:var(--soft);margin:.2rem 0 1.4rem}.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:1px;background:var(--line);border:1px solid var(--line)}
 .figures div{background:var(--paper);padding:.8rem 1rem}.figures b{display:block;font-size:1.35rem;font-variant-numeric:tabular-nums}.figures span{color:var(--soft);font-size:.85rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.88rem}th,td{text-align:left;padding:.35rem .9rem .35rem 0;border-bottom:1px solid var(--line);vertical-align:top}
-th{color:var(--soft);font-weight:500}td.n,th.n{text-align:right}code{font:.82em ui-monospace,monospace;overflow-wrap:anywhere}svg{display:block;width:100%;height:14px}
+th{color:var(--soft);font-weight:500}td.n,th.n{text-align:right}td{white-space:nowrap}td:has(.old),td:has(code){white-space:normal}code{font:.82em ui-monospace,monospace;overflow-wrap:anywhere}svg{display:block;width:100%;height:14px}
 .stored{fill:var(--stored)}.closed{fill:var(--closed)}.explained{fill:var(--explained)}.open{fill:var(--open)}.none{fill:var(--none)}
 .key{display:flex;flex-wrap:wrap;gap:1rem;color:var(--soft);font-size:.85rem;margin:.4rem 0 .8rem}.key svg{display:inline-block;width:12px;height:12px;vertical-align:-1px;margin-right:.35rem}
 .bad{color:var(--open);font-weight:600}.old{color:var(--soft);text-decoration:line-through}footer{color:var(--soft);font-size:.85rem;margin-top:2.5rem}
@@ -35,20 +35,21 @@ th{color:var(--soft);font-weight:500}td.n,th.n{text-align:right}code{font:.82em 
 <div><b>{{ percent(r.totals.explained_share) }}</b><span>of all slots stored or explained</span></div>
 <div><b{% if r.totals.unexplained %} class="bad"{% endif %}>{{ count(r.totals.unexplained) }}</b><span>slots unexplained</span></div>
 <div><b>{{ count(r.totals.stored) }}</b><span>candles of {{ count(r.totals.expected) }} slots</span></div>
+<div><b{% if r.totals.behind %} class="bad"{% endif %}>{{ count(r.totals.behind) }}</b><span>candles behind the market</span></div>
 <div><b>{{ count(r.totals.revisions) }}</b><span>revisions by providers</span></div>
 <div><b>{{ duration(r.repairs.median_seconds) }}</b><span>median time to repair</span></div>
 </div>
 <h2>Series</h2>
 <div class="key">{% for name, text in key %}<span><svg viewBox="0 0 1 1" aria-hidden="true"><rect class="{{ name }}" width="1" height="1"/></svg>{{ text }}</span>{% endfor %}</div>
-<div class="scroll"><table><thead><tr><th>series</th><th style="width:34%">the period</th><th class="n">stored</th><th class="n">expected</th><th class="n">complete</th><th class="n">unexplained</th><th class="n">revised</th></tr></thead><tbody>
+<div class="scroll"><table><thead><tr><th>series</th><th style="width:34%">the period</th><th class="n">stored</th><th class="n">expected</th><th class="n">complete</th><th class="n">unexplained</th><th class="n">behind</th><th class="n">revised</th></tr></thead><tbody>
 {% for s in r.series %}<tr><td>{{ s.connection }} {{ s.symbol }} {{ s.timeframe }}</td><td><svg viewBox="0 0 {{ s.strip|length }} 10" preserveAspectRatio="none" role="img" aria-label="{{ s.stored }} of {{ s.expected }} slots stored">{% for name, at, width in merged(s.strip) %}<rect class="{{ name }}" x="{{ at }}" width="{{ width }}" height="10"/>{% endfor %}</svg></td>
-<td class="n">{{ count(s.stored) }}</td><td class="n">{{ count(s.expected) }}</td><td class="n">{{ percent(s.completeness) }}</td><td class="n{% if s.unexplained %} bad{% endif %}">{{ count(s.unexplained) }}</td><td class="n">{{ count(s.revisions) }}</td></tr>{% endfor %}
+<td class="n">{{ count(s.stored) }}</td><td class="n">{{ count(s.expected) }}</td><td class="n">{{ percent(s.completeness) }}</td><td class="n{% if s.unexplained %} bad{% endif %}">{{ count(s.unexplained) }}</td><td class="n{% if s.behind %} bad{% endif %}">{{ count(s.behind) }}</td><td class="n">{{ count(s.revisions) }}</td></tr>{% endfor %}
 </tbody></table></div>
 <h2>Why slots are empty</h2>
 {% if r.totals.causes %}<table><thead><tr><th>cause</th><th>meaning</th><th class="n">slots</th></tr></thead><tbody>
 {% for cause, slots in r.totals.causes.items() %}<tr><td>{{ cause }}</td><td>{{ causes[cause] }}</td><td class="n">{{ count(slots) }}</td></tr>{% endfor %}</tbody></table>{% else %}<p>No slot is empty.</p>{% endif %}
 {% if r.gaps %}<h2>Gaps in open time, longest first</h2><div class="scroll"><table><thead><tr><th>series</th><th>from</th><th>to</th><th class="n">slots</th><th>cause</th><th class="n">attempts</th><th>next try</th></tr></thead><tbody>
-{% for g in r.gaps[:40] %}<tr><td>{{ g.series }}</td><td>{{ g.start }}</td><td>{{ g.end }}</td><td class="n">{{ count(g.slots) }}</td><td>{{ g.cause }}</td><td class="n">{{ g.attempts }}</td><td>{{ g.next_try or 'final' }}</td></tr>{% endfor %}</tbody></table></div>
+{% for g in r.gaps[:40] %}<tr><td>{{ g.series }}</td><td>{{ g.start }}</td><td>{{ g.end }}</td><td class="n">{{ count(g.slots) }}</td><td>{{ g.cause }}</td><td class="n">{{ g.attempts }}</td><td>{{ (g.next_try[:19] ~ 'Z') if g.next_try else 'final' }}</td></tr>{% endfor %}</tbody></table></div>
 {% if r.gaps|length > 40 %}<p class="sub">{{ r.gaps|length - 40 }} more are in the JSON report.</p>{% endif %}{% endif %}
 <h2>Revisions</h2>
 {% if r.revisions %}<div class="scroll"><table><thead><tr><th>series</th><th>candle</th><th>seen</th><th>what changed</th></tr></thead><tbody>
@@ -84,7 +85,8 @@ def as_text(report: ProofReport) -> str:
         f"Proof of data: {report.connection or 'all connections'}", f"{report.start} to {report.end}, made {report.made_at}", "",
         f"completeness       {percent(totals['completeness'])} of open-market slots stored",
         f"explained          {percent(totals['explained_share'])} of all slots stored or explained",
-        f"unexplained        {count(totals['unexplained'])}", f"candles            {count(totals['stored'])} of {count(totals['expected'])} slots",
+        f"unexplained        {count(totals['unexplained'])}", f"behind             {count(totals['behind'])} candles that should have come by now",
+        f"candles            {count(totals['stored'])} of {count(totals['expected'])} slots",
         f"revisions          {count(totals['revisions'])}",
         "repairs            " + _repairs(report),
         f"digest             {report.digest}", "", "Causes of empty slots"]

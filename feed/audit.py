@@ -19,11 +19,11 @@ from core.candles import CANDLE_SCHEMA, VALUES, Checked, check
 from core.clock import DAY_US, SECOND_US, isoformat, to_datetime
 from core.errors import CandlelakeError, LeaseHeldError
 from core.interval import Interval
+from core.slots import Slots
 from core.timeframe import Grid
 from feed.asking import Asker
 from feed.context import Feed
 from feed.fetch import ready_connections
-from feed.planning import Slots
 from feed.result import Progress, RunResult, SeriesResult, no_progress
 from feed.runs import end
 from feed.series_run import settle_seconds

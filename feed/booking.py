@@ -12,8 +12,9 @@ import numpy as np
 from core.clock import Clock, isoformat
 from core.errors import CandlelakeError
 from core.interval import Interval
+from core.slots import Slots
 from core.timeframe import Grid
-from feed.planning import OBSERVATIONS_APART_US, Slots, next_try_us, not_in, slot_runs
+from feed.planning import OBSERVATIONS_APART_US, next_try_us, not_in, slot_runs
 from providers.base import CandlePage
 from storage.ledger import Gap
 

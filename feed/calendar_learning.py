@@ -22,9 +22,10 @@ from core.calendar import WEEK_MINUTES, Calendar, Closure, MarketCalendar, Weekl
 from core.clock import HOUR_US, MINUTE_US, to_datetime
 from core.errors import InputError
 from core.interval import Interval, intersect, merge, subtract
+from core.slots import Slots, expected_slots
 from core.timeframe import Grid
 from feed.context import Feed
-from feed.planning import Slots, expected_slots, not_in, slot_runs
+from feed.planning import not_in, slot_runs
 from storage.calendars import WHOLE_CONNECTION
 from storage.ledger import booked_in
 from storage.series import SeriesRow, grid_of, list_series

@@ -9,8 +9,8 @@ import numpy as np
 
 from core.errors import CandlelakeError
 from core.interval import Interval
+from core.slots import Slots
 from feed.context import Feed
-from feed.planning import Slots
 from feed.result import SeriesResult
 from feed.series_run import SeriesRun
 from feed.writing import Writer

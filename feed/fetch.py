@@ -14,9 +14,9 @@ import numpy as np
 from core.clock import SECOND_US
 from core.errors import CandlelakeError, LeaseHeldError
 from core.interval import Interval
+from core.slots import Slots
 from feed.context import Feed
 from feed.life import look
-from feed.planning import Slots
 from feed.result import Progress, RunResult, SeriesResult, no_progress
 from feed.runs import end
 from feed.series_run import SeriesRun, settle_seconds

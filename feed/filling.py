@@ -22,10 +22,11 @@ from core.candles import Checked, check, empty_candles
 from core.clock import MINUTE_US, SECOND_US, to_datetime
 from core.errors import TransientError
 from core.interval import Interval
+from core.slots import Slots
 from core.timeframe import Grid, Timeframe
 from feed.asking import Asker
 from feed.booking import Booker
-from feed.planning import Slots, page_from
+from feed.planning import page_from
 from feed.witness import Witness, longer_timeframe
 from feed.writing import Writer
 from providers.base import CandlePage

@@ -5,39 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from core.calendar import Calendar
 from core.clock import DAY_US, HOUR_US, MINUTE_US
 from core.interval import Interval, merge
+from core.slots import Slots
 from core.timeframe import Grid
 from storage.ledger import Gap
-
-Slots = npt.NDArray[np.int64]
 
 # A gap that a provider may still fill is asked for again after these waits, by how often it was tried.
 RETRY_WAITS_US = (10 * MINUTE_US, HOUR_US, 6 * HOUR_US, DAY_US, 7 * DAY_US, 30 * DAY_US)
 # Two sights of an empty slot must lie this far apart before it counts as proved.
 OBSERVATIONS_APART_US = 9 * MINUTE_US
-
-
-def grid_slots(grid: Grid, interval: Interval) -> Slots:
-    """Return every open time in `interval`, ascending."""
-    if grid.is_even:
-        return np.arange(grid.ceil(interval.start), interval.end, grid.timeframe.length_us, dtype=np.int64)
-    return np.asarray(grid.slots(interval), dtype=np.int64)
-
-
-def expected_slots(grid: Grid, calendar: Calendar, interval: Interval) -> Slots:
-    """Return the open times in `interval` at which the market is open, ascending."""
-    slots = grid_slots(grid, interval)
-    is_open = np.ones(len(slots), dtype=bool)
-    for closed in calendar.closed(interval):
-        first, last = np.searchsorted(slots, [closed.start, closed.end])
-        while last > first and grid.next(int(slots[last - 1])) > closed.end:
-            last -= 1  # this candle reaches into open time
-        is_open[first:last] = False
-    return slots[is_open]
 
 
 def without(slots: Slots, holes: Sequence[Interval]) -> Slots:

@@ -14,7 +14,7 @@ from feed.runs import end
 from feed.series_run import SeriesRun
 from feed.writing import Writer
 from providers.base import MarketDataProvider, Priority
-from storage.ledger import first_booked
+from storage.ledger import booked_span
 from storage.series import SeriesRow, list_series
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,6 @@ async def _repair_series(feed: Feed, provider: MarketDataProvider, row: SeriesRo
 def _span(feed: Feed, row: SeriesRow) -> Interval:
     """From the first stored or booked slot to the last stored candle: what is newer is fetch's work."""
     with feed.lake.metadata.read() as tx:
-        booked = first_booked(tx, row.id)
-    last = row.last_us or 0
-    start = min(us for us in (row.first_us or 0, booked, last) if us is not None)
-    return Interval(start, last)
+        booked = booked_span(tx, row.id)
+    first, last = row.first_us or 0, row.last_us or 0
+    return Interval(first if booked is None else min(first, booked.start), last)

@@ -11,12 +11,13 @@ from core.calendar import Calendar
 from core.candles import empty_candles
 from core.clock import DAY_US, LATEST_US, SECOND_US
 from core.interval import Interval
+from core.slots import Slots, expected_slots, grid_slots
 from core.timeframe import Grid
 from feed.asking import Asker
 from feed.booking import Booker
 from feed.context import Feed
 from feed.filling import Early, Filler
-from feed.planning import Slots, expected_slots, grid_slots, missing_slots, not_in, without
+from feed.planning import missing_slots, not_in, without
 from feed.writing import Writer
 from providers.base import MarketDataProvider
 from storage.calendars import calendar_for

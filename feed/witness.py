@@ -12,9 +12,10 @@ from core.candles import check
 from core.clock import to_datetime
 from core.errors import TransientError
 from core.interval import Interval
+from core.slots import Slots, grid_slots
 from core.timeframe import Grid, Timeframe
 from feed.asking import Asker
-from feed.planning import Slots, grid_slots, page_from, slot_runs
+from feed.planning import page_from, slot_runs
 from providers.base import CandlePage, Capabilities
 from storage import Lake
 from storage.series import SeriesRow

@@ -259,10 +259,10 @@ def count_booked(tx: Connection, series_id: int, interval: Interval, causes: Ite
                          f" AND cause IN ({marks(names)})", (series_id, interval.end, interval.start, *names))[0][0])
 
 
-def first_booked(tx: Connection, series_id: int) -> int | None:
-    """Return where a series' first booked range begins; None: nothing is booked."""
-    first = fetch(tx, "SELECT MIN(start_us) FROM gaps WHERE series_id = ?", (series_id,))[0][0]
-    return None if first is None else int(first)
+def booked_span(tx: Connection, series_id: int) -> Interval | None:
+    """Return from where to where a series has booked ranges; None: nothing is booked."""
+    first, end = fetch(tx, "SELECT MIN(start_us), MAX(end_us) FROM gaps WHERE series_id = ?", (series_id,))[0]
+    return None if first is None else Interval(int(first), int(end))
 
 
 def booked_of(tx: Connection, series_ids: Sequence[int]) -> dict[int, list[Gap]]:

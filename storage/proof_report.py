@@ -12,14 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
+from core.calendar import Calendar
 from core.candles import VALUES
-from core.clock import SECOND_US, isoformat
+from core.clock import LATEST_US, MINUTE_US, SECOND_US, isoformat
 from core.interval import Interval
+from core.slots import expected_slots
 from core.timeframe import Grid
+from storage.calendars import calendar_for
 from storage.lake.place import Place
 from storage.lake.reader import pin, read_pin
 from storage.lake.revisions import list_revisions
-from storage.ledger import Gap, booked_in
+from storage.ledger import Gap, booked_in, booked_span
+from storage.listings import find_listing
 from storage.repairs import list_repairs
 from storage.series import SeriesRow, grids_of, list_series
 from storage.snapshots import digest_of, rows_digest
@@ -29,6 +33,7 @@ BINS: Final = 120  # parts of the period in a series' strip
 MOST_GAPS: Final = 200
 MOST_REVISIONS: Final = 500
 STORED, CLOSED, SILENT, OPEN, NONE = "stored", "closed", "explained", "open", "none"  # what a part of a strip shows
+OVERDUE_US: Final = 10 * MINUTE_US  # a live candle that has not come so long after it settled is missing
 NO_MARKET: Final = frozenset({"market_closed", "before_listing", "after_delisting"})
 UNSURE: Final = frozenset({"unknown", "fetch_failed", "provider_empty"})  # booked, but not the last word
 
@@ -38,10 +43,12 @@ class SeriesProof:
     """One series in the period, counted in slots.
 
     Attributes:
-        expected: slots from the first stored or booked one to the last, within the period.
+        expected: slots within the period, from the series' first stored or booked one to its last; of a live series also the
+            open-market slots after it, up to the period's end or to what should have come by now.
         causes: slots by the ledger's cause.
         completeness: stored / expected without closed time, 0 to 1; None when nothing was expected.
         rows_digest: SHA-256 over the stored rows of the period.
+        behind: open-market slots since the last stored or booked one that should have come by now, in or after the period.
         strip: for each of up to `BINS` equal parts of the period, what most of it is.
     """
 
@@ -58,6 +65,7 @@ class SeriesProof:
     completeness: float | None
     revisions: int
     rows_digest: str
+    behind: int = 0
     strip: list[str] = field(default_factory=list)
 
 
@@ -96,12 +104,15 @@ def make_report(place: Place, connection: str | None, period: Interval | None = 
     with place.metadata.read() as tx:
         rows = [row for row in list_series(tx, connection) if row.first_us is not None]
         grids = grids_of(tx, rows)
+        due = {row.id: _due_until(tx, row, now_us) for row in rows}
+        calendars = _calendars(tx, rows)
     if period is None:
         start = min((row.first_us or 0 for row in rows), default=now_us)
         period = Interval(start, max((grids[row.id].next(row.last_us or 0) for row in rows), default=start))
     proofs, gaps = [], []
     for row in rows:
-        proof, open_gaps = _series(place, row, grids[row.id], period)
+        late = _Late(calendars[row.id], due[row.id])
+        proof, open_gaps = _series(place, row, grids[row.id], period, late)
         proofs.append(proof)
         gaps += open_gaps
     with place.metadata.read() as tx:
@@ -119,18 +130,50 @@ def make_report(place: Place, connection: str | None, period: Interval | None = 
         repairs, clocks, retentions, runs)
 
 
-def _series(place: Place, row: SeriesRow, grid: Grid, period: Interval) -> tuple[SeriesProof, list[dict[str, Any]]]:
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """What tells which slots of a series should have come by now: its market's hours, and until when candles are due."""
+
+    calendar: Calendar
+    until_us: int
+
+    def count(self, grid: Grid, start_us: int, end_us: int) -> int:
+        """Return how many open-market slots lie in [start, end) that are due."""
+        end_us = min(end_us, grid.floor(self.until_us))
+        return 0 if end_us <= start_us else len(expected_slots(grid, self.calendar, Interval(start_us, end_us)))
+
+
+def _due_until(tx: Connection, row: SeriesRow, now_us: int) -> int:
+    """Return up to when candles of a series are due: a while ago for a live one, its end for one that is kept no more."""
+    if not row.is_active:
+        return 0
+    listing = find_listing(tx, row.connection_id, row.series.symbol)
+    late = now_us - OVERDUE_US - round((row.settle_seconds or 0.0) * SECOND_US)
+    return late if listing is None or listing.delisted_us is None else min(late, listing.delisted_us)
+
+
+def _calendars(tx: Connection, rows: Sequence[SeriesRow]) -> dict[int, Calendar]:
+    types: dict[int, str] = {row[0]: row[1] for row in fetch(tx, "SELECT id, type FROM connections")}
+    return {row.id: calendar_for(tx, row.connection_id, row.series.symbol, types[row.connection_id]) for row in rows}
+
+
+def _series(
+    place: Place, row: SeriesRow, grid: Grid, period: Interval, late: _Late,
+) -> tuple[SeriesProof, list[dict[str, Any]]]:
     with place.metadata.read() as tx:
         pinned = pin(tx, row.id, period)
+        span = booked_span(tx, row.id)
         booked = [(gap, both) for gap in booked_in(tx, row.id, period) if (both := gap.interval.intersect(period)) is not None]
         changes = fetch(tx, "SELECT count(*) FROM revisions WHERE series_id = ? AND ts_us >= ? AND ts_us < ?",
                         (row.id, period.start, period.end))[0][0]
     frame = read_pin(place.root, pinned, period)
     slots = frame["ts"].dt.epoch("us").to_numpy()
-    ends = [*((int(slots[0]), int(slots[-1])) if len(slots) else ()),
-            *(us for _, part in booked for us in (part.start, part.end - 1))]
-    whole = Interval(max(period.start, grid.floor(min(ends))), min(period.end, grid.next(max(ends)))) if ends else Interval(0, 0)
-    expected = grid.count(whole) if ends else 0
+    first, last_end = grid.floor(row.first_us or 0), grid.next(row.last_us or 0)
+    if span is not None:
+        first, last_end = min(first, grid.floor(span.start)), max(last_end, grid.next(span.end - 1))
+    whole = Interval(first, last_end).intersect(period)
+    overdue = late.count(grid, max(last_end, period.start), period.end)
+    expected = overdue + (0 if whole is None else grid.count(whole))
     causes: Counter[str] = Counter()
     for gap, part in booked:
         causes[gap.cause] += grid.count(part)
@@ -140,7 +183,8 @@ def _series(place: Place, row: SeriesRow, grid: Grid, period: Interval) -> tuple
         row.series.connection, row.series.symbol, row.series.timeframe.name,
         isoformat(int(slots[0])) if len(slots) else None, isoformat(int(slots[-1])) if len(slots) else None,
         expected, len(slots), explained, expected - len(slots) - explained, dict(sorted(causes.items())),
-        None if due <= 0 else len(slots) / due, changes, rows_digest([frame]), _strip(slots, booked, period))
+        None if due <= 0 else len(slots) / due, changes, rows_digest([frame]), late.count(grid, last_end, LATEST_US),
+        _strip(slots, booked, period))
     listed = [
         {"series": str(row.series), "start": isoformat(part.start), "end": isoformat(part.end), "slots": grid.count(part),
          "cause": gap.cause, "attempts": gap.attempts, "first_seen": isoformat(gap.first_seen_us),
@@ -183,7 +227,7 @@ def _totals(proofs: Sequence[SeriesProof]) -> dict[str, Any]:
         "unexplained": expected - stored - explained, "causes": dict(sorted(causes.items())),
         "completeness": None if due <= 0 else stored / due,
         "explained_share": None if expected == 0 else (stored + explained) / expected,
-        "revisions": sum(item.revisions for item in proofs),
+        "revisions": sum(item.revisions for item in proofs), "behind": sum(item.behind for item in proofs),
     }
 
 

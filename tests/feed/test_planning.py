@@ -10,8 +10,9 @@ from core.calendar import AlwaysOpen, FxWeek
 from core.clock import DAY_US, HOUR_US, MINUTE_US, isoformat
 from core.interval import Interval
 from core.server_clock import ServerClock
+from core.slots import expected_slots
 from core.timeframe import Grid, Timeframe
-from feed.planning import expected_slots, missing_slots, next_try_us, not_in, page_from, slot_runs, without
+from feed.planning import missing_slots, next_try_us, not_in, page_from, slot_runs, without
 from storage.ledger import Gap
 
 MINUTE = Grid(Timeframe.parse("1m"))

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from core.calendar import Closure, MarketCalendar
 from core.candles import CANDLE_SCHEMA
 from core.clock import DAY_US, HOUR_US, MINUTE_US, isoformat, parse_instant, to_datetime
 from core.derive import derivation, derive
@@ -13,6 +14,7 @@ from core.errors import InputError, NotFoundError
 from core.interval import Interval
 from core.series import Series
 from storage import Batch, open_lake
+from storage.calendars import put_calendar
 from storage.consistency import check_consistency
 from storage.lake.retention import list_retired
 from storage.lake.revisions import list_revisions
@@ -259,6 +261,8 @@ def test_the_report_counts_what_an_independent_look_counts(lake, add_series, clo
     clock.set(clock.now_us() + 7 * MINUTE_US)
     lake.write([Batch(series, candles(at(300), 10), "rest")], run_id="repair-1")
     lake.write([Batch(series, candles(at(150), 3, price=900.0), "rest")], run_id="audit-1")
+    with lake.metadata.write() as tx:
+        tx.exec_driver_sql("UPDATE series SET is_active = (1 = 0)")  # nothing more is due of it
     report = make_report(lake.place, "kraken", Interval(at(50), at(400)))
     one = report.series[0]
     assert (one.expected, one.stored, one.explained, one.unexplained) == (270, 215, 50, 5)
@@ -275,3 +279,26 @@ def test_the_report_counts_what_an_independent_look_counts(lake, add_series, clo
     assert lake.sql("FROM retired_gaps").is_empty()
     later = make_report(lake.place, "kraken", Interval(at(50), at(400)))
     assert later.digest == report.digest
+
+
+@BOTH_STORES
+def test_the_report_does_not_hide_what_never_came(lake, add_series, clock) -> None:
+    """A feed that died, and a hole that nobody booked at the period's edge, are expected, unexplained and behind; closed time is not."""
+    series = add_series()
+    at = lambda n: MINUTES + n * MINUTE_US  # noqa: E731  shorter here
+    lake.write([Batch(series, candles(MINUTES, 100), "rest")], run_id="fetch-1")
+    lake.write([Batch(series, candles(at(300), 100), "rest")], run_id="fetch-2")
+    clock.set(at(500))
+    edge = make_report(lake.place, "kraken", Interval(MINUTES, at(200))).series[0]  # nothing after minute 99 in this period
+    assert (edge.expected, edge.stored, edge.unexplained, edge.behind) == (200, 100, 100, 90)
+    inside = make_report(lake.place, "kraken", Interval(at(150), at(250))).totals
+    assert (inside["expected"], inside["unexplained"], inside["completeness"]) == (100, 100, 0.0)
+    dead = make_report(lake.place, "kraken", Interval(at(300), at(480))).series[0]
+    assert (dead.expected, dead.stored, dead.unexplained, dead.behind) == (180, 100, 80, 90)  # of 490: the last ten are not overdue
+    whole = make_report(lake.place, "kraken").series[0]
+    assert (whole.expected, whole.unexplained, whole.behind) == (400, 200, 90)
+    with lake.metadata.write() as tx:
+        number = tx.exec_driver_sql("SELECT id FROM connections").scalar_one()
+        closed = MarketCalendar(closures=(Closure(Interval(at(400), at(470)), "maintenance"),))
+        put_calendar(tx, number, "", closed, origin="set", now_us=1)
+    assert make_report(lake.place, "kraken", Interval(at(300), at(480))).series[0].behind == 20

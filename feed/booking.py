@@ -39,13 +39,13 @@ class Booker:
         if adds_up is not None:
             proof["adds_up"] = adds_up
         is_proof = both_sides or adds_up is not None
-        return [self._twice(run, "no_trade", proof) if is_proof else self._retried(run, "provider_empty", proof)
+        return [self._twice(run, "no_trade", proof, answer) if is_proof else self._retried(run, "provider_empty", proof)
                 for run in self._runs(slots)]
 
     def before_first(self, slots: Slots, answer: CandlePage, first_us: int) -> list[Gap]:
         """Book slots before the first candle that a provider shows: `before_listing` when it shows the same twice."""
         proof: dict[str, object] = {"request": answer.request_id, "first": isoformat(first_us)}
-        return [self._twice(run, "before_listing", proof) for run in self._runs(slots)]
+        return [self._twice(run, "before_listing", proof, answer) for run in self._runs(slots)]
 
     def delisted(self, slots: Slots, delisted_us: int) -> list[Gap]:
         """Book slots after the symbol left the provider's list: final."""
@@ -113,16 +113,17 @@ class Booker:
     def _is_booked(self, slot: int) -> bool:
         return self._earlier(Interval(slot, slot)) is not None
 
-    def _twice(self, run: Interval, cause: str, proof: dict[str, object]) -> Gap:
-        """Book a cause that takes two sights apart in time: `provider_empty` the first time."""
-        now = self.clock.now_us()
+    def _twice(self, run: Interval, cause: str, proof: dict[str, object], answer: CandlePage) -> Gap:
+        """Book a cause that takes two sights apart in time, by our clock and by the provider's: `provider_empty` the first time."""
+        now, server = self.clock.now_us(), answer.server_us
         earlier = self._earlier(run)
         known = {} if earlier is None else earlier.proof
-        sighted = known.get("sighted_us")
-        if not isinstance(sighted, int) or known.get("first") != proof.get("first"):
-            return self._retried(run, "provider_empty", proof | {"sighted_us": now})
-        if now - sighted < OBSERVATIONS_APART_US:
-            return self._retried(run, "provider_empty", proof | {"sighted_us": sighted})
+        sighted, there = known.get("sighted_us"), known.get("sighted_server_us")
+        there = server - OBSERVATIONS_APART_US if not isinstance(there, int) else there  # a sight from before that was kept
+        if not isinstance(sighted, int) or sighted > now or there > server or known.get("first") != proof.get("first"):
+            return self._retried(run, "provider_empty", proof | {"sighted_us": now, "sighted_server_us": server})
+        if min(now - sighted, server - there) < OBSERVATIONS_APART_US:  # one clock alone may have jumped
+            return self._retried(run, "provider_empty", proof | {"sighted_us": sighted, "sighted_server_us": there})
         return self._gap(run, cause, None, proof | {
             "first_request": known.get("request"), "sighted_us": sighted, "again_us": now})
 

@@ -22,10 +22,10 @@ from core.calendar import WEEK_MINUTES, Calendar, Closure, MarketCalendar, Weekl
 from core.clock import HOUR_US, MINUTE_US, to_datetime
 from core.errors import InputError
 from core.interval import Interval, intersect, merge, subtract
-from core.slots import Slots, expected_slots
+from core.slots import Slots, expected_slots, grid_slots
 from core.timeframe import Grid
 from feed.context import Feed
-from feed.planning import not_in, slot_runs
+from feed.planning import not_in, slot_runs, without
 from storage.calendars import WHOLE_CONNECTION
 from storage.ledger import booked_in
 from storage.series import SeriesRow, grid_of, list_series
@@ -68,7 +68,7 @@ def learn_calendar(feed: Feed, slug: str, symbol: str | None = None) -> Learned:
     if chosen is None:
         raise InputError("calendar", f"no candles of {slug} {symbol or ''}".strip(), "candles of an hour or less", "backfill some first")
     slots = _stored(feed, chosen)
-    calendar, evidence = from_slots(slots, grids[chosen.id], _failed(feed, chosen))
+    calendar, evidence = from_slots(slots, grids[chosen.id], _unread(feed, chosen, slots, grids[chosen.id]))
     return Learned(name, calendar, {"series": str(chosen.series), **evidence})
 
 
@@ -79,13 +79,13 @@ def from_slots(slots: Slots, grid: Grid, failed: Sequence[Interval] = (), zone: 
     Args:
         slots: open times.
         grid: their grid, an hour or less.
-        failed: ranges that could not be fetched: they teach nothing.
+        failed: ranges that nobody asked for, or that could not be fetched: they teach nothing.
         zone: the time zone whose weeks repeat; FX follows New York.
 
     Raises:
         InputError: too few weeks.
     """
-    weekly, weeks, share = _profile(slots, grid, zone)
+    weekly, weeks, share = _profile(_told(slots, grid, failed), grid, zone)
     if weeks < LEAST_WEEKS:
         raise InputError("calendar", f"{weeks} whole weeks of candles", f"{LEAST_WEEKS} or more", "backfill more history first")
     base = MarketCalendar(zone, tuple(weekly))
@@ -93,6 +93,15 @@ def from_slots(slots: Slots, grid: Grid, failed: Sequence[Interval] = (), zone: 
     return (MarketCalendar(zone, tuple(weekly), (), tuple(closures)),
             {"weeks": weeks, "traded_share": round(share, 4), "first": to_datetime(int(slots[0])).isoformat(),
              "last": to_datetime(int(slots[-1])).isoformat(), "holidays": len(closures)})
+
+
+def _told(slots: Slots, grid: Grid, failed: Sequence[Interval]) -> Slots:
+    """Return the slots with those of ranges that nobody could read: for all we know there were candles, so they are no silence."""
+    if len(slots) == 0 or not failed:
+        return slots
+    span = Interval(int(slots[0]), int(slots[-1]) + 1)
+    unread = [grid_slots(grid, part) for part in intersect(failed, [span])]
+    return np.unique(np.concatenate([slots, *unread])).astype(np.int64)
 
 
 def _profile(slots: Slots, grid: Grid, zone: str) -> tuple[list[WeeklyClosure], int, float]:
@@ -218,6 +227,17 @@ def _length(row: SeriesRow) -> int:
 
 def _stored(feed: Feed, row: SeriesRow) -> Slots:
     return np.asarray(feed.lake.stored_slots(row.id, Interval(row.first_us or 0, (row.last_us or 0) + 1)), dtype=np.int64)
+
+
+def _unread(feed: Feed, row: SeriesRow, slots: Slots, grid: Grid) -> list[Interval]:
+    """Return what is no silence of the market: ranges that failed, and of a series that is asked for what nobody has asked yet."""
+    with feed.lake.metadata.read() as tx:
+        booked = [gap.interval for gap in booked_in(tx, row.id, Interval(row.first_us or 0, row.last_us or 0))]
+    failed = _failed(feed, row)
+    if not booked:  # imported: there never was anybody to ask
+        return failed
+    span = grid_slots(grid, Interval(int(slots[0]), int(slots[-1]) + 1))
+    return merge([*failed, *slot_runs(without(not_in(span, slots), booked), grid)])
 
 
 def _failed(feed: Feed, row: SeriesRow) -> list[Interval]:

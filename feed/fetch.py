@@ -20,7 +20,7 @@ from feed.life import look
 from feed.result import Progress, RunResult, SeriesResult, no_progress
 from feed.runs import end
 from feed.series_run import SeriesRun, settle_seconds
-from feed.settling import learn, next_due_us
+from feed.settling import learn, next_due_us, wait_us
 from feed.writing import Writer
 from providers.base import MarketDataProvider, Priority
 from storage.ledger import waiting_since
@@ -86,7 +86,7 @@ def due_series(
     with feed.lake.metadata.read() as tx:
         rows = list_series(tx, slug, symbol, timeframe, only_active=True)
     now = feed.clock.now_us()
-    return [row for row in rows if not due_only or row.next_due_us <= now]
+    return [row for row in rows if not due_only or wait_us(row, now) == 0]
 
 
 def seconds_until_due(feed: Feed, slugs: Sequence[str]) -> float:
@@ -96,10 +96,9 @@ def seconds_until_due(feed: Feed, slugs: Sequence[str]) -> float:
     whole round later.
     """
     now = feed.clock.now_us()
-    soon = now + round(SOON_SECONDS * SECOND_US)
     with feed.lake.metadata.read() as tx:
-        dues = [row.next_due_us for slug in slugs for row in list_series(tx, slug, only_active=True)]
-    return max((due - now for due in dues if now < due <= soon), default=0) / SECOND_US
+        waits = [wait_us(row, now) for slug in slugs for row in list_series(tx, slug, only_active=True)]
+    return max((wait for wait in waits if wait <= SOON_SECONDS * SECOND_US), default=0) / SECOND_US
 
 
 async def fetch_connection(feed: Feed, slug: str, rows: Sequence[SeriesRow], run_id: str) -> list[SeriesResult]:

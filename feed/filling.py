@@ -274,8 +274,8 @@ class Filler:
         if len(wanted) > len(left) or not has_earlier:
             probe = await self._next_by_longer_timeframe(Interval(int(left[0]), max(self._first_known or 0, int(wanted[-1])) + 1))
             if probe is not None:
-                name, next_us = probe
-                silent = wanted if next_us is None else wanted[wanted < next_us]
+                name, next_us, told_until = probe
+                silent = wanted[wanted < (told_until if next_us is None else next_us)]
                 is_listing = not has_earlier and next_us is not None
                 if len(silent) > len(left) or (is_listing and len(silent)):
                     gaps = (self.booker.before_listing(silent, name, next_us) if is_listing and next_us is not None
@@ -293,10 +293,11 @@ class Filler:
         earliest = [us for us in (self.row.first_us, self._first_known) if us is not None]
         return bool(earliest) and min(earliest) < slot
 
-    async def _next_by_longer_timeframe(self, interval: Interval) -> tuple[str, int | None] | None:
-        """Return the probing timeframe and the open time of its first candle in `interval` (None: there is none).
+    async def _next_by_longer_timeframe(self, interval: Interval) -> tuple[str, int | None, int] | None:
+        """Return the probing timeframe, the open time of its first candle in `interval` (None: there is none), and up to when it tells.
 
-        None when the provider has no longer timeframe, or does not keep all history.
+        The longer candle that is still being made need not be shown: from its open on, none says nothing. None when the
+        provider has no longer timeframe, or does not keep all history.
         """
         timeframe = longer_timeframe(self.asker.provider.capabilities, self.timeframe, PROBES)
         if timeframe is None:
@@ -305,18 +306,21 @@ class Filler:
             sights = [await self._first_candle(timeframe, interval) for _ in range(2)]
         except TransientError:
             return None  # it only saves requests: the series' own pages tell as much
-        seen = [s for s in sights if s is not None]
-        return timeframe.name, min(seen) if seen else None
+        seen = [first for first, _ in sights if first is not None]
+        return timeframe.name, min(seen) if seen else None, min(until for _, until in sights)
 
-    async def _first_candle(self, timeframe: Timeframe, interval: Interval) -> int | None:
+    async def _first_candle(self, timeframe: Timeframe, interval: Interval) -> tuple[int | None, int]:
+        """Return the first candle of a timeframe in `interval`, and up to when the answers tell that there is none."""
         grid = Grid(timeframe, self.grid.server)
         limit = self.asker.provider.capabilities.page_limit(timeframe)
         cursor = grid.floor(interval.start)
+        told_until = grid.floor(self.booker.clock.now_us())
         while cursor < interval.end:
             page = page_from(cursor, grid, limit, grid.ceil(interval.end))
             answer = await self.asker.page(self.symbol, timeframe, page)
-            found = check(answer.candles, grid, page, answer.server_us).candles
+            found = check(answer.candles, grid, page, page.end).candles  # one that is still open tells as well where candles begin
+            told_until = min(told_until, grid.floor(answer.server_us))
             if len(found):
-                return int(found["ts"].dt.epoch("us")[0])
+                return int(found["ts"].dt.epoch("us")[0]), told_until
             cursor = page.end
-        return None
+        return None, told_until

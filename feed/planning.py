@@ -43,8 +43,13 @@ def missing_slots(expected: Slots, stored: Slots, booked: Sequence[Gap], now_us:
     """
     left = not_in(expected, stored)
     settled = [gap.interval for gap in booked
-               if (gap.next_try_us is None or gap.next_try_us > now_us) and gap.cause != "market_closed"]
+               if (gap.next_try_us is None or not is_due(gap.next_try_us, now_us)) and gap.cause != "market_closed"]
     return without(left, settled)
+
+
+def is_due(next_try_us: int, now_us: int) -> bool:
+    """Whether an instant has come; one beyond every wait there is was noted while our own clock was wrong, and counts as come."""
+    return next_try_us <= now_us or next_try_us > now_us + RETRY_WAITS_US[-1]
 
 
 def slot_runs(slots: Sequence[int] | Slots, grid: Grid) -> list[Interval]:

@@ -10,7 +10,18 @@ from core.interval import Interval
 from core.timeframe import Grid
 from feed.context import Feed
 from feed.series_run import SeriesRun
-from storage.settling import Evidence, Sight, digests, judge, note_changes, note_sights, put_settle, settle_us
+from storage.series import SeriesRow
+from storage.settling import (
+    LONGEST_US,
+    Evidence,
+    Sight,
+    digests,
+    judge,
+    note_changes,
+    note_sights,
+    put_settle,
+    settle_us,
+)
 from storage.statements import fetch
 
 SAMPLED = 16  # once a series' wait is learned, one candle in so many is still looked at early; all that are an hour or longer
@@ -46,6 +57,12 @@ def _changes(tx: Connection, run: SeriesRun, since_us: int) -> list[tuple[int, i
     rows = fetch(tx, "SELECT ts_us, old_known_at_us, known_at_us FROM revisions WHERE series_id = ? AND known_at_us >= ?",
                  (run.row.id, since_us))
     return [(old - run.grid.next(ts), new - run.grid.next(ts)) for ts, old, new in rows]
+
+
+def wait_us(row: SeriesRow, now_us: int) -> int:
+    """Return how long until a series is due; 0: it is. A wait longer than any was noted while our own clock was wrong."""
+    wait = row.next_due_us - now_us
+    return wait if 0 < wait <= row.series.timeframe.length_us + LONGEST_US + 2 * CLOSED_LOOK_US else 0
 
 
 def next_due_us(grid: Grid, now_us: int, settle: float, calendar: Calendar | None = None) -> int:

@@ -105,6 +105,19 @@ def update(  # one option for each mark
     _change(name, "user.change", as_json=as_json, **{key: value for key, value in values.items() if value is not None})
 
 
+@users.command("reset-factor")
+def reset_factor(name: Name) -> None:
+    """Remove a user's second factor, for a lost phone; their sessions end."""
+    from storage import access, factors, people
+
+    with _store() as (tx, now_us):
+        user = people.get_user(tx, name)
+        was_there = factors.remove_factor(tx, user.id)
+        access.close_sessions(tx, user.id)
+        _audited(tx, now_us, "factor.reset", name)
+    note(f"{name} signs in without a second factor now" if was_there else f"{name} had no second factor")
+
+
 @users.command()
 def code(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The user; without one the first admin's.")] = None) -> None:
     """Print a new one-time code: for the first admin, or for a user who has lost the password."""

@@ -15,7 +15,7 @@ from console.api import data as api_data
 from console.api import live, system, udf
 from console.api import pipelines as api_pipelines
 from console.guard import Guard
-from console.pages import access, connections, more, oidc, pipelines
+from console.pages import access, connections, factor, more, oidc, pipelines
 from console.policy import SIGNED_IN, check_routes
 from console.prefect_api import PrefectDesk
 from console.rendering import HERE, page
@@ -33,7 +33,7 @@ def make_app(feed: Feed, desk: PrefectDesk) -> FastAPI:
     app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, openapi_url=None, swagger_ui_oauth2_redirect_url=None)
     app.state.feed, app.state.desk = feed, desk
     for router in (system.router, api_connections.router, api_data.router, udf.router, live.router,
-                   api_pipelines.router, access.router, oidc.router, connections.router, pipelines.router, more.router):
+                   api_pipelines.router, access.router, factor.router, oidc.router, connections.router, pipelines.router, more.router):
         app.router.routes.extend(router.routes)  # not included: then their routes could not be looked at here
     app.add_api_route("/api/openapi.json", _openapi, methods=["GET"], dependencies=[Depends(SIGNED_IN)], include_in_schema=False)
     app.add_api_route("/api/docs", _docs, methods=["GET"], dependencies=[Depends(SIGNED_IN)], include_in_schema=False)

@@ -12,6 +12,7 @@ from core.clock import Clock
 from core.errors import NotFoundError
 from core.settings import Settings
 from storage.access import SEEN_EVERY_US, find_session, find_token, touch_session
+from storage.factors import has_factor
 from storage.metadata.store import MetadataStore
 from storage.people import UserRow
 
@@ -26,6 +27,7 @@ class Identity:
     via: Literal["page", "api"]
     scopes: frozenset[str]
     csrf: str | None = None
+    lacks_factor: bool = False  # their role has to have a second factor, and they have none
 
     def may_see(self, row: ConnectionRow) -> bool:
         """Whether a connection is theirs: admins see all, users their own and never an admin's."""
@@ -45,23 +47,26 @@ def not_there(slug: str) -> NotFoundError:
 
 def identify(request: Request, store: MetadataStore, clock: Clock) -> Identity | None:
     """Return who sends a request, None when nobody that we know. Tokens are taken from the header only, never from a URL."""
+    required = request.app.state.feed.settings.totp_roles
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     now_us = clock.now_us()
     if scheme:
         with store.read() as tx:
             found = find_token(tx, value.strip(), now_us) if scheme.lower() == "bearer" else None
-        return None if found is None else Identity(found[1], "api", frozenset(found[0].scopes))
+            lacks = found is not None and found[1].role in required and not has_factor(tx, found[1].id)
+        return None if found is None else Identity(found[1], "api", frozenset(found[0].scopes), lacks_factor=lacks)
     cookie = request.cookies.get(COOKIE)
     if not cookie:
         return None
     with store.read() as tx:
         session = find_session(tx, cookie, now_us)
+        lacks = session is not None and session.user.role in required and not has_factor(tx, session.user.id)
     if session is None:
         return None
     if session.seen_at_us < now_us - SEEN_EVERY_US:
         with store.write() as tx:
             touch_session(tx, cookie, now_us)
-    return Identity(session.user, "page", frozenset({"read", "manage"}), session.csrf)
+    return Identity(session.user, "page", frozenset({"read", "manage"}), session.csrf, lacks)
 
 
 def gate(user: UserRow, settings: Settings) -> str | None:

@@ -31,6 +31,7 @@ class Policy:
     name: str
     allows: Callable[[Identity], bool] | None  # None: everybody, also nobody
     is_open_read_only: bool = False  # changes that a read-only console takes: to sign in and out
+    needs_factor: bool = True  # not for the pages on which somebody who has to have a second factor gets one
 
     async def __call__(self, request: Request) -> None:
         """Let the request through or raise SignInError or NotPermittedError."""
@@ -54,6 +55,8 @@ class Policy:
         barred = gate(identity.user, request.app.state.feed.settings)
         if barred is not None:
             raise NotPermittedError(barred)
+        if identity.lacks_factor and self.needs_factor:
+            raise NotPermittedError("your role has to have a second factor; set one up under /account/second-factor")
         needed = "manage" if changes else "read"
         if needed not in identity.scopes:
             raise NotPermittedError(f"the token lacks the scope {needed}; make one that has it")
@@ -85,7 +88,8 @@ def _sees_connections(identity: Identity) -> bool:
 PUBLIC = Policy("nothing", None)
 ENTRANCE = Policy("nothing", None, is_open_read_only=True)
 SIGNED_IN = Policy("to be signed in", lambda _: True)
-LEAVE = Policy("to be signed in", lambda _: True, is_open_read_only=True)
+LEAVE = Policy("to be signed in", lambda _: True, is_open_read_only=True, needs_factor=False)
+ENROL = Policy("to be signed in", lambda _: True, needs_factor=False)
 CONNECTIONS = Policy("the permission manage-data-connections", _sees_connections)
 ADMINS = Policy("an admin with manage-data-connections", lambda identity: identity.user.is_admin)
 SUPER_ADMINS = Policy("a super admin", lambda identity: identity.user.role == "super_admin")

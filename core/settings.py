@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     console_require_verified_email: bool = Field(
         False, description="Only users whose e-mail address is marked as verified may use the console.")
     console_require_kyc: bool = Field(False, description="Only users whose KYC is marked as done may use the console.")
+    console_require_totp: str = Field(
+        "", pattern=r"^$|^(super_admin|staff_admin|user)(,(super_admin|staff_admin|user))*$",
+        description="Roles that must have a second factor, with commas: super_admin, staff_admin, user.")
     console_hosts: str = Field(
         "127.0.0.1,localhost", description="Host names under which the console answers, with commas; others are refused.")
     console_url: str | None = Field(
@@ -73,6 +76,11 @@ class Settings(BaseSettings):
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level of what is logged.")
     shard: Annotated[str, NoDecode] = Field(
         "1/1", pattern=r"^[1-9]\d*/[1-9]\d*$", description="This machine's share of the connections: i/n.")
+
+    @property
+    def totp_roles(self) -> frozenset[str]:
+        """The roles that must have a second factor."""
+        return frozenset(item for item in self.console_require_totp.split(",") if item)
 
     @property
     def lake_root(self) -> str:

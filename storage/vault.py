@@ -1,4 +1,4 @@
-"""Credentials at rest: AES-GCM, the key's id in every ciphertext, and each ciphertext bound to its place.
+"""Credentials at rest, and the secrets of second factors: sealed with the keys of the ring, each bound to its place.
 
 The associated data names connection, owner, field and key: a ciphertext copied to another row, or one left behind when a
 connection changes hands, does not decrypt.
@@ -6,31 +6,32 @@ connection changes hands, does not decrypt.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import ColumnElement, Connection, and_, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, select
 
 from core.clock import Clock
-from core.errors import DecryptionError, InputError, KeyMissingError, PermanentError
+from core.errors import InputError, KeyMissingError, PermanentError
 from core.secrets import Secret
 from storage.keys import KeyRing
 from storage.metadata.store import MetadataStore
 from storage.metadata.tables import connections, credentials
+from storage.metadata.tables_factors import second_factors
+from storage.sealing import seal, unseal
 
 __all__ = ["KeyRing", "Progress", "Vault"]
 
 Progress = Callable[[int, int, str], None]
-_VERSION: Final = b"v1"
-_NONCE_BYTES: Final = 12
 _BATCH: Final = 50  # rows in one transaction of a rotation
+
+
+_SEALED: Final = (credentials, second_factors)
+
+
+def _keys_in_use(tx: Connection) -> set[str]:
+    return {key_id for table in _SEALED for key_id in tx.execute(select(table.c.key_id).distinct()).scalars()}
 
 
 class Vault:
@@ -57,7 +58,7 @@ class Vault:
             tx.execute(credentials.delete().where(_is_field(connection_id, field)))
             tx.execute(credentials.insert().values(
                 connection_id=connection_id, field=field, key_id=key_id, updated_at_us=now_us,
-                ciphertext=self._seal(secret.reveal(), key_id, connection_id, owner, field)))
+                ciphertext=self._seal(secret.reveal(), key_id, (connection_id, owner, field))))
 
     def get(self, tx: Connection, connection_id: int, owner: str | None) -> dict[str, Secret]:
         """Return the connection's credentials by field.
@@ -68,7 +69,7 @@ class Vault:
         """
         rows = tx.execute(select(credentials.c.field, credentials.c.ciphertext)
                           .where(credentials.c.connection_id == connection_id).order_by(credentials.c.field))
-        return {field: Secret(self._open(bytes(ciphertext), connection_id, owner, field)) for field, ciphertext in rows}
+        return {field: Secret(self._open(bytes(ciphertext), (connection_id, owner, field))) for field, ciphertext in rows}
 
     def fields(self, tx: Connection, connection_id: int) -> list[str]:
         """Return the names of the stored fields, sorted; opens nothing."""
@@ -80,8 +81,21 @@ class Vault:
         statement = credentials.delete().where(credentials.c.connection_id == connection_id)
         tx.execute(statement if fields is None else statement.where(credentials.c.field.in_(fields)))
 
+    def seal_factor(self, tx: Connection, user_id: int, secret: Secret) -> dict[str, Any]:
+        """Return the values of `second_factors` that hold a user's secret: key id and ciphertext."""
+        key_id = self._first_key(tx)
+        return {"key_id": key_id, "ciphertext": seal(self._ring, key_id, secret.reveal(), _factor_place(user_id))}
+
+    def open_factor(self, user_id: int, ciphertext: bytes) -> Secret:
+        """Return a user's secret.
+
+        Raises:
+            KeyMissingError, DecryptionError: as `get`.
+        """
+        return Secret(unseal(self._ring, ciphertext, _factor_place(user_id), _factor_name(user_id)))
+
     def rotate(self, progress: Progress | None = None) -> int:
-        """Encrypt every credential with the first key and return how many were; goes on where a killed one stopped.
+        """Encrypt every credential and second factor with the first key and return how many were; goes on where a killed one stopped.
 
         When all are under the first key already and the keys lie in a file, a new key is made and put first.
 
@@ -91,7 +105,7 @@ class Vault:
         """
         self._ring.reload()
         with self._metadata.read() as tx:
-            used = set(tx.execute(select(credentials.c.key_id).distinct()).scalars())
+            used = _keys_in_use(tx)
         for key_id in sorted(used):
             self._ring.key(key_id)
         if self._ring.path is not None and self._ring.keys and used <= {self._ring.first}:
@@ -113,8 +127,8 @@ class Vault:
         if key_id == self._ring.first:
             raise PermanentError(f"key {key_id} encrypts new credentials; run `candlelake keys rotate` first")
         with self._metadata.write() as tx:  # nobody seals with it while we look
-            query = select(func.count()).select_from(credentials).where(credentials.c.key_id == key_id)
-            left = tx.execute(query).scalar_one()
+            left = sum(tx.execute(select(func.count()).select_from(table).where(table.c.key_id == key_id)).scalar_one()
+                       for table in _SEALED)
             if left:
                 raise PermanentError(f"key {key_id} still seals {left} credential fields; run `candlelake keys rotate` first")
             self._ring.remove(key_id)
@@ -122,8 +136,7 @@ class Vault:
     def _first_key(self, tx: Connection) -> str:
         self._ring.reload()  # a rotation in another process may have put a new key first
         if not self._ring.keys:
-            needed = tx.execute(select(credentials.c.key_id).limit(1)).scalar()
-            if needed is not None:
+            for needed in sorted(_keys_in_use(tx)):
                 self._ring.key(needed)
             if self._ring.path is None:
                 raise KeyMissingError("no credential key: CANDLELAKE_KEYS is empty; unset it or put a key there", key_id="")
@@ -133,7 +146,8 @@ class Vault:
     def _reencrypt(self, key_id: str, progress: Progress | None) -> int:
         old = credentials.c.key_id != key_id
         with self._metadata.read() as tx:
-            total = tx.execute(select(func.count()).select_from(credentials).where(old)).scalar_one()
+            total = sum(tx.execute(select(func.count()).select_from(table).where(table.c.key_id != key_id)).scalar_one()
+                        for table in _SEALED)
         done = 0
         while True:
             with self._metadata.write() as tx:
@@ -144,52 +158,45 @@ class Vault:
                 for row in rows:
                     place = (row["connection_id"], row["owner"], row["field"])
                     tx.execute(credentials.update().where(_is_field(row["connection_id"], row["field"])).values(
-                        ciphertext=self._seal(self._open(bytes(row["ciphertext"]), *place), key_id, *place),
+                        ciphertext=self._seal(self._open(bytes(row["ciphertext"]), place), key_id, place),
                         key_id=key_id, updated_at_us=self._clock.now_us()))
-            if not rows:
+                factors = [] if rows else self._factors_left(tx, key_id)
+                for row in factors:
+                    self._reseal_factor(tx, row, key_id)
+            if not rows and not factors:
                 return done
-            done += len(rows)
+            done += len(rows) + len(factors)
             if progress is not None:
                 progress(done, max(done, total), "credentials")
 
-    def _seal(self, text: str, key_id: str, connection_id: int, owner: str | None, field: str) -> bytes:
-        nonce = os.urandom(_NONCE_BYTES)
-        sealed = AESGCM(self._ring.key(key_id)).encrypt(nonce, text.encode(), _bound_to(connection_id, owner, field, key_id))
-        return b":".join((_VERSION, key_id.encode(), base64.urlsafe_b64encode(nonce), base64.urlsafe_b64encode(sealed)))
+    def _factors_left(self, tx: Connection, key_id: str) -> Sequence[RowMapping]:
+        return tx.execute(select(second_factors).where(second_factors.c.key_id != key_id)
+                          .order_by(second_factors.c.user_id).limit(_BATCH).with_for_update()).mappings().all()
 
-    def _open(self, envelope: bytes, connection_id: int, owner: str | None, field: str) -> str:
-        key_id, nonce, sealed = _parts(envelope, connection_id, field)
-        key = self._ring.key(key_id)
-        try:
-            return AESGCM(key).decrypt(nonce, sealed, _bound_to(connection_id, owner, field, key_id)).decode()
-        except (InvalidTag, ValueError):
-            raise _undecryptable(connection_id, field, key_id) from None
+    def _reseal_factor(self, tx: Connection, row: RowMapping, key_id: str) -> None:
+        user_id = row["user_id"]
+        text = unseal(self._ring, bytes(row["ciphertext"]), _factor_place(user_id), _factor_name(user_id))
+        tx.execute(second_factors.update().where(second_factors.c.user_id == user_id).values(
+            ciphertext=seal(self._ring, key_id, text, _factor_place(user_id)), key_id=key_id))
+
+    def _seal(self, text: str, key_id: str, place: tuple[int, str | None, str]) -> bytes:
+        return seal(self._ring, key_id, text, ("candlelake credential", *place))
+
+    def _open(self, envelope: bytes, place: tuple[int, str | None, str]) -> str:
+        what = f"credential {place[2]!r} of connection {place[0]}"
+        return unseal(self._ring, envelope, ("candlelake credential", *place), what)
 
 
 def _is_field(connection_id: int, field: str) -> ColumnElement[bool]:
     return and_(credentials.c.connection_id == connection_id, credentials.c.field == field)
 
 
-def _bound_to(connection_id: int, owner: str | None, field: str, key_id: str) -> bytes:
-    return json.dumps(["candlelake credential", connection_id, owner, field, key_id]).encode()
+def _factor_place(user_id: int) -> tuple[object, ...]:
+    return ("candlelake second factor", user_id)
 
 
-def _parts(envelope: bytes, connection_id: int, field: str) -> tuple[str, bytes, bytes]:
-    version, *rest = envelope.split(b":")
-    key_id = rest[0].decode("ascii", "replace") if rest else "?"
-    if version != _VERSION or len(rest) != 3:  # key id, nonce, ciphertext
-        raise _undecryptable(connection_id, field, key_id)
-    try:
-        nonce, sealed = (base64.b64decode(part, altchars=b"-_", validate=True) for part in rest[1:])
-    except binascii.Error:
-        raise _undecryptable(connection_id, field, key_id) from None
-    return key_id, nonce, sealed
-
-
-def _undecryptable(connection_id: int, field: str, key_id: str) -> DecryptionError:
-    return DecryptionError(
-        f"credential {field!r} of connection {connection_id} does not open with key {key_id!r}: it was altered, moved from "
-        "another place, or sealed with another key of that id; enter the credentials again", key_id=key_id)
+def _factor_name(user_id: int) -> str:
+    return f"the second factor of user {user_id}"
 
 
 def _create_or_read(path: Path) -> KeyRing:

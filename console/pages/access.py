@@ -8,13 +8,15 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from console.identity import COOKIE
+from console.pages.factor import vault_of
 from console.policy import ENTRANCE, LEAVE, SIGNED_IN, SUPER_ADMINS, identity_of
 from console.rendering import page
 from console.state import feed_of
 from core.errors import CredentialsRefusedError, InputError, NotPermittedError
 from core.secrets import Secret
 from feed.context import Feed
-from storage import access, audit, people
+from storage import access, audit, factors, people
+from storage.people import UserRow
 
 router = APIRouter(include_in_schema=False)
 Text = Annotated[str, Form(max_length=200)]
@@ -29,26 +31,30 @@ def show_login(request: Request) -> Response:
 
 
 @router.post("/login", dependencies=[Depends(ENTRANCE)])
-def login(request: Request, name: Text, password: Text) -> Response:
-    """Sign in: a new session, whatever the browser had before; failures wait longer and longer."""
+def login(request: Request, name: Text, password: Text, code: Text = "") -> Response:
+    """Sign in: a new session, whatever the browser had before; failures wait longer and longer.
+
+    Where there is a second factor, its code is asked for; one answer for a wrong password and a wrong code tells neither.
+    """
     feed, now_us = feed_of(request), feed_of(request).clock.now_us()
     name = name.strip().lower()[:63]
     keys = [f"user:{name}", f"address:{request.client.host if request.client else 'unknown'}"]
     with feed.lake.metadata.read() as tx:
         access.check_throttle(tx, keys, now_us)
         user = people.verify_password(tx, name, Secret(password))
-    if user is None or not user.is_active:
+    if user is None or not user.is_active or not _has_right_code(feed, user, code, now_us):
         with feed.lake.metadata.write() as tx:
             access.note_failure(tx, keys, now_us)
             audit.record(tx, name or "nobody", "page", "login", name, "refused", now_us)
-        return page(request, "login.html", {"error": "name or password is not right"}, status=401)
+        return page(request, "login.html", {"error": "name, password or code is not right"}, status=401)
     with feed.lake.metadata.write() as tx:
         access.forget_failures(tx, keys[0])
         if old := request.cookies.get(COOKIE):
             access.close_session(tx, old)
         value = access.open_session(tx, user, now_us)
         audit.record(tx, user.name, "page", "login", user.name, "done", now_us)
-    return _signed_in(request, value)
+        lacks_factor = user.role in feed.settings.totp_roles and not factors.has_factor(tx, user.id)
+    return _signed_in(request, value, "/account/second-factor" if lacks_factor else "/connections")
 
 
 @router.post("/logout", dependencies=[Depends(LEAVE)])
@@ -152,20 +158,22 @@ def revoke_token(request: Request, token_id: int) -> Response:
 def show_users(request: Request) -> Response:
     """Show who is there."""
     with feed_of(request).lake.metadata.read() as tx:
-        return page(request, "users.html", {"users": people.list_users(tx), "roles": people.ROLES, "code": None, "for_user": None})
+        return page(request, "users.html", {"users": people.list_users(tx), "roles": people.ROLES, "code": None, "for_user": None,
+                                            "with_factor": factors.users_with_factor(tx)})
 
 
 @router.post("/users", dependencies=[Depends(SUPER_ADMINS)])
-def add_user(request: Request, name: Text, role: Text) -> Response:
+def add_user(request: Request, name: Text, role: Text, email: Text = "") -> Response:
     """Add a user and show the one-time code with which they set their password."""
     feed, who = feed_of(request), identity_of(request)
     now_us = feed.clock.now_us()
     with feed.lake.metadata.write() as tx:
-        user = people.add_user(tx, name.strip().lower(), role, now_us)
+        user = people.add_user(tx, name.strip().lower(), role, now_us, email.strip() or None)
         code = access.make_code(tx, "password", user.id, now_us)
         audit.record(tx, who.user.name, who.via, "user.add", user.name, "done", now_us, role=role)
-        users = people.list_users(tx)
-    return page(request, "users.html", {"users": users, "roles": people.ROLES, "code": code.reveal(), "for_user": user.name})
+        users, with_factor = people.list_users(tx), factors.users_with_factor(tx)
+    return page(request, "users.html", {"users": users, "roles": people.ROLES, "code": code.reveal(), "for_user": user.name,
+                                        "with_factor": with_factor})
 
 
 @router.post("/users/{name}", dependencies=[Depends(SUPER_ADMINS)])
@@ -213,7 +221,12 @@ def set_session(response: Response, request: Request, value: Secret) -> None:
         max_age=access.ABSOLUTE_US // 1_000_000)
 
 
-def _signed_in(request: Request, value: Secret) -> Response:
-    response = RedirectResponse("/connections", 303)
+def _has_right_code(feed: Feed, user: UserRow, code: str, now_us: int) -> bool:
+    with feed.lake.metadata.write() as tx:
+        return not factors.has_factor(tx, user.id) or factors.use_factor_code(tx, vault_of(feed), user.id, code, now_us)
+
+
+def _signed_in(request: Request, value: Secret, onward: str = "/connections") -> Response:
+    response = RedirectResponse(onward, 303)
     set_session(response, request, value)
     return response

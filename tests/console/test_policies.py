@@ -15,6 +15,7 @@ from tests.console.conftest import PEOPLE
 EVERYBODY = {"nobody", *PEOPLE}
 ALLOWED = {
     policy.PUBLIC: EVERYBODY, policy.ENTRANCE: EVERYBODY, policy.SIGNED_IN: set(PEOPLE), policy.LEAVE: set(PEOPLE),
+    policy.ENROL: set(PEOPLE),
     policy.CONNECTIONS: {"root", "staff", "ann", "bob"}, policy.ADMINS: {"root", "staff"}, policy.SUPER_ADMINS: {"root"},
 }
 FILLED = {"{slug}": "anns", "{number}": "0b6f4c1e-0000-4000-8000-000000000000", "{name}": "carl", "{token_id}": "99"}

@@ -74,8 +74,8 @@ def _rows(store):
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
 def test_any_text_comes_back(vault, text):
     """Whatever is put comes back, and its text stands nowhere in the envelope."""
-    sealed = vault._seal(text, vault._ring.first, 1, "ann", "password")
-    assert vault._open(sealed, 1, "ann", "password") == text
+    sealed = vault._seal(text, vault._ring.first, (1, "ann", "password"))
+    assert vault._open(sealed, (1, "ann", "password")) == text
     assert len(text) < 4 or text.encode() not in sealed
 
 
@@ -102,18 +102,18 @@ def test_a_moved_ciphertext_does_not_decrypt(vault, metadata_store):
             _get(vault, metadata_store, connection_id, owner)
         assert caught.value.key_id == vault._ring.first
     with pytest.raises(DecryptionError):
-        vault._open(bytes(sealed["password"]), admin, None, "password")
+        vault._open(bytes(sealed["password"]), (admin, None, "password"))
 
 
 def test_every_altered_byte_is_noticed(vault):
     """A flipped bit anywhere in an envelope is a typed error, never a wrong text."""
-    sealed = vault._seal("s3cret", vault._ring.first, 1, None, "password")
+    sealed = vault._seal("s3cret", vault._ring.first, (1, None, "password"))
     for place in range(len(sealed)):
         for bit in (1, 0x20, 0x80):
             altered = bytearray(sealed)
             altered[place] ^= bit
             try:
-                text = vault._open(bytes(altered), 1, None, "password")
+                text = vault._open(bytes(altered), (1, None, "password"))
             except (DecryptionError, KeyMissingError):
                 continue
             assert text == "s3cret"  # spare bits at the end of base64 carry nothing
@@ -123,7 +123,7 @@ def test_every_altered_byte_is_noticed(vault):
 def test_malformed_envelopes_are_typed_errors(vault, envelope):
     """Anything that is no envelope is a DecryptionError or, for an unknown key, a KeyMissingError."""
     with pytest.raises((DecryptionError, KeyMissingError)):
-        vault._open(envelope, 1, None, "password")
+        vault._open(envelope, (1, None, "password"))
 
 
 def test_several_keys_live_at_once(metadata_store, vault, key_file):

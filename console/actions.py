@@ -11,15 +11,20 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from connections.rows import write_log
 from connections.service import ConnectionInput, ConnectionRow, Deleted
 from console.identity import Identity
 from console.prefect_api import PrefectDesk, Run
 from console.readings import seen_connection
+from core.clock import isoformat
 from core.errors import CandlelakeError, InputError, NotFoundError, NotPermittedError
+from core.interval import Interval
 from feed.context import Feed
+from feed.upkeep import plan_cleanup
 from storage import audit
 
-_RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+FLOWS = ("fetch", "backfill", "repair", "cleanup")
+RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class NewConnection(BaseModel):
@@ -55,11 +60,12 @@ class RunOrder(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    flow: str = Field(description="fetch, backfill or repair.", examples=["backfill"])
+    flow: str = Field(description="fetch, backfill, repair, or cleanup: removes what the plan of cleanup lists.", examples=["backfill"])
     symbol: str | None = Field(None, max_length=100)
     timeframe: str | None = Field(None, max_length=10)
     start: str | None = Field(None, max_length=40, examples=["2026-01-01"])
     end: str | None = Field(None, max_length=40, examples=["2026-02-01"])
+    retention_days: int | None = Field(None, ge=1, le=36_500, description="Of cleanup; the connection's own without it.")
 
 
 @contextmanager
@@ -121,26 +127,54 @@ def delete(feed: Feed, who: Identity, slug: str, *, purge: bool) -> Deleted:
 
 def order(feed: Feed, desk: PrefectDesk, who: Identity, slug: str, wanted: RunOrder) -> Run:
     """Order a run for one connection at Prefect."""
-    seen_connection(feed, who, slug)
-    if wanted.flow not in {"fetch", "backfill", "repair"}:
-        raise InputError("flow", wanted.flow, ("fetch", "backfill", "repair"), "choose one of them")
+    row = seen_connection(feed, who, slug)
+    if wanted.flow not in FLOWS:
+        raise InputError("flow", wanted.flow, FLOWS, "choose one of them")
+    config = _config(feed, slug, wanted)
+    with noted(feed, who, f"run.{wanted.flow}", slug):
+        run = desk.order(wanted.flow, config)
+    with feed.lake.metadata.write() as tx:
+        write_log(tx, (row.id, slug), "run", "success", f"{wanted.flow} ordered by {who.user.name}: {run.name}", feed.clock.now_us(), run_id=run.id)
+    return run
+
+
+def _config(feed: Feed, slug: str, wanted: RunOrder) -> dict[str, Any]:
+    """Return the flow's parameters; InputError when some are missing."""
     config: dict[str, Any] = {"connection": slug}
     if wanted.flow == "backfill":
         needed = {name: getattr(wanted, name) for name in ("symbol", "timeframe", "start", "end")}
         missing = sorted(name for name, value in needed.items() if not value)
         if missing:
             raise InputError("backfill", f"no {', '.join(missing)}", "symbol, timeframe, start and end", "give them all")
-        config |= needed
-    elif wanted.flow == "fetch":
-        config["due_only"] = False
-    with noted(feed, who, f"run.{wanted.flow}", slug):
-        return desk.order(wanted.flow, config)
+        Interval.parse(needed["start"], needed["end"])
+        return config | needed
+    if wanted.flow == "fetch":
+        return config | {"due_only": False}
+    if wanted.flow == "cleanup":
+        plan = plan_cleanup(feed, wanted.retention_days, slug)
+        if not plan.retention_days:
+            raise InputError("cleanup", "no retention", "days to keep", "give retention_days, or set it on the connection")
+        return config | {"apply": True, "retention_days": plan.retention_days[slug]}
+    return config
+
+
+def cleanup_plan(feed: Feed, who: Identity, slug: str, days: int | None) -> dict[str, Any]:
+    """Return what cleanup would remove of a connection; changes nothing."""
+    seen_connection(feed, who, slug)
+    plan = plan_cleanup(feed, days, slug)
+    return {
+        "retention_days": plan.retention_days.get(slug), "rows": plan.rows,
+        "before": isoformat(plan.parts[0].before_us) if plan.parts else None,
+        "items": [{"series": str(item.series), "rows": item.rows, "whole_files": item.whole_files, "cut_files": item.cut_files}
+                  for item in plan.items],
+        "refused": [{"series": str(item.series), "rows": item.rows, "reason": item.reason} for item in plan.refused],
+    }
 
 
 def run_of(feed: Feed, desk: PrefectDesk, who: Identity, slug: str, number: str) -> Run:
     """Return a run that was ordered for this connection; the same NotFoundError for any other."""
     seen_connection(feed, who, slug)
-    if not _RUN_ID.fullmatch(number) or desk.parameters(number).get("connection") != slug:
+    if not RUN_ID.fullmatch(number) or desk.parameters(number).get("connection") != slug:
         raise NotFoundError("no such run of this connection")
     return desk.run(number)
 

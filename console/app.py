@@ -10,12 +10,12 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from console import errors
+from console.api import choices, live, system, udf
 from console.api import connections as api_connections
 from console.api import data as api_data
-from console.api import live, system, udf
 from console.api import pipelines as api_pipelines
 from console.guard import Guard
-from console.pages import access, connections, factor, more, oidc, pipelines
+from console.pages import access, connections, factor, forms, more, oidc, pipelines, proof, work
 from console.policy import SIGNED_IN, check_routes
 from console.prefect_api import PrefectDesk
 from console.rendering import HERE, page
@@ -32,8 +32,9 @@ def make_app(feed: Feed, desk: PrefectDesk) -> FastAPI:
     """
     app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, openapi_url=None, swagger_ui_oauth2_redirect_url=None)
     app.state.feed, app.state.desk = feed, desk
-    for router in (system.router, api_connections.router, api_data.router, udf.router, live.router,
-                   api_pipelines.router, access.router, factor.router, oidc.router, connections.router, pipelines.router, more.router):
+    for router in (system.router, api_connections.router, api_data.router, choices.router, udf.router, live.router,
+                   api_pipelines.router, access.router, factor.router, oidc.router, forms.router, connections.router, work.router, proof.router,
+                   pipelines.router, more.router):
         app.router.routes.extend(router.routes)  # not included: then their routes could not be looked at here
     app.add_api_route("/api/openapi.json", _openapi, methods=["GET"], dependencies=[Depends(SIGNED_IN)], include_in_schema=False)
     app.add_api_route("/api/docs", _docs, methods=["GET"], dependencies=[Depends(SIGNED_IN)], include_in_schema=False)

@@ -11,6 +11,7 @@ from core.errors import NotFoundError
 from core.series import Series
 from feed.context import Feed
 from pipeline.metrics import stage_statistics
+from pipeline.registry import Registry
 from storage import audit, pipelines
 from storage.pipelines import PipelineRow, SignalRow
 
@@ -67,6 +68,16 @@ def times(feed: Feed, row: PipelineRow) -> list[dict[str, Any]]:
     """Return mean and 95th percentile of each stage, in milliseconds."""
     with feed.lake.metadata.read() as tx:
         return [item.as_dict() for item in stage_statistics(pipelines.execution_times(tx, row.id))]
+
+
+def plugins() -> list[tuple[str, list[str]]]:
+    """Return the plug-ins that a definition can name, by kind, in the order in which data flows."""
+    found: dict[str, list[str]] = {}
+    for item in Registry().describe():
+        if item.problem is None and item.kind is not None:
+            found.setdefault(item.kind, []).append(item.name)
+    order = ("cleaner", "filter", "indicator", "signal", "confidence", "executor")
+    return [(kind, sorted(found[kind])) for kind in order if kind in found]
 
 
 def switch(feed: Feed, who: Identity, name: str, *, is_enabled: bool) -> PipelineRow:

@@ -10,7 +10,7 @@ import httpx
 
 from core.errors import InputError, NotFoundError, ProviderUnavailableError
 
-DEPLOYMENTS: Final = ("fetch", "backfill", "repair", "cleanup", "flush")
+DEPLOYMENTS: Final = ("fetch", "backfill", "repair", "cleanup", "flush", "replay_pipeline", "compare_pipelines")
 SECONDS: Final = 15.0
 
 
@@ -23,6 +23,11 @@ class Run:
     state: str
     state_type: str
     message: str
+
+    @property
+    def ui_path(self) -> str:
+        """Where Prefect's UI shows it, below the server's address."""
+        return f"/runs/flow-run/{self.id}"
 
     @property
     def is_final(self) -> bool:
@@ -64,6 +69,17 @@ class PrefectDesk:
         """Return the newest log lines of a run, oldest first: progress among them."""
         body = {"logs": {"flow_run_id": {"any_": [number]}}, "limit": limit, "sort": "TIMESTAMP_DESC"}
         return [str(item["message"]) for item in reversed(self._ask("POST", "/logs/filter", body))]
+
+    def artifacts(self, number: str) -> list[dict[str, Any]]:
+        """Return what a run has published: type, key, description and data, oldest first."""
+        body = {"artifacts": {"flow_run_id": {"any_": [number]}}, "limit": 50, "sort": "CREATED_DESC"}
+        return [{name: item.get(name) for name in ("type", "key", "description", "data")}
+                for item in reversed(self._ask("POST", "/artifacts/filter", body))]
+
+    def progress(self, number: str) -> float | None:
+        """Return how far a run says that it is, in percent; None when it says nothing."""
+        told = [item["data"] for item in self.artifacts(number) if item["type"] == "progress" and isinstance(item["data"], (int, float))]
+        return float(told[-1]) if told else None
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from core.series import Series
 from feed.context import Feed
 from storage.lake.revisions import list_revisions
 from storage.ledger import CoverageRow, coverage, list_gaps
-from storage.metadata.tables import connections, notifications
+from storage.metadata.tables import connection_logs, connections, notifications
 from storage.series import find_series
 
 CANDLES_MAX: Final = 10_000
@@ -116,14 +116,39 @@ def revision_rows(feed: Feed, slug: str, symbol: str | None = None, timeframe: s
              "known_at": isoformat(row.known_at_us), "old": dict(row.old), "new": dict(row.new)} for row in found]
 
 
-def log_rows(feed: Feed, slug: str, limit: int, action: str | None = None, status: str | None = None) -> list[dict[str, Any]]:
-    """Return the newest actions on a connection."""
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """Which log rows: one action, one outcome, a text in the message, older than a row or newer than one."""
+
+    action: str | None = None
+    status: str | None = None
+    text: str | None = None
+    before: int | None = None
+    after: int | None = None
+
+
+def log_rows(feed: Feed, slug: str, limit: int, only: LogFilter | None = None) -> list[dict[str, Any]]:
+    """Return the newest actions on a connection that match, newest first; `id` is where the next page begins."""
     if not 1 <= limit <= ROWS_MAX:
-        raise InputError("limit", limit, f"1 to {ROWS_MAX}", "ask for fewer")
-    rows = [row for row in feed.connections.logs(slug, ROWS_MAX)
-            if (action is None or row.action == action) and (status is None or row.status == status)]
-    return [{"at": isoformat(row.created_at_us), "action": row.action, "status": row.status, "message": row.message}
-            for row in rows[:limit]]
+        raise InputError("limit", limit, f"1 to {ROWS_MAX}", "ask for the next ones with before=<the last id you have>")
+    only, logs = only or LogFilter(), connection_logs.c
+    query = select(connection_logs).where(logs.slug == slug).order_by(logs.id.desc()).limit(limit)
+    if only.text:
+        query = query.where(logs.message.icontains(only.text, autoescape=True))
+    for column, value in ((logs.action, only.action), (logs.status, only.status)):
+        query = query if value is None else query.where(column == value)
+    query = query if only.before is None else query.where(logs.id < only.before)
+    query = query if only.after is None else query.where(logs.id > only.after)
+    with feed.lake.metadata.read() as tx:
+        found = tx.execute(query).mappings().all()
+    return [{"id": row["id"], "at": isoformat(row["created_at_us"]), "action": row["action"], "status": row["status"],
+             "message": row["message"], "run_id": _run_id(row["metadata"])} for row in found]
+
+
+def log_actions(feed: Feed, slug: str) -> list[str]:
+    """Return the kinds of actions that a connection's log holds."""
+    with feed.lake.metadata.read() as tx:
+        return sorted(tx.execute(select(connection_logs.c.action).where(connection_logs.c.slug == slug).distinct()).scalars())
 
 
 def notification_rows(feed: Feed, who: Identity, limit: int = 100) -> list[dict[str, Any]]:
@@ -144,6 +169,11 @@ def _covered(row: CoverageRow) -> dict[str, Any]:
         "first": _iso(row.first_us), "last": _iso(row.last_us), "expected": row.expected, "stored": row.stored,
         "explained": row.explained, "unexplained": row.unexplained,
     }
+
+
+def _run_id(kept: Mapping[str, Any] | None) -> str | None:
+    value = (kept or {}).get("run_id")
+    return value if isinstance(value, str) else None
 
 
 def _iso(value: int | None) -> str | None:

@@ -44,5 +44,36 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.10g}"
 
 
+def _count(value: int | None) -> str:
+    """Return a count with its thousands set apart."""
+    return "" if value is None else f"{value:,}"
+
+
+def _lag(seconds: float | None) -> str:
+    """Return a duration in the unit that a person would use."""
+    if seconds is None:
+        return ""
+    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _percent(share: float | None) -> str:
+    """Return a share as percent that never rounds up to 100."""
+    if share is None:
+        return "n/a"
+    return "100 %" if share >= 1 else f"{int(share * 100_000) / 1000:.3f} %"
+
+
+def _iso_time(text: str | None, absent: str = "") -> Markup | str:
+    """Return an ISO 8601 text as `_time` returns an instant."""
+    return absent if text is None else Markup('<time datetime="{0}" title="{0}">{0}</time>').format(text)
+
+
+_ENVIRONMENT.filters["count"] = _count
+_ENVIRONMENT.filters["lag"] = _lag
+_ENVIRONMENT.filters["percent"] = _percent
+_ENVIRONMENT.filters["moment"] = _iso_time
 _ENVIRONMENT.filters["time"] = _time
 _ENVIRONMENT.filters["number"] = _number

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 
 from connections.rows import ConnectionRow
 from console import actions, readings
 from console.actions import ChangedConnection, NewConnection, RunOrder
-from console.api.models import ConnectionOut, DeletedOut, HealthOut, LogOut, NotificationOut, RunOut, TestOut
+from console.api.models import (
+    CleanupOut,
+    ConnectionOut,
+    DeletedOut,
+    HealthOut,
+    LogOut,
+    NotificationOut,
+    RunOut,
+    TestOut,
+)
 from console.policy import CONNECTIONS, PUBLIC, identity_of
 from console.prefect_api import Run
 from console.state import desk_of, feed_of
@@ -77,24 +86,37 @@ async def test_connection(request: Request, slug: str) -> TestOut:
 
 @router.post("/connections/{slug}/runs", dependencies=SEES, status_code=202)
 def order_run(request: Request, slug: str, wanted: RunOrder) -> RunOut:
-    """Order a fetch, a backfill or a repair at Prefect."""
+    """Order a fetch, a backfill, a repair or a cleanup at Prefect."""
     return _run(actions.order(feed_of(request), desk_of(request), identity_of(request), slug, wanted))
 
 
 @router.get("/connections/{slug}/runs/{number}", dependencies=SEES)
 def show_run(request: Request, slug: str, number: str) -> RunOut:
     """Return how a run goes that was ordered for this connection."""
-    return _run(actions.run_of(feed_of(request), desk_of(request), identity_of(request), slug, number))
+    run = actions.run_of(feed_of(request), desk_of(request), identity_of(request), slug, number)
+    return _run(run, desk_of(request).progress(run.id))
+
+
+@router.get("/connections/{slug}/cleanup", dependencies=SEES)
+def plan_cleanup(
+    request: Request, slug: str, retention_days: Annotated[int | None, Query(ge=1, le=36_500, description="The connection's own without it.")] = None,
+) -> CleanupOut:
+    """Return what retention would remove; changes nothing. Order the run `cleanup` to remove it."""
+    return CleanupOut(**actions.cleanup_plan(feed_of(request), identity_of(request), slug, retention_days))
 
 
 @router.get("/connections/{slug}/logs", dependencies=SEES)
-def list_logs(
+def list_logs(  # noqa: PLR0917  one for each parameter
     request: Request, slug: str, limit: Annotated[int, Query(ge=1, le=readings.ROWS_MAX)] = 100,
-    action: str | None = None, status: str | None = None,
+    action: Annotated[str | None, Query(max_length=30)] = None, status: Annotated[Literal["success", "error"] | None, Query()] = None,
+    text: Annotated[str | None, Query(max_length=200, description="Stands in the message.")] = None,
+    before: Annotated[int | None, Query(ge=1, lt=2**63, description="Older than this id: the next page.")] = None,
+    after: Annotated[int | None, Query(ge=0, lt=2**63, description="Newer than this id: a live tail.")] = None,
 ) -> list[LogOut]:
     """Return what was done to a connection, newest first."""
     readings.seen_connection(feed_of(request), identity_of(request), slug)
-    return [LogOut(**row) for row in readings.log_rows(feed_of(request), slug, limit, action, status)]
+    only = readings.LogFilter(action, status, text, before, after)
+    return [LogOut(**row) for row in readings.log_rows(feed_of(request), slug, limit, only)]
 
 
 @router.get("/notifications", dependencies=SEES)
@@ -108,5 +130,5 @@ def _shown(request: Request, row: ConnectionRow) -> ConnectionOut:
     return ConnectionOut(**found[row.slug].as_dict())
 
 
-def _run(run: Run) -> RunOut:
-    return RunOut(id=run.id, name=run.name, state=run.state, message=run.message)
+def _run(run: Run, progress: float | None = None) -> RunOut:
+    return RunOut(id=run.id, name=run.name, state=run.state, message=run.message, progress=progress, is_final=run.is_final)

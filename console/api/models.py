@@ -66,12 +66,14 @@ class DeletedOut(BaseModel):
 
 
 class LogOut(BaseModel):
-    """One action on a connection."""
+    """One action on a connection; `run_id` names the run at Prefect that it was about."""
 
+    id: int
     at: str
     action: str
     status: str
     message: str
+    run_id: str | None
 
 
 class HealthOut(BaseModel):
@@ -149,12 +151,85 @@ class NotificationOut(BaseModel):
 
 
 class RunOut(BaseModel):
-    """A run at Prefect."""
+    """A run at Prefect; progress in percent, when it tells any."""
 
     id: str
     name: str
     state: str
     message: str
+    progress: float | None = None
+    is_final: bool = False
+
+
+class ResultOut(BaseModel):
+    """What a run has published: rows of a table, a text, or a picture as a data URL."""
+
+    title: str
+    rows: list[dict[str, Any]]
+    text: str
+    picture: str
+
+
+class PipelineRunOut(RunOut):
+    """A replay or comparison with what came out."""
+
+    results: list[ResultOut]
+
+
+class EquityOut(BaseModel):
+    """Money made until an instant, in the quote currency."""
+
+    at: str
+    equity: float
+
+
+class CleanupItemOut(BaseModel):
+    """What a series would lose."""
+
+    series: str
+    rows: int
+    whole_files: int
+    cut_files: int
+
+
+class RefusalOut(BaseModel):
+    """A series that stays, and why."""
+
+    series: str
+    rows: int
+    reason: str
+
+
+class CleanupOut(BaseModel):
+    """The plan of a cleanup; without a retention nothing is removed."""
+
+    retention_days: int | None
+    rows: int
+    before: str | None
+    items: list[CleanupItemOut]
+    refused: list[RefusalOut]
+
+
+class ProviderOut(BaseModel):
+    """What a provider can do, and which credentials it takes."""
+
+    provider: str
+    market_type: str
+    timeframes: list[str]
+    credentials: list[str]
+    optional_credentials: list[str]
+    history_candles: int | None
+    has_ticks: bool
+    has_streams: bool
+    shows_symbols_without_login: bool
+
+
+class SymbolOut(BaseModel):
+    """A symbol in the provider's spelling."""
+
+    symbol: str
+    description: str
+    is_active: bool
 
 
 class Alive(BaseModel):

@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
-from console import notes, pipeline_readings
+from console import notes, pipeline_actions, pipeline_readings
+from console.api.models import EquityOut, PipelineRunOut, ResultOut, RunOut
+from console.pipeline_actions import DefinitionText, PipelineRunOrder
 from console.policy import CONNECTIONS, identity_of
-from console.state import feed_of
+from console.state import desk_of, feed_of
 
 router = APIRouter(prefix="/api")
 SEES = [Depends(CONNECTIONS)]
@@ -19,6 +21,41 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 def list_pipelines(request: Request) -> list[dict[str, Any]]:
     """Return your pipelines with their definitions."""
     return [pipeline_readings.as_dict(row) for row in pipeline_readings.mine(feed_of(request), identity_of(request))]
+
+
+@router.post("/pipelines", dependencies=SEES, status_code=201)
+def create_pipeline(request: Request, given: DefinitionText) -> dict[str, Any]:
+    """Store a new pipeline, switched off."""
+    return pipeline_readings.as_dict(pipeline_actions.create(feed_of(request), identity_of(request), given.definition))
+
+
+@router.put("/pipelines/{name}", dependencies=SEES)
+def change_pipeline(request: Request, name: str, given: DefinitionText) -> dict[str, Any]:
+    """Store the next version of a pipeline; one that does the same changes nothing."""
+    return pipeline_readings.as_dict(pipeline_actions.change(feed_of(request), identity_of(request), name, given.definition))
+
+
+@router.get("/pipelines/{name}/equity", dependencies=SEES)
+def show_equity(request: Request, name: str) -> list[EquityOut]:
+    """Return the money that its paper orders have made, after each fill."""
+    feed = feed_of(request)
+    return [EquityOut(**item) for item in pipeline_actions.equity_rows(feed, pipeline_readings.seen(feed, identity_of(request), name))]
+
+
+@router.post("/pipelines/{name}/runs", dependencies=SEES, status_code=202)
+def order_pipeline_run(request: Request, name: str, wanted: PipelineRunOrder) -> RunOut:
+    """Order a replay, or a comparison with another pipeline of yours, at Prefect."""
+    run = pipeline_actions.order(feed_of(request), desk_of(request), identity_of(request), name, wanted)
+    return RunOut(id=run.id, name=run.name, state=run.state, message=run.message, is_final=run.is_final)
+
+
+@router.get("/pipelines/{name}/runs/{number}", dependencies=SEES)
+def show_pipeline_run(request: Request, name: str, number: str) -> PipelineRunOut:
+    """Return how a replay or comparison goes, and what it has published."""
+    desk = desk_of(request)
+    run = pipeline_actions.run_of(feed_of(request), desk, identity_of(request), name, number)
+    return PipelineRunOut(id=run.id, name=run.name, state=run.state, message=run.message, is_final=run.is_final,
+                          progress=desk.progress(run.id), results=[ResultOut(**item) for item in pipeline_actions.results_of(desk, run.id)])
 
 
 @router.get("/pipelines/{name}", dependencies=SEES)

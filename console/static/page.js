@@ -1,13 +1,30 @@
-// Instants in the reader's own zone; the UTC text stays in the title.
+// Instants in the reader's own zone (the UTC text stays in the title), and chips that put a word into a field or take it out.
 "use strict";
 (() => {
   const format = new Intl.DateTimeFormat(undefined, {dateStyle: "short", timeStyle: "medium"});
+  const words = (field) => field.value.split(/[\s,]+/).filter(Boolean);
+  const mark = (root) => {
+    for (const chip of root.querySelectorAll("[data-add]")) {
+      const field = document.getElementById(chip.dataset.into);
+      if (field) chip.setAttribute("aria-pressed", String(words(field).includes(chip.dataset.add)));
+    }
+  };
   const show = (root) => {
     for (const item of root.querySelectorAll("time[datetime]")) {
       const at = new Date(item.dateTime);
       if (!Number.isNaN(at.getTime())) item.textContent = format.format(at);
     }
+    mark(root);
   };
   show(document);
   document.body.addEventListener("htmx:afterSwap", (event) => show(event.target));
+  document.body.addEventListener("input", (event) => { if (event.target.id === "symbols" || event.target.id === "timeframes") mark(document); });
+  document.body.addEventListener("click", (event) => {
+    const chip = event.target.closest("[data-add]");
+    const field = chip && document.getElementById(chip.dataset.into);
+    if (!field) return;
+    const held = words(field), name = chip.dataset.add;
+    field.value = (held.includes(name) ? held.filter((word) => word !== name) : [...held, name]).join(" ");
+    mark(document);
+  });
 })();

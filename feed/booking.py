@@ -60,6 +60,11 @@ class Booker:
         return [Gap(self.series_id, run, "unknown", attempts=0, next_try_us=self.clock.now_us(), proof={"waiting": True})
                 for run in self._runs(slots)]
 
+    def not_reached(self, slots: Slots, answer: CandlePage) -> list[Gap]:
+        """Book slots that closed a while ago by our clock, but lie in the future by the provider's: asked for again."""
+        proof: dict[str, object] = {"request": answer.request_id, "server_time": isoformat(answer.server_us)}
+        return [self._retried(run, "unknown", proof) for run in self._runs(slots)]
+
     def out_of_reach(self, slots: Slots, answer: CandlePage) -> list[Gap]:
         """Book slots older than all that the provider keeps: final."""
         proof: dict[str, object] = {"request": answer.request_id, "reachable_from": isoformat(answer.reachable_from or 0)}

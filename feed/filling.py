@@ -137,9 +137,10 @@ class Filler:
                 index, stuck = self._forward(index, len(left)), 0
             else:
                 sight = self._look(answer, page, left)
-                if len(sight.still_open):  # nothing later has closed by the provider's clock: neither asked for nor booked
+                if len(sight.still_open):  # nothing later has closed by the provider's clock: it is not asked for
                     closed = int(np.searchsorted(wanted, sight.still_open[0]))
                     self.settled(len(wanted) - closed)
+                    await self._book_future(wanted[closed:], answer)
                     wanted, left = wanted[:closed], left[:len(left) - len(sight.still_open)]
                 is_stuck = len(left) > 0 and len(sight.rest) == len(left)
                 stuck = stuck + 1 if is_stuck else 0
@@ -259,6 +260,12 @@ class Filler:
         witness = Witness(self.asker, self.writer.lake, self.row, self.grid, Grid(timeframe, self.grid.server), self.symbol)
         for part, answer in await witness.silent(slots):
             await self._write(self.booker.absent(part, answer, both_sides=False, adds_up=timeframe.name))
+
+    async def _book_future(self, slots: Slots, answer: CandlePage) -> None:
+        """Book what closed long ago by our clock but not by the provider's: a run must not end as if there were nothing to get."""
+        overdue = self.grid.floor(self.booker.clock.now_us() - STANDS_US)
+        if not self.is_live and answer.server_us < overdue:
+            await self._write(self.booker.not_reached(slots[slots < overdue], answer))
 
     async def _write(self, gaps: list[Gap]) -> None:
         if gaps:

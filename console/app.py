@@ -41,9 +41,12 @@ def make_app(feed: Feed, desk: PrefectDesk) -> FastAPI:
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     check_routes(app)
     errors.install(app)
-    hosts = frozenset(name.strip().lower() for name in feed.settings.console_hosts.split(",") if name.strip())
-    app.add_middleware(Guard, hosts=hosts)
+    app.add_middleware(Guard, hosts=_names(feed.settings.console_hosts), origins=_names(feed.settings.console_origins))
     return app
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name.strip().lower() for name in text.split(",") if name.strip())
 
 
 def document(app: FastAPI) -> dict[str, Any]:

@@ -25,10 +25,13 @@ HEADERS: Final[Mapping[str, str]] = {
 
 
 class Guard:
-    """ASGI middleware; `hosts` are the names under which the console answers (DNS rebinding ends here)."""
+    """ASGI middleware; `hosts` are the names under which the console answers (DNS rebinding ends here).
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
-        self._app, self._hosts = app, hosts
+    `origins` are the web origins whose pages may read the API: with a token in its header, never with a session's cookie.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], origins: frozenset[str] = frozenset()) -> None:
+        self._app, self._hosts, self._origins = app, hosts, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it here."""
@@ -40,11 +43,32 @@ class Guard:
             answer = PlainTextResponse("unknown host; set CANDLELAKE_CONSOLE_HOSTS to the names the console answers to\n", 400)
             await answer(scope, receive, _with_headers(send, scope))
             return
+        origin = headers.get("origin", "")
+        if origin in self._origins and scope["path"].startswith("/api/"):
+            send = _with_origin(send, origin)
+            if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+                await PlainTextResponse("", 204)(scope, receive, _with_headers(send, scope))
+                return
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > BODY_MAX:
             await PlainTextResponse(f"bodies of at most {BODY_MAX} bytes are taken\n", 413)(scope, receive, _with_headers(send, scope))
             return
         await self._app(scope, _bounded(receive), _with_headers(send, scope))
+
+
+def _with_origin(send: Send, origin: str) -> Send:
+    async def adding(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["access-control-allow-origin"] = origin
+            headers["access-control-allow-headers"] = "authorization"
+            headers["access-control-allow-methods"] = "GET"
+            headers["access-control-max-age"] = "600"
+            headers["cross-origin-resource-policy"] = "cross-origin"
+            headers["vary"] = "Origin"
+        await send(message)
+
+    return adding
 
 
 def _host(value: str) -> str:

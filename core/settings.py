@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     notify_webhook_url: SecretStr | None = Field(None, description="Address that notifications are posted to as JSON.")
     notify_webhook_secret: SecretStr | None = Field(
         None, description="Key of the signature (HMAC-SHA256) that these posts carry, see docs/operations.md.")
+    console_origins: str = Field(
+        "", description="Web origins whose pages may read the API with a token, with commas, e.g. https://pro.openbb.co; none by default.")
     live_trading: bool = Field(
         False, description="Allow real orders; the connection and the pipeline have to allow them too, see docs/trading.md.")
     order_grace_seconds: Annotated[float, Field(ge=65, le=3600)] = Field(

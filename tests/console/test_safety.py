@@ -175,3 +175,34 @@ async def test_gates_of_the_host_platform(browser, feed, settings_of, field):
     with feed.lake.metadata.write() as tx:
         people.change_user(tx, "ann", feed.clock.now_us(), **{field: True})
     assert (await one.get("/connections")).status_code == 200
+
+
+class TestOrigins:
+    """Pages of other web origins, as OpenBB Workspace is one."""
+
+    @pytest.fixture
+    def settings_of(self):
+        """One origin may read."""
+        return {"console_origins": "https://pro.openbb.co"}
+
+    async def test_a_named_origin_reads_the_api_with_a_token(self, browser, token):
+        """Preflight and answer name the origin, never allow credentials, and reach the API alone."""
+        http, there = browser().http, {"origin": "https://pro.openbb.co"}
+        asked = await http.request("OPTIONS", "/api/widgets.json", headers={
+            **there, "access-control-request-method": "GET", "access-control-request-headers": "authorization"})
+        assert asked.status_code == 204
+        assert asked.headers["access-control-allow-headers"] == "authorization"
+        answer = await http.get("/api/connections", headers={**there, **token("ann")})
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == "https://pro.openbb.co"
+        assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+        assert "access-control-allow-credentials" not in answer.headers
+        page = await http.get("/login", headers=there)
+        assert "access-control-allow-origin" not in page.headers
+
+    async def test_other_origins_read_nothing(self, browser, token):
+        """Another origin, one that only begins alike, and null get no permission."""
+        for origin in ("https://evil.example", "https://pro.openbb.co.evil.example", "null"):
+            answer = await browser().http.get("/api/connections", headers={"origin": origin, **token("ann")})
+            assert "access-control-allow-origin" not in answer.headers
+            assert answer.headers["cross-origin-resource-policy"] == "same-origin"

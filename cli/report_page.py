@@ -46,8 +46,8 @@ th{color:var(--soft);font-weight:500}td.n,th.n{text-align:right}td{white-space:n
 <td class="n">{{ count(s.stored) }}</td><td class="n">{{ count(s.expected) }}</td><td class="n">{{ percent(s.completeness) }}</td><td class="n{% if s.unexplained %} bad{% endif %}">{{ count(s.unexplained) }}</td><td class="n{% if s.behind %} bad{% endif %}">{{ count(s.behind) }}</td><td class="n">{{ count(s.revisions) }}</td></tr>{% endfor %}
 </tbody></table></div>
 <h2>Why slots are empty</h2>
-{% if r.totals.causes %}<table><thead><tr><th>cause</th><th>meaning</th><th class="n">slots</th></tr></thead><tbody>
-{% for cause, slots in r.totals.causes.items() %}<tr><td>{{ cause }}</td><td>{{ causes[cause] }}</td><td class="n">{{ count(slots) }}</td></tr>{% endfor %}</tbody></table>{% else %}<p>No slot is empty.</p>{% endif %}
+{% if r.totals.causes %}<div class="scroll"><table><thead><tr><th>cause</th><th>meaning</th><th class="n">slots</th></tr></thead><tbody>
+{% for cause, slots in r.totals.causes.items() %}<tr><td>{{ cause }}</td><td>{{ causes[cause] }}</td><td class="n">{{ count(slots) }}</td></tr>{% endfor %}</tbody></table></div>{% else %}<p>No slot is empty.</p>{% endif %}
 {% if r.gaps %}<h2>Gaps in open time, longest first</h2><div class="scroll"><table><thead><tr><th>series</th><th>from</th><th>to</th><th class="n">slots</th><th>cause</th><th class="n">attempts</th><th>next try</th></tr></thead><tbody>
 {% for g in r.gaps[:40] %}<tr><td>{{ g.series }}</td><td>{{ g.start }}</td><td>{{ g.end }}</td><td class="n">{{ count(g.slots) }}</td><td>{{ g.cause }}</td><td class="n">{{ g.attempts }}</td><td>{{ (g.next_try[:19] ~ 'Z') if g.next_try else 'final' }}</td></tr>{% endfor %}</tbody></table></div>
 {% if r.gaps|length > 40 %}<p class="sub">{{ r.gaps|length - 40 }} more are in the JSON report.</p>{% endif %}{% endif %}
@@ -60,7 +60,7 @@ th{color:var(--soft);font-weight:500}td.n,th.n{text-align:right}td{white-space:n
 <h2>Clocks of the providers</h2>
 {% if r.clocks %}<div class="scroll"><table><thead><tr><th>connection</th><th>what</th><th>rules</th><th class="n">offset</th><th>from</th><th>last seen</th></tr></thead><tbody>
 {% for c in r.clocks %}<tr><td>{{ c.connection }}</td><td{% if c.kind == 'contradicted' %} class="bad"{% endif %}>{{ c.kind }}</td><td><code>{{ c.rules }}</code></td><td class="n">{{ c.offset_minutes if c.offset_minutes is not none else '' }}</td><td>{{ c.seen_at }}</td><td>{{ c.last_seen }}</td></tr>{% endfor %}</tbody></table></div>{% else %}<p>All times come as UTC: no broker's clock had to be learned.</p>{% endif %}
-{% if r.retentions %}<h2>Removed by retention</h2><table><thead><tr><th>series</th><th>before</th><th>applied</th><th class="n">candles</th></tr></thead><tbody>{% for t in r.retentions %}<tr><td>{{ t.series }}</td><td>{{ t.before }}</td><td>{{ t.applied_at }}</td><td class="n">{{ count(t.rows) }}</td></tr>{% endfor %}</tbody></table>{% endif %}
+{% if r.retentions %}<h2>Removed by retention</h2><div class="scroll"><table><thead><tr><th>series</th><th>before</th><th>applied</th><th class="n">candles</th></tr></thead><tbody>{% for t in r.retentions %}<tr><td>{{ t.series }}</td><td>{{ t.before }}</td><td>{{ t.applied_at }}</td><td class="n">{{ count(t.rows) }}</td></tr>{% endfor %}</tbody></table></div>{% endif %}
 <h2>Digests</h2>
 <p>SHA-256 over the rows themselves; another home with the same candles has the same ones. Whole report: <code>{{ r.digest }}</code></p>
 <div class="scroll"><table><thead><tr><th>series</th><th class="n">candles</th><th>digest</th></tr></thead><tbody>{% for s in r.series %}<tr><td>{{ s.connection }} {{ s.symbol }} {{ s.timeframe }}</td><td class="n">{{ count(s.stored) }}</td><td><code>{{ s.rows_digest }}</code></td></tr>{% endfor %}</tbody></table></div>

@@ -27,6 +27,7 @@ from core.timeframe import Grid, Timeframe
 from feed.asking import Asker
 from feed.booking import Booker
 from feed.planning import page_from
+from feed.probing import next_candle
 from feed.witness import Witness, longer_timeframe
 from feed.writing import Writer
 from providers.base import CandlePage
@@ -41,11 +42,10 @@ FAILED_PAGES = 3  # so many pages in a row without an answer end the run: the pr
 CONFIRM_ROUNDS = 2  # how often ranges that were answered with nothing are asked for again before the run ends
 YOUNG = 4  # so many candles that have closed but not settled are looked at
 STANDS_US = 15 * MINUTE_US  # a server's clock stands at the last quote of a session: at most so long before its end
-PROBES = ("1d", "4h", "1h")  # timeframes that tell where candles begin again, first choice first
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class PageSight:
     """What one answer showed of the wanted slots in its page."""
 
     checked: Checked
@@ -83,7 +83,7 @@ class Filler:
     settled: Callable[[int], None] = lambda _count: None  # told how many wanted slots are done with
     asked_as: str | None = None  # the provider's present name of the symbol, where it is not the series'
     session_end: Callable[[int], int | None] = lambda _us: None  # since when the market is closed at an instant
-    sights: list[Early] = field(default_factory=list, init=False)  # candles too young to count as closed
+    early: list[Early] = field(default_factory=list, init=False)  # candles too young to count as closed
     _last_known: int | None = field(default=None, init=False)
     _first_known: int | None = field(default=None, init=False)
     _failed_pages: int = field(default=0, init=False)
@@ -187,7 +187,7 @@ class Filler:
         self._failed_pages = 0
         return answer
 
-    def _look(self, answer: CandlePage, page: Interval, left: Slots) -> Sight:
+    def _look(self, answer: CandlePage, page: Interval, left: Slots) -> PageSight:
         closed_before = self._closed_before(answer)
         checked = check(answer.candles, self.grid, page, closed_before)
         if self.is_live:
@@ -200,7 +200,7 @@ class Filler:
         closed = left[(left < open_from) & (left >= reach)]
         first, last = (int(proved[0]), int(proved[-1])) if len(proved) else (page.end, page.start - 1)
         between = closed[(closed > first) & (closed < last)]
-        return Sight(
+        return PageSight(
             checked=checked, proved=proved,
             bad=left[np.isin(left, np.setdiff1d(bad, good))],
             absent=between[~np.isin(between, proved)],
@@ -228,9 +228,9 @@ class Filler:
                  if self.grid.next(slot) <= answer.server_us]
         if young or len(closed):
             shown = answer.candles.filter(pl.col("ts").is_in([to_datetime(slot) for slot in young])) if young else closed.clear()
-            self.sights.append(Early(answer.server_us, young, shown, closed.tail(2 * YOUNG)))
+            self.early.append(Early(answer.server_us, young, shown, closed.tail(2 * YOUNG)))
 
-    async def _commit(self, sight: Sight, answer: CandlePage) -> None:
+    async def _commit(self, sight: PageSight, answer: CandlePage) -> None:
         gaps = self.booker.out_of_reach(sight.unreachable, answer)
         gaps += self.booker.absent(sight.absent, answer, both_sides=True)
         gaps += self._unproved_gaps(sight, answer)
@@ -245,7 +245,7 @@ class Filler:
             self._last_known = int(sight.proved[-1])
             self._first_known = min(int(sight.proved[0]), self._first_known or self._last_known)
 
-    def _unproved_gaps(self, sight: Sight, answer: CandlePage) -> list[Gap]:
+    def _unproved_gaps(self, sight: PageSight, answer: CandlePage) -> list[Gap]:
         """Book what lies before an answer's first row; before all that is known it may be the listing."""
         if len(sight.unproved) and len(sight.proved) and not self._knows_before(int(sight.proved[0])):
             return self.booker.before_first(sight.unproved, answer, int(sight.proved[0]))
@@ -279,14 +279,14 @@ class Filler:
         """
         has_earlier = self._knows_before(int(left[0]))
         if len(wanted) > len(left) or not has_earlier:
-            probe = await self._next_by_longer_timeframe(Interval(int(left[0]), max(self._first_known or 0, int(wanted[-1])) + 1))
-            if probe is not None:
-                name, next_us, told_until = probe
-                silent = wanted[wanted < (told_until if next_us is None else next_us)]
-                is_listing = not has_earlier and next_us is not None
+            told = await next_candle(self.asker, self.grid, self.symbol, self.booker.clock.now_us(),
+                                     Interval(int(left[0]), max(self._first_known or 0, int(wanted[-1])) + 1))
+            if told is not None:
+                silent = wanted[wanted < (told.until_us if told.first_us is None else told.first_us)]
+                is_listing = not has_earlier and told.first_us is not None
                 if len(silent) > len(left) or (is_listing and len(silent)):
-                    gaps = (self.booker.before_listing(silent, name, next_us) if is_listing and next_us is not None
-                            else self.booker.nowhere(silent, name, next_us))
+                    gaps = (self.booker.before_listing(silent, told.timeframe, told.first_us) if is_listing and told.first_us is not None
+                            else self.booker.nowhere(silent, told.timeframe, told.first_us))
                     await self._write(gaps)
                     return len(silent)
         log.info("%s: nothing in %s, asked twice", self.row.series, page)
@@ -299,35 +299,3 @@ class Filler:
     def _knows_before(self, slot: int) -> bool:
         earliest = [us for us in (self.row.first_us, self._first_known) if us is not None]
         return bool(earliest) and min(earliest) < slot
-
-    async def _next_by_longer_timeframe(self, interval: Interval) -> tuple[str, int | None, int] | None:
-        """Return the probing timeframe, the open time of its first candle in `interval` (None: there is none), and up to when it tells.
-
-        The longer candle that is still being made need not be shown: from its open on, none says nothing. None when the
-        provider has no longer timeframe, or does not keep all history.
-        """
-        timeframe = longer_timeframe(self.asker.provider.capabilities, self.timeframe, PROBES)
-        if timeframe is None:
-            return None
-        try:
-            sights = [await self._first_candle(timeframe, interval) for _ in range(2)]
-        except TransientError:
-            return None  # it only saves requests: the series' own pages tell as much
-        seen = [first for first, _ in sights if first is not None]
-        return timeframe.name, min(seen) if seen else None, min(until for _, until in sights)
-
-    async def _first_candle(self, timeframe: Timeframe, interval: Interval) -> tuple[int | None, int]:
-        """Return the first candle of a timeframe in `interval`, and up to when the answers tell that there is none."""
-        grid = Grid(timeframe, self.grid.server)
-        limit = self.asker.provider.capabilities.page_limit(timeframe)
-        cursor = grid.floor(interval.start)
-        told_until = grid.floor(self.booker.clock.now_us())
-        while cursor < interval.end:
-            page = page_from(cursor, grid, limit, grid.ceil(interval.end))
-            answer = await self.asker.page(self.symbol, timeframe, page)
-            found = check(answer.candles, grid, page, page.end).candles  # one that is still open tells as well where candles begin
-            told_until = min(told_until, grid.floor(answer.server_us))
-            if len(found):
-                return int(found["ts"].dt.epoch("us")[0]), told_until
-            cursor = page.end
-        return None, told_until

@@ -45,7 +45,7 @@ class SeriesRun:
     expected: Slots
     stored: Slots
     booked: list[Gap]
-    sights: list[Early] = field(default_factory=list)
+    early: list[Early] = field(default_factory=list)
 
     @staticmethod
     def plan(feed: Feed, provider: MarketDataProvider, row: SeriesRow, interval: Interval) -> SeriesRun:
@@ -117,7 +117,7 @@ class SeriesRun:
                 await filler.fill(older)
             await self._book_unasked(booker, writer, source)
         finally:
-            self.sights = filler.sights
+            self.early = filler.early
             writer.result(self.row.id, str(self.row.series)).requests += asker.requests
 
     def _newest_first(self, wanted: Slots) -> tuple[Slots, Slots]:

@@ -32,11 +32,11 @@ CLOSED_LOOK_US = HOUR_US  # in closed time a broker is looked at this often: a c
 def learn(tx: Connection, feed: Feed, run: SeriesRun, revised: int, since_us: int) -> None:
     """Compare what was seen early with what it became, note what is seen early now, and keep the wait that follows."""
     length, known = run.row.series.timeframe.length_us, None
-    for early in run.sights:
-        known = judge(tx, run.row.id, digests(early.closed), length, feed.clock.now_us()) or known
-        shown = digests(early.shown)
+    for look in run.early:
+        known = judge(tx, run.row.id, digests(look.closed), length, feed.clock.now_us()) or known
+        shown = digests(look.shown)
         note_sights(tx, run.row.id, [
-            Sight(slot, early.server_us - run.grid.next(slot), shown.get(slot)) for slot in early.unsettled
+            Sight(slot, look.server_us - run.grid.next(slot), shown.get(slot)) for slot in look.unsettled
             if run.row.settle_seconds is None or length >= HOUR_US or slot // length % SAMPLED == 0])
     if revised:
         known = note_changes(tx, run.row.id, _changes(tx, run, since_us), length, feed.clock.now_us()) or known

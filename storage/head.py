@@ -26,14 +26,13 @@ from storage.provenance import Brought, Request, note_write
 from storage.quarantine import set_aside
 from storage.repairs import note_repairs
 from storage.series import get_series, grid_of
-from storage.statements import Row, execute_many, fetch, is_sqlite, marks
+from storage.statements import Row, execute_many, fetch, insert_many, is_sqlite, marks
 
 _PART = 500  # bound parameters of one statement stay far below every driver's limit
 _COLUMNS = ", ".join(HEAD_COLUMNS)
-_UPSERT = (
-    f"INSERT INTO head_candles (series_id, {_COLUMNS}) VALUES ({marks(range(11))})"  # noqa: S608  column names
-    " ON CONFLICT (series_id, ts_us) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in HEAD_COLUMNS if name != "ts_us"))
+_INTO = f"INSERT INTO head_candles (series_id, {_COLUMNS})"
+_REPLACE = ("ON CONFLICT (series_id, ts_us) DO UPDATE SET "
+            + ", ".join(f"{name} = excluded.{name}" for name in HEAD_COLUMNS if name != "ts_us"))
 _REVISE = ("INSERT INTO revisions (series_id, ts_us, known_at_us, old_known_at_us, old, new)"
            " VALUES (?, ?, ?, ?, ?, ?)"
            # After retention and a clock set back an old change may bear the same instant; the later one wins.
@@ -149,7 +148,7 @@ def _store(tx: Connection, work: list[_Work], below: LakeRows, now_us: int, run_
             _append(item, changes, now_us, run_id)
         else:
             _judge(item, old, changes, now_us, run_id)
-    execute_many(tx, _UPSERT, changes.rows)
+    insert_many(tx, _INTO, 1 + len(HEAD_COLUMNS), changes.rows, conflict=_REPLACE)
     execute_many(tx, _REVISE, changes.revisions)
     _move_watermarks(tx, kept, changes)
     for item in work:

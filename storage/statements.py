@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection
 
 Row = tuple[Any, ...]
+_TOGETHER = 50  # rows of one INSERT: with more, reading the statement costs what the fewer steps save
 
 
 @lru_cache(maxsize=256)
@@ -46,6 +48,18 @@ def execute_many(tx: Connection, sql: str, rows: Sequence[Sequence[object]]) -> 
         cursor.executemany(sql if is_sqlite(tx) else _for_psycopg(sql), rows)
     finally:
         cursor.close()
+
+
+def insert_many(tx: Connection, into: str, width: int, rows: Sequence[Sequence[object]], *, conflict: str = "") -> None:
+    """Insert rows of `width` values: `into` is `INSERT INTO table (columns)`, `conflict` an ON CONFLICT clause or nothing.
+
+    A row may come twice; the later one then meets the earlier one.
+    """
+    whole = len(rows) - len(rows) % _TOGETHER if is_sqlite(tx) else 0  # PostgreSQL refuses a row twice in one statement
+    row = f"({', '.join('?' * width)})"
+    execute_many(tx, f"{into} VALUES {', '.join([row] * _TOGETHER)} {conflict}",
+                 [tuple(chain.from_iterable(rows[first:first + _TOGETHER])) for first in range(0, whole, _TOGETHER)])
+    execute_many(tx, f"{into} VALUES {row} {conflict}", rows[whole:])
 
 
 def marks(values: Iterable[object]) -> str:

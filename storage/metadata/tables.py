@@ -160,6 +160,7 @@ revisions = Table(  # each change of a stored candle by its provider; the old va
     Column("old", JSON, nullable=False),  # the candle's values, source and run_id
     Column("new", JSON, nullable=False),
     UniqueConstraint("series_id", "ts_us", "known_at_us"),
+    Index(None, "known_at_us"),
 )
 
 gaps = Table(  # the ledger: every slot that is expected and not stored

@@ -25,7 +25,7 @@ from sandbox.server import running
 from storage import open_lake
 
 ROWS = 50_000
-REPEATS = 3
+REPEATS = 2
 START = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=START_US)
 
 

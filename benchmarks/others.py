@@ -1,0 +1,52 @@
+"""The benchmarks that are programs of their own - replay, ledger, stream - run for the one report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from benchmarks.environments import ROOT
+
+PROGRAMS = {
+    "replay": ("Replay beside vectorbt and backtesting.py", ["--rounds", "1", "--repeats", "2"]),
+    "ledger": ("Ledger and coverage of a large lake", []),
+    "stream": ("Ticks of a stream", []),
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one program said: Markdown, its exit code, and how long it took."""
+
+    name: str
+    title: str
+    text: str
+    code: int
+    seconds: float
+
+
+def run(name: str) -> Section:
+    """Run one program; one that ends with an error is part of the report, not the end of it."""
+    title, words = PROGRAMS[name]
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, "-W", "ignore", "-m", f"benchmarks.{name}", *words], cwd=ROOT, capture_output=True,
+                          text=True, check=False)
+    took = time.monotonic() - begin
+    text = _markdown(name, done.stdout)
+    if done.returncode:
+        text += f"\n\nIt ended with {done.returncode}: a limit was missed, or it failed. {' '.join(done.stderr.split())[-400:]}"
+    print(text + f"\n  {name} took {took:.0f} s", flush=True)
+    return Section(name, title, text, done.returncode, took)
+
+
+def _markdown(name: str, said: str) -> str:
+    lines = said.strip().splitlines()
+    if name == "replay":
+        return "\n".join(line for line in lines if line.startswith("|"))
+    if name == "stream":
+        rows = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+        return "\n".join(["| figure | value |", "|---|---|", *(f"| {key.replace('_', ' ')} | {value} |" for key, value in rows.items())])
+    return "\n".join(["```text", *lines, "```"])

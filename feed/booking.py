@@ -61,7 +61,7 @@ class Booker:
                 for run in self._runs(slots)]
 
     def not_reached(self, slots: Slots, answer: CandlePage) -> list[Gap]:
-        """Book slots that closed a while ago by our clock, but lie in the future by the provider's: asked for again."""
+        """Book slots that a provider's clock has been past and is not any more: asked for again."""
         proof: dict[str, object] = {"request": answer.request_id, "server_time": isoformat(answer.server_us)}
         return [self._retried(run, "unknown", proof) for run in self._runs(slots)]
 

@@ -87,6 +87,7 @@ class Filler:
     _last_known: int | None = field(default=None, init=False)
     _first_known: int | None = field(default=None, init=False)
     _failed_pages: int = field(default=0, init=False)
+    _server_us: int = field(default=0, init=False)  # the furthest that the provider's clock has been in this run
     _unproved: list[Slots] = field(default_factory=list, init=False)
 
     @property
@@ -185,6 +186,7 @@ class Filler:
                 raise
             return None
         self._failed_pages = 0
+        self._server_us = max(self._server_us, answer.server_us)
         return answer
 
     def _look(self, answer: CandlePage, page: Interval, left: Slots) -> PageSight:
@@ -262,10 +264,13 @@ class Filler:
             await self._write(self.booker.absent(part, answer, both_sides=False, adds_up=timeframe.name))
 
     async def _book_future(self, slots: Slots, answer: CandlePage) -> None:
-        """Book what closed long ago by our clock but not by the provider's: a run must not end as if there were nothing to get."""
-        overdue = self.grid.floor(self.booker.clock.now_us() - STANDS_US)
-        if not self.is_live and answer.server_us < overdue:
-            await self._write(self.booker.not_reached(slots[slots < overdue], answer))
+        """Book what lies in a provider's future though its own clock has been past it: no run ends as if it had been read.
+
+        What no answer and no stored candle has been past is the future indeed, and left alone like our own.
+        """
+        reached = self.grid.floor(max(self._server_us, self.grid.next(self.row.last_us or 0)))
+        if not self.is_live and answer.server_us < reached:
+            await self._write(self.booker.not_reached(slots[slots < reached], answer))
 
     async def _write(self, gaps: list[Gap]) -> None:
         if gaps:

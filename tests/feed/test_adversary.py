@@ -79,22 +79,44 @@ async def test_more_rows_than_the_limit_and_all_of_them_twice(make_feed, series,
 
 
 async def test_a_provider_whose_clock_jumps_back_never_ends_a_run_silently_short(make_feed, series, clock, candles_of) -> None:
-    """While its clock is a day behind, what it calls its future is neither stored nor called complete; later it comes."""
+    """When its clock falls back in the middle of a run, what it had been past is booked, not called complete; later it comes."""
     truth = candles_of(600)
     feed, provider = make_feed(truth)
     clock.set(at(700))
-    provider.stands_us = at(250)
+    whole = provider.fetch_candles
+
+    async def falls_back(symbol, timeframe, interval):
+        page = await whole(symbol, timeframe, interval)
+        provider.stands_us = at(150)
+        return page
+
+    provider.fetch_candles = falls_back
     result = await backfill(feed, series, Interval(START, at(600)))
-    assert held(feed, truth).equals(truth.head(250))
+    assert held(feed, truth).equals(truth.head(150))
     assert result.status == "complete_with_gaps", result.message
     (row,) = coverage(feed.lake)
-    assert (row.expected, row.stored, row.unexplained) == (600, 250, 350)
-    provider.stands_us = None
+    assert (row.expected, row.stored, row.unexplained) == (600, 150, 450)
+    provider.stands_us, provider.fetch_candles = None, whole
     clock.set(at(700) + HOUR_US)
     await repair(feed)
     await fetch(feed, due_only=False)
     assert held(feed, truth).equals(truth)
     assert gaps(feed) == []
+
+
+async def test_a_provider_that_lives_in_the_past_has_a_present_of_its_own(make_feed, series, clock, candles_of) -> None:
+    """Of a replay whose clock never was past a slot, that slot is the future: neither stored, nor booked, nor expected."""
+    truth = candles_of(600)
+    feed, provider = make_feed(truth)
+    clock.set(at(700))
+    provider.stands_us = at(250)
+    result = await backfill(feed, series, Interval(START, at(600)))
+    assert (result.status, gaps(feed)) == ("complete", [])
+    (row,) = coverage(feed.lake)
+    assert (row.expected, row.stored) == (250, 250)
+    provider.stands_us = None
+    await fetch(feed, due_only=False)
+    assert held(feed, truth).equals(truth)
 
 
 @pytest.mark.parametrize("year_us", [366 * DAY_US, -366 * DAY_US], ids=["ahead", "behind"])

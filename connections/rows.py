@@ -77,10 +77,10 @@ def write_log(  # noqa: PLR0917  one word for each column
     tx: Connection, connection: tuple[int | None, str], action: str, outcome: Outcome, message: str,
     now_us: int, **metadata: object,
 ) -> None:
-    """Log an action on the connection (id, slug) in the transaction of the action itself."""
+    """Log an action on the connection (id, slug) in the transaction of the action itself; the message becomes one line."""
     connection_id, slug = connection
     tx.execute(connection_logs.insert().values(
-        connection_id=connection_id, slug=slug, action=action, status=outcome, message=redact(message)[:MESSAGE_MAX],
+        connection_id=connection_id, slug=slug, action=action, status=outcome, message=" ".join(redact(message).split())[:MESSAGE_MAX],
         metadata=metadata, created_at_us=now_us))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from typing import Final
 
@@ -24,6 +25,7 @@ from core.errors import (
 )
 from core.secrets import redact
 
+_NAME: Final = re.compile(r"[a-z_]{1,30}|\d{1,6}")
 log = logging.getLogger("candlelake.console")
 _STATUS: Final[tuple[tuple[type[CandlelakeError], int], ...]] = (
     (SignInError, 401), (CredentialsRefusedError, 401), (NotPermittedError, 403), (NotFoundError, 404), (InputError, 422),
@@ -57,7 +59,9 @@ async def _ours(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     """Name the field and the rule; the value may be a secret in the wrong place."""
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": "not valid"}
-    where = ".".join(str(part) for part in first["loc"] if part not in {"body", "query", "path"}) or "the request"
+    names = [str(part) for part in first["loc"] if part not in {"body", "query", "path"}]
+    # A key that the sender made up may be a secret in the wrong place, too: it is told only when it looks like a name.
+    where = ".".join(name if _NAME.fullmatch(name) else "an unknown field" for name in names) or "the request"
     return _answer(request, 422, f"{where}: {first['msg']}", {})
 
 

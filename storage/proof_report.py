@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from core.calendar import Calendar
 from core.candles import VALUES
-from core.clock import LATEST_US, MINUTE_US, SECOND_US, isoformat
+from core.clock import MINUTE_US, SECOND_US, isoformat
 from core.interval import Interval
 from core.slots import expected_slots
 from core.timeframe import Grid
@@ -43,12 +43,11 @@ class SeriesProof:
     """One series in the period, counted in slots.
 
     Attributes:
-        expected: slots within the period, from the series' first stored or booked one to its last; of a live series also the
-            open-market slots after it, up to the period's end or to what should have come by now.
+        expected: slots within the period, from the series' first stored or booked one to its last, as `coverage` counts them.
         causes: slots by the ledger's cause.
         completeness: stored / expected without closed time, 0 to 1; None when nothing was expected.
         rows_digest: SHA-256 over the stored rows of the period.
-        behind: open-market slots since the last stored or booked one that should have come by now, in or after the period.
+        behind: open-market slots after the series' last stored or booked one that should have come by now.
         strip: for each of up to `BINS` equal parts of the period, what most of it is.
     """
 
@@ -137,9 +136,9 @@ class _Late:
     calendar: Calendar
     until_us: int
 
-    def count(self, grid: Grid, start_us: int, end_us: int) -> int:
-        """Return how many open-market slots lie in [start, end) that are due."""
-        end_us = min(end_us, grid.floor(self.until_us))
+    def count(self, grid: Grid, start_us: int) -> int:
+        """Return how many open-market slots from `start_us` on are due."""
+        end_us = grid.floor(self.until_us)
         return 0 if end_us <= start_us else len(expected_slots(grid, self.calendar, Interval(start_us, end_us)))
 
 
@@ -172,8 +171,7 @@ def _series(
     if span is not None:
         first, last_end = min(first, grid.floor(span.start)), max(last_end, grid.next(span.end - 1))
     whole = Interval(first, last_end).intersect(period)
-    overdue = late.count(grid, max(last_end, period.start), period.end)
-    expected = overdue + (0 if whole is None else grid.count(whole))
+    expected = 0 if whole is None else grid.count(whole)
     causes: Counter[str] = Counter()
     for gap, part in booked:
         causes[gap.cause] += grid.count(part)
@@ -183,7 +181,7 @@ def _series(
         row.series.connection, row.series.symbol, row.series.timeframe.name,
         isoformat(int(slots[0])) if len(slots) else None, isoformat(int(slots[-1])) if len(slots) else None,
         expected, len(slots), explained, expected - len(slots) - explained, dict(sorted(causes.items())),
-        None if due <= 0 else len(slots) / due, changes, rows_digest([frame]), late.count(grid, last_end, LATEST_US),
+        None if due <= 0 else len(slots) / due, changes, rows_digest([frame]), late.count(grid, last_end),
         _strip(slots, booked, period))
     listed = [
         {"series": str(row.series), "start": isoformat(part.start), "end": isoformat(part.end), "slots": grid.count(part),

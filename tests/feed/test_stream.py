@@ -72,11 +72,12 @@ async def test_candles_come_early_and_rest_agrees(tmp_path):
 
 async def test_a_second_stream_of_a_connection_waits_for_none(tmp_path):
     """While one run streams a connection another one is told so, at once."""
-    with home(tmp_path, "binance") as place:
+    with home(tmp_path, "binance", speed=4.0) as place:  # a lease counts by this clock: at sixty times its minute is a second
         run = Running(place)
         await run.until(lambda: run.ticks > 0)
-        with pytest.raises(LeaseHeldError):
-            await stream(place.feed, "s", stop=asyncio.Event())
+        async with asyncio.timeout(60):
+            with pytest.raises(LeaseHeldError):
+                await stream(place.feed, "s", stop=asyncio.Event())
         await run.end()
 
 

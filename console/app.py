@@ -70,7 +70,9 @@ def _openapi(request: Request) -> Response:
 
 def _docs(request: Request) -> Response:
     """Show every call of the API as a page."""
+    if not hasattr(request.app.state, "document"):
+        request.app.state.document = document(request.app)
     calls = [{"method": method.upper(), "path": path, "summary": operation.get("description") or operation.get("summary"),
               "parameters": [item["name"] for item in operation.get("parameters", [])]}
-             for path, methods in sorted(document(request.app)["paths"].items()) for method, operation in methods.items()]
+             for path, methods in sorted(request.app.state.document["paths"].items()) for method, operation in methods.items()]
     return page(request, "docs.html", {"calls": calls})

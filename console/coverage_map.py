@@ -18,7 +18,7 @@ from storage.ledger import GapRow, list_gaps
 from storage.series import SeriesRow, grids_of, list_series
 
 DAYS_MAX: Final = 120
-SERIES_MAX: Final = 60
+SERIES_MAX: Final = 20
 
 
 @dataclass(frozen=True, slots=True)

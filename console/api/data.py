@@ -26,13 +26,13 @@ _KINDS: Final = {
 }
 
 
-@router.get("/connections/{slug}/candles", dependencies=SEES)
+@router.get("/connections/{slug}/candles", dependencies=SEES, response_model=list[CandleOut])
 def list_candles(request: Request, slug: str, symbol: Symbol, timeframe: Timeframe, start: Moment = None, end: Moment = None,  # noqa: PLR0917  one for each parameter
-                 as_of: Moment = None, limit: Limit = 100) -> list[CandleOut]:
+                 as_of: Moment = None, limit: Limit = 100) -> Response:
     """Return the newest candles of a range, oldest first; `as_of` gives what was known then."""
     feed = feed_of(request)
     series = readings.seen_series(feed, identity_of(request), slug, symbol, timeframe)
-    return [CandleOut(**row) for row in readings.candle_rows(readings.candles(feed, series, start, end, limit, as_of))]
+    return Response(readings.candle_json(readings.candles(feed, series, start, end, limit, as_of)), media_type="application/json")
 
 
 @router.get("/connections/{slug}/export", dependencies=SEES, response_class=Response)

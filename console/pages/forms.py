@@ -59,13 +59,13 @@ def show_provider(request: Request, provider: str = "") -> Response:
 
 
 @router.get("/connections/symbols", dependencies=SEES)
-async def search_symbols(request: Request, provider: str = "", base_url: str = "", symbol_query: str = "", slug: str = "") -> Response:
+async def search_symbols(request: Request, provider: str = "", base_url: str = "", symbol_query: str = "", connection: str = "") -> Response:
     """Show the symbols at the provider that match; without a provider nothing."""
     feed, who, query = feed_of(request), identity_of(request), symbol_query[:100]
     rows, problem = [], None
     try:
-        if slug:
-            rows = await choosing.symbols_of(feed, who, slug, query)
+        if connection:
+            rows = await choosing.symbols_of(feed, who, connection, query)
         elif provider.strip():
             rows = await choosing.provider_symbols(feed, who, provider.strip(), base_url.strip() or None, query)
         else:

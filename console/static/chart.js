@@ -1,44 +1,74 @@
-// The candlestick chart: history is loaded as the reader scrolls left, the newest come as server-sent events.
+// The candlestick chart: history comes as the reader scrolls left, the newest as server-sent events; all of it works by keyboard.
 "use strict";
 (() => {
   const box = document.getElementById("chart");
   if (!box || !window.LightweightCharts) return;
-  const PAGE = 2000, MARGIN = 10;
+  const PAGE = 2000, MARGIN = 10, DRAWN = 300;  // candles a page; bars left of which more is asked for; slots of one gap drawn
   const L = window.LightweightCharts;
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const legend = document.getElementById("legend");
-  const zone = document.getElementById("zone");
-  let local = false, candles = [], revised = new Set(), gaps = [], signals = [], loading = false, complete = Boolean(box.dataset.start || box.dataset.end);
+  const legend = document.getElementById("legend"), spoken = document.getElementById("spoken"), zone = document.getElementById("zone");
+  const isWhole = !box.dataset.start && !box.dataset.end;
+  let local = false, candles = [], points = [], index = new Map(), revised = new Set(), gaps = [], signals = [];
+  let loading = false, complete = !isWhole, cursor = null, step = 60;
 
   const text = (seconds) => {
     const at = new Date(seconds * 1000);
     return local ? at.toLocaleString() : at.toISOString().slice(0, 16).replace("T", " ");
   };
+  const tick = (seconds, kind) => {
+    const at = new Date(seconds * 1000), where = local ? {} : {timeZone: "UTC"};
+    if (kind === 0) return at.toLocaleDateString(undefined, {year: "numeric", ...where});
+    if (kind === 1) return at.toLocaleDateString(undefined, {month: "short", ...where});
+    if (kind === 2) return at.toLocaleDateString(undefined, {month: "short", day: "numeric", ...where});
+    return at.toLocaleTimeString(undefined, {hour: "2-digit", minute: "2-digit", hour12: false, ...where});
+  };
   const chart = L.createChart(box, {autoSize: true, layout: {attributionLogo: false}, localization: {timeFormatter: text},
-    timeScale: {timeVisible: true, tickMarkFormatter: (seconds) => text(seconds).slice(local ? 0 : 5)}});
-  const prices = chart.addSeries(L.CandlestickSeries, {});
+    timeScale: {timeVisible: true, tickMarkFormatter: tick}});
+  const bands = chart.addSeries(L.HistogramSeries, {priceScaleId: "gaps", lastValueVisible: false, priceLineVisible: false});
   const volumes = chart.addSeries(L.HistogramSeries, {priceFormat: {type: "volume"}, priceScaleId: "volume", lastValueVisible: false, priceLineVisible: false});
+  const prices = chart.addSeries(L.CandlestickSeries, {});
+  chart.priceScale("gaps").applyOptions({scaleMargins: {top: 0, bottom: 0}});
   chart.priceScale("volume").applyOptions({scaleMargins: {top: 0.8, bottom: 0}});
   const marks = L.createSeriesMarkers(prices, []);
 
-  const paint = () => {
-    chart.applyOptions({layout: {background: {color: style("--ground")}, textColor: style("--text"), attributionLogo: false},
-      grid: {vertLines: {color: style("--line")}, horzLines: {color: style("--line")}}});
-    prices.applyOptions({upColor: style("--up"), downColor: style("--down"), wickUpColor: style("--up"), wickDownColor: style("--down"), borderVisible: false});
-    draw();
+  const row = (item) => ({time: Date.parse(item.ts) / 1000, open: item.open, high: item.high, low: item.low, close: item.close,
+    volume: item.volume, isDerived: item.source === "derived"});
+  const dressed = (item, look) => {
+    if (revised.has(item.time)) return {...item, color: look.revised, wickColor: look.revised, borderColor: look.revised};
+    return item.isDerived ? {...item, color: look.ground} : item;  // hollow: made of shorter candles
   };
-  const row = (item) => ({time: Date.parse(item.ts) / 1000, open: item.open, high: item.high, low: item.low, close: item.close, volume: item.volume});
+  const looks = () => ({ground: style("--ground"), text: style("--text"), line: style("--line"), up: style("--up"), down: style("--down"),
+    volume: style("--volume"), revised: style("--revised"), gap: style("--gap-band"), accent: style("--accent")});
+  const decimals = () => {
+    const most = Math.max(0, ...candles.slice(-200).flatMap((item) => [item.open, item.close]).map((value) => (String(value).split(".")[1] || "").length));
+    return Math.min(8, most);
+  };
+  const holes = () => {  // open times of missing candles within what is loaded
+    const first = candles[0]?.time, last = candles.at(-1)?.time, out = new Set();
+    for (const gap of gaps) {
+      if (gap.end <= first || gap.start >= last) continue;
+      const until = Math.min(gap.end, gap.start + DRAWN * step);
+      for (let at = gap.start; at < until; at += step) if (at > first && at < last && !index.has(at)) out.add(at);
+    }
+    return out;
+  };
   const draw = () => {
-    const shade = style("--volume"), special = style("--revised");
-    prices.setData(candles.map((item) => revised.has(item.time) ? {...item, color: special, wickColor: special} : item));
-    volumes.setData(candles.map((item) => ({time: item.time, value: item.volume, color: shade})));
-    const times = candles.map((item) => item.time);
-    const stop = times.at(-1) ?? -Infinity;
-    const said = signals.filter((item) => item.time >= times[0] && item.time <= stop).map((item) => ({time: item.time, text: item.text,
-      position: item.side === "sell" ? "aboveBar" : "belowBar", shape: item.side === "sell" ? "arrowDown" : "arrowUp", color: style("--accent")}));
-    const holes = gaps.map((gap) => times.findLast((time) => time < gap)).filter((time, i, all) => time !== undefined && all.indexOf(time) === i)
-      .map((time) => ({time, position: "belowBar", shape: "square", color: style("--gap"), text: "gap"}));
-    marks.setMarkers([...holes, ...said].sort((a, b) => a.time - b.time));
+    const look = looks(), missing = holes();
+    points = [...candles.map((item) => dressed(item, look)), ...[...missing].map((time) => ({time}))].sort((a, b) => a.time - b.time);
+    prices.setData(points);
+    volumes.setData(candles.map((item) => ({time: item.time, value: item.volume, color: look.volume})));
+    bands.setData([...missing].sort((a, b) => a - b).map((time) => ({time, value: 1, color: look.gap})));
+    const first = candles[0]?.time, last = candles.at(-1)?.time;
+    marks.setMarkers(signals.filter((item) => item.time >= first && item.time <= last).map((item) => ({time: item.time, text: item.text, id: item.id,
+      position: item.side === "sell" ? "aboveBar" : "belowBar", shape: item.side === "sell" ? "arrowDown" : "arrowUp", color: look.accent})));
+  };
+  const paint = () => {
+    const look = looks(), precision = decimals();
+    chart.applyOptions({layout: {background: {color: look.ground}, textColor: look.text, attributionLogo: false},
+      grid: {vertLines: {color: look.line}, horzLines: {color: look.line}}});
+    prices.applyOptions({upColor: look.up, downColor: look.down, wickUpColor: look.up, wickDownColor: look.down, borderUpColor: look.up,
+      borderDownColor: look.down, priceFormat: {type: "price", precision, minMove: 10 ** -precision}});
+    draw();
   };
   const ask = async (url) => {
     const answer = await fetch(url, {headers: {accept: "application/json"}});
@@ -46,12 +76,31 @@
     return answer.json();
   };
   const merge = (rows) => {
-    const all = new Map(candles.map((item) => [item.time, item]));
-    for (const item of rows.map(row)) all.set(item.time, item);
-    candles = [...all.values()].sort((a, b) => a.time - b.time);
+    for (const item of rows.map(row)) index.set(item.time, item);
+    candles = [...index.values()].sort((a, b) => a.time - b.time);
+    step = candles.slice(1, 500).reduce((least, item, i) => Math.min(least, item.time - candles[i].time), Infinity);
+    if (!Number.isFinite(step)) step = 60;
+  };
+  const words = (item) => {
+    const gain = item.open ? (item.close / item.open - 1) * 100 : 0, marksOf = [revised.has(item.time) && "revised", item.isDerived && "derived"].filter(Boolean);
+    return [["", text(item.time)], ["O", item.open], ["H", item.high], ["L", item.low], ["C", item.close], ["V", Number(item.volume.toPrecision(6))],
+      ["", `${gain >= 0 ? "+" : ""}${gain.toFixed(2)} %`], ...marksOf.map((word) => ["", word])];
   };
   const say = (item) => {
-    legend.textContent = item ? `${text(item.time)}  O ${item.open}  H ${item.high}  L ${item.low}  C ${item.close}  V ${item.volume}` : "";
+    if (!item) return;
+    legend.replaceChildren(...words(item).map(([name, value]) => {
+      const part = document.createElement("span");
+      part.textContent = name ? `${name} ${value} ` : `${value} `;
+      return part;
+    }));
+  };
+  const point = (time) => {
+    cursor = time;
+    const item = index.get(time);
+    if (!item) return;
+    chart.setCrosshairPosition(item.close, time, prices);
+    say(item);
+    spoken.textContent = words(item).map(([name, value]) => `${{O: "open", H: "high", L: "low", C: "close", V: "volume"}[name] || ""} ${value}`).join(", ");
   };
   const older = async () => {
     if (loading || complete || !candles.length) return;
@@ -60,13 +109,15 @@
       const rows = await ask(`${box.dataset.url}&limit=${PAGE}&end=${encodeURIComponent(new Date(candles[0].time * 1000).toISOString())}`);
       complete = rows.length === 0;
       if (rows.length) {
-        const seen = chart.timeScale().getVisibleLogicalRange();
+        const seen = chart.timeScale().getVisibleLogicalRange(), before = points.length;
         merge(rows);
         draw();
-        if (seen) chart.timeScale().setVisibleLogicalRange({from: seen.from + rows.length, to: seen.to + rows.length});
+        const more = points.length - before;
+        if (seen) chart.timeScale().setVisibleLogicalRange({from: seen.from + more, to: seen.to + more});
+        box.dataset.ready = String(candles.length);
       }
     } catch (error) {
-      legend.textContent = `older candles did not come: ${error.message}`;
+      spoken.textContent = legend.textContent = `older candles did not come: ${error.message}`;
     } finally {
       loading = false;
     }
@@ -74,42 +125,65 @@
   const follow = () => {
     const source = new EventSource(box.dataset.live);
     source.addEventListener("candles", (event) => {
-      const before = candles, last = candles.at(-1);
-      merge(JSON.parse(event.data));
-      const added = candles.length - before.length, same = candles.at(-1 - added);
-      const isPlain = added === 0 ? before.length < 2 || same.time === last.time && candles.at(-2).close === before.at(-2).close
-        : added === 1 && JSON.stringify(same) === JSON.stringify(last);
+      const rows = JSON.parse(event.data), last = candles.at(-1), before = candles.length;
+      const changed = rows.map(row).filter((item) => JSON.stringify(index.get(item.time)) !== JSON.stringify(item));
+      if (!changed.length) return;
+      merge(rows);
+      const isPlain = changed.length === 1 && changed[0].time >= last.time && changed[0].time <= last.time + step && candles.length - before <= 1;
       if (!isPlain) draw();  // an older one changed, or a hole was filled: painted anew
-      else for (const item of candles.slice(-1)) { prices.update(item); volumes.update({time: item.time, value: item.volume, color: style("--volume")}); }
-      box.dataset.live_at = String(candles.at(-1)?.time ?? "");
+      else { prices.update(dressed(changed[0], looks())); volumes.update({time: changed[0].time, value: changed[0].volume, color: style("--volume")}); points.push(changed[0]); }
+      box.dataset.live_at = String(candles.at(-1).time);
+      if (cursor === null) say(candles.at(-1));
     });
   };
   const begin = async () => {
     const range = (box.dataset.start ? `&start=${encodeURIComponent(box.dataset.start)}` : "") + (box.dataset.end ? `&end=${encodeURIComponent(box.dataset.end)}` : "");
     const [rows, missing, changed, told] = await Promise.all([
-      ask(`${box.dataset.url}&limit=${range ? 10000 : PAGE}${range}`), ask(box.dataset.gaps), ask(box.dataset.revisions), ask(box.dataset.signals)]);
-    signals = told.map((item) => ({time: Date.parse(item.ts) / 1000, side: item.side, text: `${item.side} ${Math.round(item.confidence)}`}));
-    gaps = missing.filter((item) => item.cause !== "market_closed").map((item) => Date.parse(item.start) / 1000);
+      ask(`${box.dataset.url}&limit=${isWhole ? PAGE : 10000}${range}`), ask(box.dataset.gaps), ask(box.dataset.revisions), ask(box.dataset.signals)]);
+    const started = performance.now();
+    signals = told.map((item) => ({time: Date.parse(item.ts) / 1000, side: item.side, text: `${item.side} ${Math.round(item.confidence)}`, id: item.pipeline}))
+      .sort((a, b) => a.time - b.time);
+    gaps = missing.filter((item) => item.cause !== "market_closed").map((item) => ({start: Date.parse(item.start) / 1000, end: Date.parse(item.end) / 1000}));
     revised = new Set(changed.map((item) => Date.parse(item.ts) / 1000));
     merge(rows);
     paint();
+    if (!isWhole) chart.timeScale().fitContent();
     say(candles.at(-1));
-    box.dataset.ready = String(candles.length);
+    requestAnimationFrame(() => requestAnimationFrame(() => {
+      box.dataset.painted = String(Math.round(performance.now() - started));
+      box.dataset.ready = String(candles.length);
+    }));
   };
-  chart.subscribeCrosshairMove((event) => say(candles.find((item) => item.time === event.time) || candles.at(-1)));
+  chart.subscribeCrosshairMove((event) => { if (event.sourceEvent) cursor = event.time ?? null; say(index.get(event.time) || candles.at(-1)); });
+  chart.subscribeClick((event) => { if (typeof event.hoveredObjectId === "string") location.href = `/pipelines/${encodeURIComponent(event.hoveredObjectId)}#signals`; });
   chart.timeScale().subscribeVisibleLogicalRangeChange((range) => { if (range && range.from < MARGIN) older(); });
   document.addEventListener("themechange", paint);
-  zone.addEventListener("click", () => { local = !local; zone.textContent = local ? "Local time" : "UTC"; paint(); say(candles.at(-1)); });
+  zone.addEventListener("click", () => {
+    local = !local;
+    zone.textContent = local ? "Times: yours" : "Times: UTC";
+    zone.setAttribute("aria-pressed", String(local));
+    paint();
+    say(index.get(cursor) || candles.at(-1));
+  });
   box.addEventListener("keydown", (event) => {
     const scale = chart.timeScale(), range = scale.getVisibleLogicalRange();
-    if (!range) return;
-    const width = range.to - range.from, step = width / 10;
-    const moves = {ArrowLeft: [-step, -step], ArrowRight: [step, step], "+": [step, -step], "-": [-step, step]};
-    if (event.key === "End") scale.scrollToRealTime();
-    else if (event.key === "Home") { scale.setVisibleLogicalRange({from: 0, to: width}); older(); }
+    if (!range || !candles.length || event.ctrlKey || event.metaKey || event.altKey) return;
+    const width = range.to - range.from, part = width / 10, at = cursor === null ? candles.length : candles.findIndex((item) => item.time === cursor);
+    const show = (place) => {
+      const item = candles[Math.min(Math.max(place, 0), candles.length - 1)], bar = points.findIndex((found) => found.time === item.time);
+      if (bar < range.from) scale.setVisibleLogicalRange({from: bar - part, to: bar - part + width});
+      if (bar > range.to) scale.setVisibleLogicalRange({from: bar + part - width, to: bar + part});
+      point(item.time);
+    };
+    const moves = {PageUp: [-width, -width], PageDown: [width, width], "+": [part, -part], "=": [part, -part], "-": [-part, part]};
+    if (event.key === "ArrowLeft") show(at - 1);
+    else if (event.key === "ArrowRight") show(at + 1);
+    else if (event.key === "End") { scale.scrollToRealTime(); point(candles.at(-1).time); }
+    else if (event.key === "Home") { scale.setVisibleLogicalRange({from: 0, to: width}); point(candles[0].time); older(); }
+    else if (event.key === "Escape") { cursor = null; chart.clearCrosshairPosition(); say(candles.at(-1)); }
     else if (moves[event.key]) scale.setVisibleLogicalRange({from: range.from + moves[event.key][0], to: range.to + moves[event.key][1]});
     else return;
     event.preventDefault();
   });
-  begin().then(() => { if (!box.dataset.start && !box.dataset.end) follow(); }).catch((error) => { legend.textContent = `the candles did not come: ${error.message}`; });
+  begin().then(() => { if (isWhole) follow(); }).catch((error) => { spoken.textContent = legend.textContent = `the candles did not come: ${error.message}`; });
 })();

@@ -118,12 +118,14 @@ def test_people_walk_through_the_console(console, walker, theme):
     page.goto(f"{url}/connections/box/candles")
     page.wait_for_selector("#chart[data-ready]")
     assert int(page.get_attribute("#chart", "data-ready")) > 10
-    assert re.search(r"O \d.* C \d", page.inner_text("#legend"))
+    assert re.search(r"O \d[\s\S]*C \d", page.inner_text("#legend"))
     page.focus("#chart")
     page.keyboard.press("ArrowLeft")
+    assert "close" in page.inner_text("#spoken")
     look("candles")
     for path in ("connections/box/gaps", "connections/box/revisions", "connections/box/logs", "connections/box/runs",
-                 "connections/box/delete", "coverage", "notifications", "account", "users", "audit", "api/docs"):
+                 "connections/box/cleanup",
+                 "connections/box/proof", "connections/box/coverage", "connections/box/delete", "coverage", "pipelines/new", "notifications", "account", "users", "audit", "api/docs"):
         page.goto(f"{url}/{path}")
         look(path.replace("/", "-"))
     page.set_viewport_size({"width": 390, "height": 800})
@@ -136,9 +138,13 @@ def _add_connection(page, box, look):
     page.click("text=Add a connection")
     page.fill("[name=slug]", "mine")
     page.fill("[name=provider]", "ccxt:kraken")
-    page.fill("[name=symbols]", "BTC/USD")
-    page.fill("[name=timeframes]", "1h")
+    page.click("summary")
     page.fill("[name=base_url]", box)
+    page.wait_for_selector("[name=credential_api_key]")
+    page.fill("#symbol-query", "btc usd")
+    page.click("#found [data-add='BTC/USD']")
+    assert page.input_value("#symbols") == "BTC/USD"
+    page.click("#provider [data-add='1h']")
     look("form")
     page.click("text=Save & test")
     page.wait_for_selector("ol.steps li")

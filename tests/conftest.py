@@ -8,8 +8,9 @@ import warnings
 from pathlib import Path
 
 import pytest
+from alembic import command
 from hypothesis import settings as hypothesis_settings
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, inspect, text
 
 from storage.metadata.migrate import upgrade
 from storage.metadata.store import open_metadata
@@ -25,6 +26,47 @@ def _clean_environment(tmp_path_factory, monkeypatch):
     for name in [name for name in os.environ if name.startswith("CANDLELAKE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+
+
+@pytest.fixture(scope="session")
+def recorded_migrations():
+    """What the migrations of an empty store said to the database, by its kind; filled by the first test that needs it."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def _migrations_from_record(request, recorded_migrations, monkeypatch):
+    """Replay the real migrations' statements where a store is empty: Alembic would take most of a short test's time.
+
+    The first store of each kind is migrated by Alembic itself; so are all stores of tests/storage/metadata, and those of
+    other processes.
+    """
+    if request.path.is_relative_to(Path(__file__).parent / "storage" / "metadata"):
+        return
+    real = command.upgrade
+
+    def upgrade_from_record(config, revision, *more, **options):
+        tx = config.attributes["connection"]
+        if revision != "head" or inspect(tx).get_table_names():
+            real(config, revision, *more, **options)
+        elif tx.dialect.name in recorded_migrations:
+            for statement, parameters in recorded_migrations[tx.dialect.name]:
+                tx.exec_driver_sql(statement, parameters)
+        else:
+            said = []
+
+            def record(_connection, _cursor, statement, parameters, _context, _many):
+                if statement.split(None, 1)[0].upper() not in {"SELECT", "PRAGMA"}:
+                    said.append((statement, parameters or None))
+
+            event.listen(tx, "before_cursor_execute", record)
+            try:
+                real(config, revision, *more, **options)
+            finally:
+                event.remove(tx, "before_cursor_execute", record)
+            recorded_migrations[tx.dialect.name] = said
+
+    monkeypatch.setattr(command, "upgrade", upgrade_from_record)
 
 
 @pytest.fixture(scope="session")

@@ -118,10 +118,10 @@ def test_people_walk_through_the_console(console, walker, theme):
     page.goto(f"{url}/connections/box/candles")
     page.wait_for_selector("#chart[data-ready]")
     assert int(page.get_attribute("#chart", "data-ready")) > 10
-    assert re.search(r"O \d[\s\S]*C \d", page.inner_text("#legend"))
+    assert re.search(r"O \d[\s\S]*C \d", page.text_content("#legend"))
     page.focus("#chart")
     page.keyboard.press("ArrowLeft")
-    assert "close" in page.inner_text("#spoken")
+    assert "close" in page.text_content("#spoken")
     look("candles")
     for path in ("connections/box/gaps", "connections/box/revisions", "connections/box/logs", "connections/box/runs",
                  "connections/box/cleanup",

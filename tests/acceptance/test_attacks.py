@@ -82,7 +82,7 @@ def test_memory_stays_bounded_under_huge_answers(history, start_child) -> None:
     while child.poll() is None and time.monotonic() < until:
         peak = max(peak, _resident(child.pid))
         time.sleep(0.01)
-    said = child.communicate(timeout=30)[0]
+    said = child.communicate(timeout=120)[0]
     assert child.returncode == 1, said
     assert "Traceback" not in said
     assert 0 < peak < 900 * 2**20

@@ -25,7 +25,7 @@ def child(tmp_path, code, name="helper"):
 
 def wait_for(condition):
     """Wait until something is so; a test that waits in vain fails."""
-    for _ in range(600):
+    for _ in range(2400):
         if condition():
             return
         time.sleep(0.05)

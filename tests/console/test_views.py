@@ -30,7 +30,7 @@ def pipeline(feed):
 
 async def test_a_stream_begins_with_the_newest_candles_and_tells_changes(app, browser, token, feed):
     """Server-sent events: the newest two candles, then what changed; the stream ends when its time is over."""
-    url = "/api/connections/anns/live?symbol=BTC/USD&timeframe=1m&seconds=4"
+    url = "/api/connections/anns/live?symbol=BTC/USD&timeframe=1m&seconds=8"
     asked = asyncio.create_task(browser().http.get(url, headers=token("ann")))
     await asyncio.sleep(0.5)  # the stream is open by then or sees the new candles at once: both are right
     await asyncio.to_thread(store_candles, feed, "anns", 301)

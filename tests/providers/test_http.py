@@ -118,7 +118,7 @@ async def test_answers_come_whole_with_times_and_headers():
 async def test_broken_answers_are_transient_errors_without_the_query(reply, kind):
     """Cut bodies, garbage, silence and slowness have their names; the query stays out of the message."""
     async with listening(lambda _: reply) as wire:
-        http = client(wire.url, timeout=0.5)
+        http = client(wire.url, timeout=2)
         with pytest.raises(kind) as caught:
             await http.get("/x", [("password", "canary")])
         assert "canary" not in str(caught.value)

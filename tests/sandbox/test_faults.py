@@ -46,7 +46,7 @@ def test_connections_that_fail(box, client):
     """A hang never answers, a drop resets the connection."""
     box.faults.add("hang", KLINES, count=1)
     with pytest.raises(httpx.ReadTimeout):
-        client.get(KLINES, params=ASK, timeout=0.3)
+        client.get(KLINES, params=ASK, timeout=httpx.Timeout(60, read=0.3))
     box.faults.add("drop", KLINES, count=1)
     with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
         client.get(KLINES, params=ASK)

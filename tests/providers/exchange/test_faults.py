@@ -109,7 +109,7 @@ async def test_retry_after_is_honoured(status, header, expected, opened, venue, 
 
 async def test_hang_is_a_timeout_and_drop_is_the_network(opened, venue):
     """No answer in time, an answer that never comes, a port where nobody listens: three faults, two errors."""
-    provider = await opened("binance", timeout=0.4)
+    provider = await opened("binance", timeout=2)
     venue.fault("klines", body="HANG")
     await fails(provider, errors.ProviderTimeoutError)
     venue.script.clear()

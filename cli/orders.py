@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 from typing import Annotated, Any
 
@@ -36,6 +37,18 @@ def show(key: Annotated[str, typer.Argument(help="Key or client id.")], as_json:
 
     with open_feed() as feed, feed.lake.metadata.read() as tx:
         print_object(dict(get_order(tx, key)), as_json=as_json)
+
+
+@app.command()
+def reconcile(as_json: Json = False) -> None:
+    """Ask the brokers about real orders that were sent and have not ended; sends nothing."""
+    from feed import open_feed
+    from feed.reconciling import reconcile as ask
+
+    with open_feed() as feed:
+        rows = asyncio.run(ask(feed))
+    columns = ("key", "client_id", "status", "message")
+    print_rows([dict(row) for row in rows], columns, as_json=as_json, empty="no real order is waiting for an answer")
 
 
 @app.command()

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from addons.execution.accounts import Position, Trade, equity, positions, realised_since
 from core.clock import DAY_US, SECOND_US, Clock, to_datetime
-from core.errors import NotFoundError, UnsupportedError
+from core.errors import NotFoundError, PermanentError, UnsupportedError
 from core.series import Series
 from feed.context import Feed
 from pipeline.ports import Broker, Fill, Order, OrderRequest
@@ -93,6 +93,8 @@ class StoredOrders:
             values |= {"fill_price": fill.price, "filled_us": fill.at_us}
         if fill.broker_order_id is not None:
             values["broker_order_id"] = fill.broker_order_id
+        if fill.multiplier != 1.0:
+            values["detail"] = {"multiplier": fill.multiplier}
         with self.feed.lake.metadata.write() as tx:
             move_order(tx, key, OPEN, self.feed.clock.now_us(), **values)
 
@@ -168,20 +170,29 @@ def _over_limit(feed: Feed, tx: Connection, row: Mapping[str, Any], limits: Mapp
 
 
 @dataclass(frozen=True, slots=True)
-class _ProviderBroker:
+class ProviderBroker:
+    """A connected provider as executors see it; keeps `pipeline.ports.Broker`."""
+
     provider: TradingProvider
-    clock: Clock
+    feed: Feed
 
     async def place(self, order: Order) -> Fill:
+        """Send once, unless the kill switch was pulled."""
+        with self.feed.lake.metadata.write() as tx:  # the limits were checked a moment ago; the switch may have been pulled since
+            switch = lock_switch(tx)
+        if switch["is_halted"]:
+            raise PermanentError(f"not sent: all orders are halted: {switch['reason'] or 'no reason given'}")
         return self._fill(await self.provider.place_order(_wanted(order)))
 
     async def find(self, order: Order) -> Fill | None:
+        """Ask what became of an order."""
         found = await self.provider.find_order(_wanted(order))
         return None if found is None else self._fill(found)
 
     def _fill(self, answer: BrokerOrder) -> Fill:
         return Fill(
-            answer.price, answer.filled, answer.at_us or self.clock.now_us(), answer.commission, answer.order_id, answer.status)
+            answer.price, answer.filled, answer.at_us or self.feed.clock.now_us(), answer.commission, answer.order_id,
+            answer.multiplier, answer.status)
 
 
 def _wanted(order: Order) -> PlacedOrder:
@@ -193,4 +204,4 @@ async def _broker(feed: Feed, connection: str) -> AsyncGenerator[Broker, None]:
     async with feed.connections.open_provider(connection) as provider:
         if not isinstance(provider, TradingProvider):
             raise UnsupportedError(f"connection {connection}: {provider.capabilities.provider} takes no orders; use mode paper")
-        yield _ProviderBroker(provider, feed.clock)
+        yield ProviderBroker(provider, feed)

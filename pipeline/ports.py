@@ -67,6 +67,7 @@ class Fill:
     at_us: int
     commission: float = 0.0
     broker_order_id: str | None = None
+    multiplier: float = 1.0  # money for a price difference of one unit: the contract size of a lot
     status: Literal["acknowledged", "filled", "rejected", "cancelled"] = "filled"
 
 

@@ -269,7 +269,10 @@ class PlacedOrder:
 
 @dataclass(frozen=True, slots=True)
 class BrokerOrder:
-    """What the broker says of an order: `filled` of its quantity at the mean `price`, `commission` in quote currency."""
+    """What the broker says of an order: `filled` of its quantity at the mean `price`, `commission` in quote currency.
+
+    `multiplier` turns a price difference of one unit of quantity into money: the contract size of a lot.
+    """
 
     client_id: str
     order_id: str
@@ -278,6 +281,7 @@ class BrokerOrder:
     filled: float = 0.0
     commission: float = 0.0
     at_us: int | None = None
+    multiplier: float = 1.0
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from core.clock import Clock
 from core.errors import InputError
 from sandbox.faults import Faults
 from sandbox.market import Book, Mode, WallClock
+from sandbox.orders import Orders
 from sandbox.sources import Shelf
 
 LOG: Final = logging.getLogger("sandbox")
@@ -131,6 +132,7 @@ class Box:
         url: its address, e.g. `http://127.0.0.1:4711`; mtapi at /mt5 and /mt4, exchanges at /<real host>/<path>.
         clock: where its present comes from; in history mode it stands just after the end of the data.
         requests: what was asked so far.
+        orders: what the practice broker has taken.
     """
 
     shelf: Shelf
@@ -141,6 +143,7 @@ class Box:
     switches: Switches = field(default_factory=Switches)
     accounts: list[Account] = field(default_factory=lambda: list(ACCOUNTS))
     requests: list[Asked] = field(default_factory=list)
+    orders: Orders = field(default_factory=Orders)
 
     @property
     def problems(self) -> list[InputError]:
@@ -152,9 +155,10 @@ class Box:
         self.switches = self.switches.changed(settings)
 
     def reset(self) -> None:
-        """Switch all faults off, forget the requests, set the switches back."""
+        """Switch all faults off, forget the requests and orders, set the switches back."""
         self.faults.clear()
         self.requests.clear()
+        self.orders.clear()
         self.switches = Switches()
 
 

@@ -21,12 +21,13 @@ from core.errors import InputError
 
 TRANSPORT: Final = (
     "status", "html", "truncated", "empty_object", "null", "hang", "drop", "slow", "redirect", "huge")
+AFTER: Final = ("drop_after", "hang_after")  # the request was carried out, its answer never comes
 DATA: Final = (
     "empty_page", "short_page", "missing_rows", "duplicate_rows", "unsorted", "off_grid", "nan", "negative_price",
     "high_below_low", "late_revision", "omit_open")
 STREAM: Final = ("ws_drop", "ws_close", "ws_stall", "ws_lose", "ws_repeat", "ws_reorder", "ws_garbage", "ws_huge")
 CLOCK: Final = ("clock_skew",)
-KINDS: Final = (*TRANSPORT, *DATA, "ws_refuse", *STREAM, *CLOCK)
+KINDS: Final = (*TRANSPORT, *AFTER, *DATA, "ws_refuse", *STREAM, *CLOCK)
 
 
 @dataclass(slots=True)

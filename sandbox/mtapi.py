@@ -14,6 +14,7 @@ from starlette.responses import Response
 from core.clock import DAY_US, HOUR_US, MINUTE_US, SECOND_US, isoformat, to_us
 from sandbox.box import Ask
 from sandbox.market import UTC_CLOCK, Book
+from sandbox.mtapi_orders import opened, send, tickets
 from sandbox.sessions import RefusalError, Sessions
 from sandbox.sources import BROKER
 from sandbox.subscriptions import SUBSCRIPTIONS, Subscriptions
@@ -48,8 +49,9 @@ class Bridge:
             "version": lambda _bridge, _ask: Text("v2026.09.10-19.05"), "health": lambda _b, _a: Text("Healthy"),
             "symbollist": kind.symbol_list, "symbolparams": kind.symbol_params,
             "symbolparamsmany": kind.symbol_params_many, "accountsummary": kind.summary, "account": kind.account,
-            "accountdetails": kind.details, "servertimezone": kind.timezone, "openedorders": kind.no_orders,
-            "closedorders": kind.no_orders, "openedorderstickets": kind.no_orders,
+            "accountdetails": kind.details, "servertimezone": kind.timezone, "closedorders": kind.no_orders,
+            "openedorders": opened, "openedorderstickets": tickets,
+            **dict.fromkeys(("ordersend", "ordersendsafe"), send),
             "orderhistory": kind.order_history, "symbolsessions": kind.symbol_sessions,
             "istradesession": kind.is_session, "isquotesession": kind.is_session,
             **dict.fromkeys(SUBSCRIPTIONS, kind.subscription),
@@ -218,7 +220,7 @@ class Bridge:
         return _zone(ask, self.wall(ask) - ask.now_us)
 
     def no_orders(self, ask: Ask) -> list[object]:
-        """Answer lists of orders: the practice account holds none."""
+        """Answer /ClosedOrders: nothing closes a position of the practice account."""
         self.sessions.check(ask)
         return []
 

@@ -26,7 +26,7 @@ from sandbox.binance import Binance
 from sandbox.box import Account, Ask, Asked, Box, Switches, json_answer, masked
 from sandbox.coinbase import Coinbase
 from sandbox.dialects import bridge_dialect, exchange_dialects
-from sandbox.faults import TRANSPORT
+from sandbox.faults import AFTER, TRANSPORT
 from sandbox.kraken import Kraken
 from sandbox.market import Mode
 from sandbox.mtapi import Bridge
@@ -131,7 +131,7 @@ class Desk:
     async def answer(self, request: Request) -> Response:
         """Answer a request for a venue."""
         path, now_us = request.url.path, self.box.clock.now_us()
-        faults = self.box.faults.strike(path, TRANSPORT)
+        faults = self.box.faults.strike(path, (*TRANSPORT, *AFTER))
         fault = faults[0] if faults else None
         query = list(request.query_params.multi_items())
         if request.method == "POST":
@@ -147,7 +147,11 @@ class Desk:
                 await hang(request, self.stopping)
             return Response("", 503)
         answer = self._ask(ask, request.method)
-        if fault is not None:
+        if kind == "drop_after":
+            reset(request)
+        elif kind == "hang_after":
+            await hang(request, self.stopping)
+        elif fault is not None:
             answer = spoil(answer, fault)
         self._note(request, ask, answer.status_code)
         return answer

@@ -66,7 +66,7 @@ async def _live_or_refuse(order: Order, services: Services) -> Order:
 async def _live(order: Order, services: Services) -> Order:
     async with services.broker(order.series.connection) as broker:
         if order.status != "new":
-            return await _ask(order, broker, services)
+            return await ask_again(order, broker, services)
         allowed = services.orders.begin_sending(order.key)
         if allowed is None or allowed.status != "sending":
             return _again(order, services)
@@ -81,7 +81,7 @@ async def _live(order: Order, services: Services) -> Order:
         return _again(order, services)
 
 
-async def _ask(order: Order, broker: Broker, services: Services) -> Order:
+async def ask_again(order: Order, broker: Broker, services: Services) -> Order:
     """Let the broker say what became of an order; it is never sent again."""
     found = await broker.find(order)
     if found is not None:

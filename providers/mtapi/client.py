@@ -127,6 +127,23 @@ class Session:
             token = await self._revive(logins)
         return await self._ask(path, [("id", token.reveal()), *parameters])
 
+    async def send(self, path: str, parameters: Parameters) -> Answer:
+        """Ask once for what must not be done twice, and return the answer unread: nothing is tried again here.
+
+        Raises:
+            SessionLostError: not connected; nothing was sent.
+            CandlelakeError: no answer came; whether the request did is unknown.
+        """
+        if self._token is None:
+            raise SessionLostError(f"{self.http.host}: no session; connect first")
+        async with self.budget.spend():
+            return await self.http.get(path, [("id", self._token.reveal()), *parameters])
+
+    @property
+    def secrets(self) -> list[Secret]:
+        """What must not show in a message, whatever the bridge echoes."""
+        return [self.login.password, self._token or Secret("")]
+
     async def token(self) -> Secret:
         """Return the session's token, for a web socket; SessionLostError before `open`.
 
@@ -195,7 +212,7 @@ class Session:
             answer.check_status()
             raise
         if is_failure(value):
-            raise failure(value, answer.host, [self.login.password, self._token or Secret("")])
+            raise failure(value, answer.host, self.secrets)
         answer.check_status()
         return value
 

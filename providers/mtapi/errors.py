@@ -58,10 +58,15 @@ def is_failure(value: object) -> bool:
     return isinstance(value, dict) and "code" in value and ("message" in value or "stackTrace" in value)
 
 
+def code_of(value: dict[str, object]) -> str:
+    """Return the name of a failure's code, in capitals."""
+    raw = value["code"]
+    return _NUMERIC.get(raw, str(raw)) if isinstance(raw, int) else str(raw).strip().upper()
+
+
 def failure(value: dict[str, object], host: str, secrets: Iterable[Secret]) -> CandlelakeError:
     """Return what an error object means; tokens, secrets and the stack trace stay out of the message."""
-    raw = value["code"]
-    code = _NUMERIC.get(raw, str(raw)) if isinstance(raw, int) else str(raw).strip().upper()
+    code = code_of(value)
     said = _clean(str(value.get("message") or ""), secrets)
     text = f"{host} answered {_clean(code, secrets)[:60]}: {said or 'no message'}"
     kind = CODES.get(code) or _unlisted(code, said)

@@ -1,4 +1,4 @@
-"""MetaTrader 5 and MetaTrader 4 accounts behind the bridge as providers of market data.
+"""MetaTrader 5 and MetaTrader 4 accounts behind the bridge as providers of market data that take orders.
 
 Credentials: `user`, `password`, and `server` or `host` and `port`; `api_key` for paid hosts. Config: `server_clock`
 (see `clock.from_config`) and `clock_symbol`, the FX symbol whose week ends are read when no clock is configured.
@@ -30,9 +30,11 @@ from core.ticks import Tick
 from core.timeframe import Grid, Timeframe
 from providers.base import (
     AccountInfo,
+    BrokerOrder,
     CandlePage,
     Capabilities,
     ConnectionSpec,
+    PlacedOrder,
     RateBudget,
     StreamedCandle,
     SymbolInfo,
@@ -40,7 +42,7 @@ from providers.base import (
 )
 from providers.http import Answer, Http
 from providers.mtapi import clock as clocks
-from providers.mtapi import parse
+from providers.mtapi import parse, trading
 from providers.mtapi.candles import aggregate, local_range, to_utc
 from providers.mtapi.client import Login, Session
 from providers.mtapi.stream import stream_bars, stream_quotes
@@ -96,6 +98,7 @@ class MtapiProvider(ABC):
 
     capabilities: Capabilities
     default_url: str
+    dialect: trading.Dialect
 
     def __init__(self, spec: ConnectionSpec, budget: RateBudget) -> None:
         self.spec = spec
@@ -226,6 +229,19 @@ class MtapiProvider(ABC):
             async for batch in bars:
                 yield batch
 
+    async def place_order(self, order: PlacedOrder) -> BrokerOrder:
+        """Send a market order once; see TradingProvider and providers.mtapi.trading."""
+        return await trading.place(self._session, self.dialect, order, self._connected_clock())
+
+    async def find_order(self, order: PlacedOrder) -> BrokerOrder | None:
+        """Ask the broker for an order by its key; see TradingProvider."""
+        clock = self._connected_clock()
+        return await trading.find(self._session, self.dialect, order, clock, self._server_us(self.spec.clock.now_us()))
+
+    async def open_orders(self) -> list[BrokerOrder]:
+        """Return the open orders and positions that carry a key of ours."""
+        return await trading.opened(self._session, self._connected_clock())
+
     async def _check_symbols(self, symbols: Sequence[str]) -> None:
         """Raise UnknownSymbolError for a symbol that the account does not see: to subscribe to one fails without a word."""
         names = [info.symbol for info in await self.symbols()]
@@ -308,6 +324,7 @@ class Mt5Provider(MtapiProvider):
 
     capabilities = MT5_CAPABILITIES
     default_url = MT5_URL
+    dialect = trading.MT5
 
     def __init__(self, spec: ConnectionSpec, budget: RateBudget) -> None:
         super().__init__(spec, budget)
@@ -335,6 +352,7 @@ class Mt4Provider(MtapiProvider):
 
     capabilities = MT4_CAPABILITIES
     default_url = MT4_URL
+    dialect = trading.MT4
     _NAMES: Final = {"1m": "M1", "5m": "M5", "15m": "M15", "30m": "M30", "1h": "H1"}
 
     async def _bars(

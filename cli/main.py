@@ -22,6 +22,7 @@ from cli import (
     doctor,
     keys,
     markets,
+    models,
     notices,
     orders,
     people,
@@ -54,6 +55,7 @@ app.add_typer(people.users, name="users")
 app.add_typer(people.tokens, name="tokens")
 app.add_typer(pipelines.app, name="pipelines")
 app.add_typer(orders.app, name="orders")
+app.add_typer(models.app, name="models")
 app.add_typer(notices.app, name="notifications")
 app.command("positions")(orders.positions)
 

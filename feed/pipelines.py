@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from core.errors import InputError, NotFoundError
 from feed.context import Feed
 from pipeline.definition import PipelineDefinition, read_definition
@@ -13,6 +15,7 @@ from pipeline.engine import Engine
 from pipeline.registry import Registry
 from pipeline.stages import Context
 from storage import Lake
+from storage.models import get_model, split_version
 from storage.pipelines import (
     PipelineRow,
     change_pipeline,
@@ -33,10 +36,13 @@ class StoredResources:
 
     def read(self, kind: str, owner: str, name: str) -> str:
         """Return the stored text of `name`; NotFoundError when there is none."""
-        if kind != "filter_strategy":
-            raise NotFoundError(f"nothing of the kind {kind!r} is stored; allowed: filter_strategy")
         with self.lake.metadata.read() as tx:
-            return str(get_strategy(tx, owner, name)["expression"])
+            if kind == "filter_strategy":
+                return str(get_strategy(tx, owner, name)["expression"])
+            if kind == "ai_model":
+                model = get_model(tx, *split_version(name))
+                return orjson.dumps({"version": model.version, "digest": model.digest}).decode()
+        raise NotFoundError(f"nothing of the kind {kind!r} is stored; allowed: filter_strategy, ai_model")
 
 
 def create(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, owner: str, registry: Registry | None = None) -> PipelineRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final
 
@@ -75,6 +75,22 @@ def equity_png(times: pl.Series, gains: NDArray[np.float64], title: str) -> byte
     axes.axhline(0.0, color="#888888", linewidth=0.8)
     axes.set_title(title)
     axes.set_ylabel("basis points")
+    axes.grid(visible=True, alpha=0.25)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": "candlelake"})
+    return out.getvalue()
+
+
+def reliability_png(rows: Sequence[Mapping[str, float]], title: str) -> bytes:
+    """Return a PNG of how often what was said came true: rows with `said` and `came_true`, shares from 0 to 1."""
+    figure = Figure(figsize=(7, 7), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.axline((0.5, 0.5), slope=1, color="#888888", linewidth=0.8)
+    axes.plot([row["said"] for row in rows], [row["came_true"] for row in rows], "o-", color=_BUY)
+    axes.set_title(title)
+    axes.set_xlabel("said")
+    axes.set_ylabel("came true")
     axes.grid(visible=True, alpha=0.25)
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": "candlelake"})

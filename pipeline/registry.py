@@ -37,6 +37,8 @@ SHIPPED: Final[Mapping[str, str]] = {
     "weighted": "pipeline.confidence:Weighted",
     "filter_strategy": "addons.filter_strategy.plugin:FilterStrategy",
     "execution": "addons.execution.plugin:Execution",
+    "ai_confidence": "addons.ai_signals.plugin:AiConfidence",
+    "ai_signal": "addons.ai_signals.plugin:AiSignal",
 }
 
 

@@ -32,7 +32,7 @@ def test_the_file_is_right():
     declared = read_declaration()
     assert {item.name for item in declared.deployments} == {
         "fetch", "backfill", "repair", "audit", "flush", "cleanup", "health", "stream", "backfill_ticks",
-        "process_pipeline", "replay_pipeline", "compare_pipelines"}
+        "process_pipeline", "replay_pipeline", "compare_pipelines", "train_model"}
     assert {item.name for item in declared.deployments if item.schedules} == {
         "fetch", "repair", "audit", "flush", "cleanup", "health", "stream", "process_pipeline"}
 

@@ -53,6 +53,7 @@ async def test_an_audit_without_news_writes_nothing(make_feed, series, clock, ca
 
 async def test_a_changed_candle_is_one_revision_with_its_request(make_feed, series, clock, candles_of, caplog) -> None:
     """Old and new value, the run and the request that brought it, and a line in the log."""
+    caplog.set_level("INFO")  # a command line that ran in this process before may have set another
     feed, provider = await filled(make_feed, series, clock, candles_of(500))
     provider.truth = changed(provider.truth, 30, 320)
     assert [row["what"] for row in (await differences(feed, WHOLE))[1]] == ["changed", "changed"]

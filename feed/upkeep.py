@@ -11,6 +11,7 @@ from core.clock import DAY_US
 from core.errors import InputError
 from feed.context import Feed
 from feed.result import Progress, no_progress
+from feed.ticks import flush_ticks
 from storage.lake.flush import FlushResult
 from storage.lake.retention import Refusal, RetentionItem, RetentionPlan, RetentionResult
 from storage.lake.verify import VerifyReport
@@ -19,8 +20,9 @@ LONGEST_DAYS = 36_500
 
 
 def flush(feed: Feed, progress: Progress = no_progress) -> FlushResult:
-    """Move the head's candles into the lake's partitions, sweep leftovers, write the catalog anew."""
+    """Move the head's candles into the lake's partitions and ended journals' ticks into day files, sweep leftovers, write the catalog anew."""
     result = feed.lake.flush(progress=progress)
+    flush_ticks(feed)
     feed.lake.sweep()
     feed.lake.write_catalog()
     return result

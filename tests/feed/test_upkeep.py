@@ -5,6 +5,7 @@ import pytest
 from core.clock import DAY_US, MINUTE_US
 from core.errors import InputError
 from core.interval import Interval
+from core.ticks import Tick, frame_of
 from feed import upkeep
 from feed.backfill import backfill
 
@@ -72,3 +73,18 @@ async def test_flush_moves_the_head_and_writes_the_catalog(make_feed, series, cl
     with duckdb.connect(str(feed.lake.root / "candlelake.duckdb"), read_only=True) as db:
         assert db.execute("SELECT count(*) FROM all_candles").fetchone() == (100,)
     assert upkeep.flush(feed).rows == 0
+
+
+async def test_flush_takes_ticks_along_and_joins_days_that_are_over(filled) -> None:
+    """What ended journals hold lies in one file for each day after it, the same ticks, also for plain readers."""
+    lake = filled.lake
+    for part in range(3):
+        writer = lake.tick_store.open_journal("played", ["A/B"])
+        ticks = [Tick("A/B", us, us, None, None, 1.0, 2.0, "buy", str(us)) for us in range(START + part, START + DAY_US + part, DAY_US // 40)]
+        writer.append(frame_of(ticks, "stream", "r"), START + DAY_US)
+        writer.close()
+        upkeep.flush(filled)
+    assert lake.ticks("played", "A/B").height == 120
+    files = lake.sql("SELECT path, date FROM tick_files").to_dicts()
+    assert len(files) == len({row["date"] for row in files}) == 1
+    assert lake.verify().problems == []

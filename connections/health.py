@@ -118,19 +118,30 @@ def check_health(lake: Lake, now_us: int) -> list[HealthRow]:
     Stale: an active series without a new candle for `STALE_CANDLES` of its timeframe (10 minutes at least) of open time.
     """
     with lake.metadata.write() as tx:
-        by_connection: dict[str, list[SeriesRow]] = {}
-        for item in list_series(tx, only_active=True):
-            by_connection.setdefault(item.series.connection, []).append(item)
-        booked = dict(tx.execute(
-            select(series.c.connection_id, func.count()).join_from(gaps, series).group_by(series.c.connection_id)
-        ).tuples().all())
-        out = []
-        for row in read_connections(tx):
-            gone = {item.symbol for item in listings_of(tx, row.id).values() if item.status == "delisted"}
-            kept = [item for item in by_connection.get(row.slug, []) if item.series.symbol not in gone]
-            health = _judge(row, kept, calendars_of(tx, row.id), booked.get(row.id, 0), now_us)
+        judged = _judged(tx, now_us)
+        for row, health in judged:
             _tell_stale(tx, row, health, now_us)
-            out.append(health)
+    return [health for _, health in judged]
+
+
+def read_health(lake: Lake, now_us: int) -> list[HealthRow]:
+    """Judge every connection as `check_health` does, and write nothing: readers wait for no writer, and no writer for them."""
+    with lake.metadata.read() as tx:
+        return [health for _, health in _judged(tx, now_us)]
+
+
+def _judged(tx: Connection, now_us: int) -> list[tuple[ConnectionRow, HealthRow]]:
+    by_connection: dict[str, list[SeriesRow]] = {}
+    for item in list_series(tx, only_active=True):
+        by_connection.setdefault(item.series.connection, []).append(item)
+    booked = dict(tx.execute(
+        select(series.c.connection_id, func.count()).join_from(gaps, series).group_by(series.c.connection_id)
+    ).tuples().all())
+    out = []
+    for row in read_connections(tx):
+        gone = {item.symbol for item in listings_of(tx, row.id).values() if item.status == "delisted"}
+        kept = [item for item in by_connection.get(row.slug, []) if item.series.symbol not in gone]
+        out.append((row, _judge(row, kept, calendars_of(tx, row.id), booked.get(row.id, 0), now_us)))
     return out
 
 

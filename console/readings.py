@@ -9,7 +9,7 @@ from typing import Any, Final
 import polars as pl
 from sqlalchemy import select
 
-from connections.health import HealthRow, check_health
+from connections.health import HealthRow, read_health
 from connections.rows import ConnectionRow
 from console.identity import Identity, not_there
 from core.clock import EARLIEST_US, isoformat, parse_instant
@@ -59,14 +59,14 @@ def seen_connection(feed: Feed, who: Identity, slug: str) -> ConnectionRow:
 
 def listed(feed: Feed, who: Identity) -> list[Listed]:
     """Return the reader's connections with their health, by slug."""
-    health = {row.slug: row for row in check_health(feed.lake, feed.clock.now_us())}
+    health = {row.slug: row for row in read_health(feed.lake, feed.clock.now_us())}
     return [Listed(row, health[row.slug]) for row in feed.connections.list() if who.may_see(row) and row.slug in health]
 
 
 def health_of_all(feed: Feed) -> list[dict[str, Any]]:
     """Return what monitoring may know without a login: states and lags, no names of people, no errors, no addresses."""
     return [{"connection": row.slug, "status": row.status, "last_candle": _iso(row.last_candle_us), "lag_seconds": row.lag_seconds,
-             "gaps": row.gaps} for row in check_health(feed.lake, feed.clock.now_us())]
+             "gaps": row.gaps} for row in read_health(feed.lake, feed.clock.now_us())]
 
 
 def seen_series(feed: Feed, who: Identity, slug: str, symbol: str, timeframe: str) -> Series:

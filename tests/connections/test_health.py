@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from connections.health import BACKOFF_MAX, backoff_seconds, check_health, counts_as_failure
+from connections.health import BACKOFF_MAX, backoff_seconds, check_health, counts_as_failure, read_health
 from core.clock import HOUR_US, MINUTE_US, parse_instant
 from core.errors import (
     CredentialsRefusedError,
@@ -52,6 +52,18 @@ def test_stale_is_told_once_and_fresh_once(service, lake, given, clock):
     assert check_health(lake, now + 3 * HOUR_US)[0].status == "ok"
     assert check_health(lake, now + 9 * HOUR_US)[0].status == "stale"
     assert _kinds(lake) == ["stale", "fresh", "stale"]
+
+
+def test_reading_health_writes_nothing_and_waits_for_no_writer(service, lake, given, clock):
+    """Readers see what a check sees, also while somebody writes; they tell nobody: the scheduled check does."""
+    service.create(given())
+    later = clock.now_us() + 3 * HOUR_US
+    with lake.metadata.write():  # a reader that wanted to write would wait here for ever
+        (row,) = read_health(lake, later)
+    assert row.status == "stale"
+    assert _kinds(lake) == []
+    assert check_health(lake, later) == [row]
+    assert _kinds(lake) == ["stale"]
 
 
 def test_a_weekend_makes_no_fx_connection_stale(service, lake, given, clock):

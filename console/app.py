@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 
 from console import errors
@@ -16,7 +18,7 @@ from console.api import data as api_data
 from console.api import pipelines as api_pipelines
 from console.guard import Guard
 from console.pages import access, connections, factor, forms, more, oidc, pipelines, proof, work
-from console.policy import SIGNED_IN, check_routes
+from console.policy import SAFE, SIGNED_IN, Policy, check_routes, policy_of
 from console.prefect_api import PrefectDesk
 from console.rendering import HERE, page
 from feed.context import Feed
@@ -50,29 +52,55 @@ def _names(text: str) -> frozenset[str]:
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document; every answer that the guards can give is in it."""
+    """Return the OpenAPI document; each call names every answer that it can give, those of the guards and policies too."""
     found = get_openapi(title=TITLE, version="1", routes=app.routes)
     problem = {"description": "One line: what was received, what is allowed, what to do.",
                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     found.setdefault("components", {}).setdefault("schemas", {})["Problem"] = {
         "type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-    for methods in found["paths"].values():
-        for operation in methods.values():
-            for status in ("400", "401", "403", "404", "405", "409", "413", "422", "429", "503"):
-                operation["responses"][status] = problem
+    found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    rules = {(route.path, method.lower()): policy_of(route) for route in app.routes if isinstance(route, APIRoute) for method in route.methods or ()}
+    for path, methods in found["paths"].items():
+        for method, operation in methods.items():
+            rule = rules[path, method]
+            operation["responses"].pop("422", None)  # FastAPI's own, which repeats the input
+            if rule is not None and rule.allows is not None:
+                operation["security"] = [{"token": []}]
+            for status in _problems(rule, method, operation):
+                operation["responses"].setdefault(status, problem)
+    for name in ("HTTPValidationError", "ValidationError"):
+        found["components"]["schemas"].pop(name, None)
     return found
+
+
+def _problems(rule: Policy | None, method: str, operation: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the statuses of the errors that a call can answer with."""
+    yield from ("400", "413", "503")  # an unknown host, a body that is too large, a store that is busy
+    if rule is not None and rule.allows is not None:
+        yield from ("401", "403")
+    if method.upper() not in SAFE:
+        yield from ("403", "409")  # what is stored forbids it
+    if "parameters" in operation or "requestBody" in operation:
+        yield "422"
+    if any(item["in"] == "path" or item["name"] == "symbol" for item in operation.get("parameters", ())):
+        yield "404"
+
+
+def _document_of(app: FastAPI) -> dict[str, Any]:
+    if not hasattr(app.state, "document"):  # made once: it takes as long as hundreds of other calls
+        app.state.document = document(app)
+    made: dict[str, Any] = app.state.document
+    return made
 
 
 def _openapi(request: Request) -> Response:
     """Return the OpenAPI document."""
-    return JSONResponse(document(request.app))
+    return JSONResponse(_document_of(request.app))
 
 
 def _docs(request: Request) -> Response:
     """Show every call of the API as a page."""
-    if not hasattr(request.app.state, "document"):
-        request.app.state.document = document(request.app)
     calls = [{"method": method.upper(), "path": path, "summary": operation.get("description") or operation.get("summary"),
               "parameters": [item["name"] for item in operation.get("parameters", [])]}
-             for path, methods in sorted(request.app.state.document["paths"].items()) for method, operation in methods.items()]
+             for path, methods in sorted(_document_of(request.app)["paths"].items()) for method, operation in methods.items()]
     return page(request, "docs.html", {"calls": calls})

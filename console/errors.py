@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
+from console.guard import is_for_programs
 from console.policy import SignInError
 from console.rendering import page
 from core.errors import (
@@ -47,7 +48,7 @@ def install(app: FastAPI) -> None:
 
 
 async def _ours(request: Request, error: Exception) -> Response:
-    if isinstance(error, SignInError) and not _is_api(request) and request.method == "GET":
+    if isinstance(error, SignInError) and not is_for_programs(request.url.path) and request.method == "GET":
         return RedirectResponse("/login", 303)
     status = status_of(error) if isinstance(error, CandlelakeError) else 500
     headers = {}
@@ -78,12 +79,8 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 
 
 def _answer(request: Request, status: int, message: str, headers: dict[str, str]) -> Response:
-    if _is_api(request):
+    if is_for_programs(request.url.path):
         return JSONResponse({"error": message}, status, headers)
     response = page(request, "error.html", {"status": status, "message": message}, status=status)
     response.headers.update(headers)
     return response
-
-
-def _is_api(request: Request) -> bool:
-    return request.url.path.startswith("/api/") or request.url.path in {"/livez", "/readyz", "/metrics"}

@@ -7,7 +7,7 @@ from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_MAX: Final = 1_000_000  # bytes: a form, never a file
@@ -40,7 +40,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         if _host(headers.get("host", "")) not in self._hosts:
-            answer = PlainTextResponse("unknown host; set CANDLELAKE_CONSOLE_HOSTS to the names the console answers to\n", 400)
+            answer = _refusal(scope, 400, "unknown host; set CANDLELAKE_CONSOLE_HOSTS to the names the console answers to")
             await answer(scope, receive, _with_headers(send, scope))
             return
         origin = headers.get("origin", "")
@@ -51,9 +51,19 @@ class Guard:
                 return
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > BODY_MAX:
-            await PlainTextResponse(f"bodies of at most {BODY_MAX} bytes are taken\n", 413)(scope, receive, _with_headers(send, scope))
+            answer = _refusal(scope, 413, f"bodies of at most {BODY_MAX} bytes are taken")
+            await answer(scope, receive, _with_headers(send, scope))
             return
         await self._app(scope, _bounded(receive), _with_headers(send, scope))
+
+
+def is_for_programs(path: str) -> bool:
+    """Whether a path answers in JSON, errors too."""
+    return path.startswith("/api/") or path in {"/livez", "/readyz", "/metrics"}
+
+
+def _refusal(scope: Scope, status: int, text: str) -> Response:
+    return JSONResponse({"error": text}, status) if is_for_programs(scope["path"]) else PlainTextResponse(text + "\n", status)
 
 
 def _with_origin(send: Send, origin: str) -> Send:

@@ -108,6 +108,13 @@ def candle_json(frame: pl.DataFrame) -> bytes:
     return wire.write_json().encode()
 
 
+def tick_json(frame: pl.DataFrame) -> bytes:
+    """Return ticks as JSON; their instants keep the microseconds."""
+    wire = frame.with_columns(pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ") for name, kind in frame.schema.items()
+                              if isinstance(kind, pl.Datetime))
+    return wire.write_json().encode()
+
+
 def coverage_rows(feed: Feed, rows: Sequence[ConnectionRow]) -> list[dict[str, Any]]:
     """Return the coverage of every series of some connections."""
     return [_covered(item) for row in rows for item in coverage(feed.lake, row.slug)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 
 from console import choosing, proof
-from console.api.models import ProviderOut, SymbolOut
+from console.api.data_models import ProofOut
+from console.api.models import BUSY, ProviderOut, SymbolOut
 from console.policy import CONNECTIONS, identity_of
 from console.state import feed_of
 
@@ -30,14 +31,14 @@ def show_provider(provider: str) -> ProviderOut:
     return ProviderOut(**choosing.provider_dict(provider))
 
 
-@router.get("/providers/{provider}/symbols", dependencies=SEES)
+@router.get("/providers/{provider}/symbols", dependencies=SEES, responses=BUSY)
 async def list_provider_symbols(request: Request, provider: str, query: Words = "", limit: Limit = choosing.SHOWN) -> list[SymbolOut]:
     """Return the symbols of a provider's public endpoint that match."""
     rows = await choosing.provider_symbols(feed_of(request), identity_of(request), provider, None, query, limit)
     return [SymbolOut(**row) for row in rows]
 
 
-@router.get("/connections/{slug}/symbols", dependencies=SEES)
+@router.get("/connections/{slug}/symbols", dependencies=SEES, responses=BUSY)
 async def list_symbols(request: Request, slug: str, query: Words = "", limit: Limit = choosing.SHOWN) -> list[SymbolOut]:
     """Return the symbols at a connection's provider that match, asked through the connection."""
     rows = await choosing.symbols_of(feed_of(request), identity_of(request), slug, query, limit)
@@ -45,6 +46,6 @@ async def list_symbols(request: Request, slug: str, query: Words = "", limit: Li
 
 
 @router.get("/connections/{slug}/proof", dependencies=SEES)
-def show_proof(request: Request, slug: str, start: Moment = None, end: Moment = None) -> dict[str, Any]:
+def show_proof(request: Request, slug: str, start: Moment = None, end: Moment = None) -> ProofOut:
     """Return the proof of a period's candles (the last 30 days without one): completeness, causes, revisions, repairs, clocks, digests."""
-    return proof.proof_of(feed_of(request), identity_of(request), slug, start, end)
+    return ProofOut(**proof.proof_of(feed_of(request), identity_of(request), slug, start, end))

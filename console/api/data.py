@@ -35,7 +35,8 @@ def list_candles(request: Request, slug: str, symbol: Symbol, timeframe: Timefra
     return Response(readings.candle_json(readings.candles(feed, series, start, end, limit, as_of)), media_type="application/json")
 
 
-@router.get("/connections/{slug}/export", dependencies=SEES, response_class=Response)
+@router.get("/connections/{slug}/export", dependencies=SEES, response_class=Response,
+            responses={200: {"content": {kind.partition(";")[0]: {} for kind in _KINDS.values()}}})
 def export_candles(request: Request, slug: str, symbol: Symbol, timeframe: Timeframe, start: Moment = None, end: Moment = None,  # noqa: PLR0917  one for each parameter
                    limit: Limit = readings.CANDLES_MAX, kind: Annotated[Literal["csv", "parquet", "xlsx"], Query(alias="format")] = "csv") -> Response:
     """Return candles as a file."""

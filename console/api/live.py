@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from console import live, pipeline_readings, readings
+from console.api.data_models import TickOut
+from console.api.models import BUSY
+from console.api.pipeline_models import SignalOut
 from console.policy import CONNECTIONS, identity_of
 from console.state import feed_of
 from core.errors import InputError
@@ -23,7 +26,7 @@ Limit = Annotated[int, Query(ge=1, le=readings.CANDLES_MAX)]
 
 
 @router.get("/connections/{slug}/live", dependencies=SEES, response_class=StreamingResponse,
-            responses={200: {"content": {"text/event-stream": {}}}})
+            responses={200: {"content": {"text/event-stream": {}}}, **BUSY})
 async def watch_candles(
     request: Request, slug: str, symbol: Symbol = "", timeframe: Timeframe = "", seconds: Annotated[int, Query(ge=1, le=3600)] = 600,
 ) -> StreamingResponse:
@@ -34,18 +37,18 @@ async def watch_candles(
 
 
 @router.get("/connections/{slug}/signals", dependencies=SEES)
-def list_signals(request: Request, slug: str, symbol: Symbol = "", timeframe: Timeframe = "", limit: Limit = 500) -> list[dict[str, Any]]:
+def list_signals(request: Request, slug: str, symbol: Symbol = "", timeframe: Timeframe = "", limit: Limit = 500) -> list[SignalOut]:
     """Return what your pipelines said of a series, oldest first."""
     feed, who = feed_of(request), identity_of(request)
     series = readings.seen_series(feed, who, slug, symbol, timeframe)
-    return pipeline_readings.signal_rows(feed, who, series=series, limit=limit)
+    return [SignalOut(**item) for item in pipeline_readings.signal_rows(feed, who, series=series, limit=limit)]
 
 
-@router.get("/connections/{slug}/ticks", dependencies=SEES)
-def list_ticks(request: Request, slug: str, symbol: Symbol = "", start: Moment = None, end: Moment = None, limit: Limit = 1000) -> list[dict[str, Any]]:  # noqa: PLR0917  one for each parameter
+@router.get("/connections/{slug}/ticks", dependencies=SEES, response_model=list[TickOut])
+def list_ticks(request: Request, slug: str, symbol: Symbol = "", start: Moment = None, end: Moment = None, limit: Limit = 1000) -> Response:  # noqa: PLR0917  one for each parameter
     """Return the newest ticks of a range, oldest first."""
     feed = feed_of(request)
     readings.seen_connection(feed, identity_of(request), slug)
     if not symbol:
         raise InputError("symbol", symbol, "a symbol of the connection", "say which")
-    return readings.candle_rows(feed.lake.ticks(slug, symbol, start, end, limit))
+    return Response(readings.tick_json(feed.lake.ticks(slug, symbol, start, end, limit)), media_type="application/json")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -11,6 +11,9 @@ class Problem(BaseModel):
     """Every error: one line that says what was received, what is allowed and what to do."""
 
     error: str
+
+
+BUSY: Final[dict[int | str, dict[str, Any]]] = {429: {"model": Problem, "description": "Too many ask at once; try again soon."}}
 
 
 class ConnectionOut(BaseModel):

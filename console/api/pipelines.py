@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
 from console import notes, pipeline_actions, pipeline_readings
 from console.api.models import EquityOut, PipelineRunOut, ResultOut, RunOut
+from console.api.pipeline_models import (
+    AcknowledgedOut,
+    ExecutionOut,
+    PipelineOut,
+    PipelineTimesOut,
+    SignalOut,
+    StageTimeOut,
+)
 from console.pipeline_actions import DefinitionText, PipelineRunOrder
 from console.policy import CONNECTIONS, identity_of
 from console.state import desk_of, feed_of
+from storage.pipelines import PipelineRow
 
 router = APIRouter(prefix="/api")
 SEES = [Depends(CONNECTIONS)]
@@ -18,21 +27,21 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 @router.get("/pipelines", dependencies=SEES)
-def list_pipelines(request: Request) -> list[dict[str, Any]]:
+def list_pipelines(request: Request) -> list[PipelineOut]:
     """Return your pipelines with their definitions."""
-    return [pipeline_readings.as_dict(row) for row in pipeline_readings.mine(feed_of(request), identity_of(request))]
+    return [_shown(row) for row in pipeline_readings.mine(feed_of(request), identity_of(request))]
 
 
 @router.post("/pipelines", dependencies=SEES, status_code=201)
-def create_pipeline(request: Request, given: DefinitionText) -> dict[str, Any]:
+def create_pipeline(request: Request, given: DefinitionText) -> PipelineOut:
     """Store a new pipeline, switched off."""
-    return pipeline_readings.as_dict(pipeline_actions.create(feed_of(request), identity_of(request), given.definition))
+    return _shown(pipeline_actions.create(feed_of(request), identity_of(request), given.definition))
 
 
 @router.put("/pipelines/{name}", dependencies=SEES)
-def change_pipeline(request: Request, name: str, given: DefinitionText) -> dict[str, Any]:
+def change_pipeline(request: Request, name: str, given: DefinitionText) -> PipelineOut:
     """Store the next version of a pipeline; one that does the same changes nothing."""
-    return pipeline_readings.as_dict(pipeline_actions.change(feed_of(request), identity_of(request), name, given.definition))
+    return _shown(pipeline_actions.change(feed_of(request), identity_of(request), name, given.definition))
 
 
 @router.get("/pipelines/{name}/equity", dependencies=SEES)
@@ -59,40 +68,47 @@ def show_pipeline_run(request: Request, name: str, number: str) -> PipelineRunOu
 
 
 @router.get("/pipelines/{name}", dependencies=SEES)
-def show_pipeline(request: Request, name: str) -> dict[str, Any]:
+def show_pipeline(request: Request, name: str) -> PipelineTimesOut:
     """Return one pipeline with the times of its stages."""
     feed = feed_of(request)
     row = pipeline_readings.seen(feed, identity_of(request), name)
-    return pipeline_readings.as_dict(row) | {"stages": pipeline_readings.times(feed, row)}
+    stages = [StageTimeOut(**item) for item in pipeline_readings.times(feed, row)]
+    return PipelineTimesOut(**pipeline_readings.as_dict(row), stages=stages)
 
 
 @router.get("/pipelines/{name}/executions", dependencies=SEES)
-def list_executions(request: Request, name: str, limit: Limit = 100) -> list[dict[str, Any]]:
+def list_executions(request: Request, name: str, limit: Limit = 100) -> list[ExecutionOut]:
     """Return what each stage did with each candle, newest first."""
     feed = feed_of(request)
-    return pipeline_readings.execution_rows(feed, pipeline_readings.seen(feed, identity_of(request), name), limit)
+    found = pipeline_readings.execution_rows(feed, pipeline_readings.seen(feed, identity_of(request), name), limit)
+    return [ExecutionOut(**item) for item in found]
 
 
 @router.get("/pipelines/{name}/signals", dependencies=SEES)
-def list_signals(request: Request, name: str, limit: Limit = 100) -> list[dict[str, Any]]:
+def list_signals(request: Request, name: str, limit: Limit = 100) -> list[SignalOut]:
     """Return the newest signals of a pipeline, oldest first."""
     feed, who = feed_of(request), identity_of(request)
-    return pipeline_readings.signal_rows(feed, who, pipeline_readings.seen(feed, who, name).name, limit=limit)
+    found = pipeline_readings.signal_rows(feed, who, pipeline_readings.seen(feed, who, name).name, limit=limit)
+    return [SignalOut(**item) for item in found]
 
 
 @router.post("/pipelines/{name}/enable", dependencies=SEES)
-def enable_pipeline(request: Request, name: str) -> dict[str, Any]:
+def enable_pipeline(request: Request, name: str) -> PipelineOut:
     """Let scheduled runs use it."""
-    return pipeline_readings.as_dict(pipeline_readings.switch(feed_of(request), identity_of(request), name, is_enabled=True))
+    return _shown(pipeline_readings.switch(feed_of(request), identity_of(request), name, is_enabled=True))
 
 
 @router.post("/pipelines/{name}/disable", dependencies=SEES)
-def disable_pipeline(request: Request, name: str) -> dict[str, Any]:
+def disable_pipeline(request: Request, name: str) -> PipelineOut:
     """Keep scheduled runs from it."""
-    return pipeline_readings.as_dict(pipeline_readings.switch(feed_of(request), identity_of(request), name, is_enabled=False))
+    return _shown(pipeline_readings.switch(feed_of(request), identity_of(request), name, is_enabled=False))
 
 
 @router.post("/notifications/{note}/acknowledge", dependencies=SEES)
-def acknowledge_notification(request: Request, note: Annotated[int, Path(ge=1, lt=2**63)]) -> dict[str, Any]:
+def acknowledge_notification(request: Request, note: Annotated[int, Path(ge=1, lt=2**63)]) -> AcknowledgedOut:
     """Mark a notification as seen, for everybody who can see it."""
-    return {"id": note, "acknowledged_at": notes.acknowledge(feed_of(request), identity_of(request), note)}
+    return AcknowledgedOut(id=note, acknowledged_at=notes.acknowledge(feed_of(request), identity_of(request), note))
+
+
+def _shown(row: PipelineRow) -> PipelineOut:
+    return PipelineOut(**pipeline_readings.as_dict(row))

@@ -29,7 +29,7 @@ def readyz(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
-@router.get("/metrics", dependencies=[Depends(ADMINS)], response_class=Response)
+@router.get("/metrics", dependencies=[Depends(ADMINS)], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def metrics(request: Request) -> Response:
     """Return the figures of every connection in Prometheus' format."""
     registry = CollectorRegistry()

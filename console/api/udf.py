@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from console import udf
+from console.api.data_models import (
+    UdfBarsOut,
+    UdfConfigOut,
+    UdfFoundOut,
+    UdfNoBarsOut,
+    UdfProblem,
+    UdfSymbolOut,
+    WidgetOut,
+)
 from console.policy import CONNECTIONS, PUBLIC, identity_of
 from console.readings import CANDLES_MAX
 from console.state import feed_of
@@ -17,13 +26,14 @@ from core.errors import InputError, NotFoundError
 router = APIRouter(prefix="/api")
 SEES = [Depends(CONNECTIONS)]
 Ticker = Annotated[str, Query(max_length=200, description="connection:SYMBOL", examples=["kraken-spot:BTC/USD"])]
+REFUSED: Final[dict[int | str, dict[str, Any]]] = {404: {"model": UdfProblem, "description": "No such symbol of yours."}}
 Seconds = Annotated[int, Query(ge=0, le=udf.SECONDS_MAX)]
 
 
 @router.get("/udf/config", dependencies=SEES)
-def udf_config() -> dict[str, Any]:
+def udf_config() -> UdfConfigOut:
     """Return what the datafeed can do."""
-    return udf.config()
+    return UdfConfigOut(**udf.config())
 
 
 @router.get("/udf/time", dependencies=[Depends(PUBLIC)], response_class=PlainTextResponse)
@@ -32,7 +42,7 @@ def udf_time(request: Request) -> Response:
     return PlainTextResponse(str(feed_of(request).clock.now_us() // SECOND_US))
 
 
-@router.get("/udf/symbols", dependencies=SEES, response_model=dict[str, Any])
+@router.get("/udf/symbols", dependencies=SEES, response_model=UdfSymbolOut, responses=REFUSED)
 def udf_symbols(request: Request, symbol: Ticker) -> Response:
     """Return what a chart has to know of a symbol."""
     try:
@@ -45,12 +55,12 @@ def udf_symbols(request: Request, symbol: Ticker) -> Response:
 def udf_search(
     request: Request, query: Annotated[str, Query(max_length=200)] = "", exchange: Annotated[str, Query(max_length=63)] = "",
     limit: Annotated[int, Query(ge=1, le=udf.SEARCH_MAX)] = 30,
-) -> list[dict[str, Any]]:
+) -> list[UdfFoundOut]:
     """Return your symbols whose name holds the query."""
-    return udf.search(feed_of(request), identity_of(request), query, exchange, limit)
+    return [UdfFoundOut(**item) for item in udf.search(feed_of(request), identity_of(request), query, exchange, limit)]
 
 
-@router.get("/udf/history", dependencies=SEES, response_model=dict[str, Any])
+@router.get("/udf/history", dependencies=SEES, response_model=UdfBarsOut | UdfNoBarsOut, responses=REFUSED)
 def udf_history(  # noqa: PLR0917  one for each parameter of the contract
     request: Request, symbol: Ticker, resolution: Annotated[str, Query(max_length=10)], to: Seconds,
     start: Annotated[int, Query(alias="from", ge=0, le=udf.SECONDS_MAX)] = 0,
@@ -65,10 +75,10 @@ def udf_history(  # noqa: PLR0917  one for each parameter of the contract
         return _refused(422, str(error))
 
 
-@router.get("/widgets.json", dependencies=SEES)
-def openbb_widgets(request: Request) -> dict[str, Any]:
+@router.get("/widgets.json", dependencies=SEES, response_model_exclude_unset=True)
+def openbb_widgets(request: Request) -> dict[str, WidgetOut]:
     """Return the widgets of OpenBB Workspace."""
-    return udf.widgets(feed_of(request), identity_of(request))
+    return {name: WidgetOut(**item) for name, item in udf.widgets(feed_of(request), identity_of(request)).items()}
 
 
 def _refused(status: int, text: str) -> Response:

@@ -7,7 +7,7 @@ a repeat: venues send their last ticks again after every reconnect.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -72,6 +72,19 @@ class Recent:
         if len(self._order) > self._limit:
             self._seen.discard(self._order.popleft())
         return True
+
+    def news(self, ticks: Iterable[Tick]) -> list[Tick]:
+        """Return the ticks that are none of those seen before, in their order, and take note of them."""
+        seen, order, out = self._seen, self._order, []
+        for tick in ticks:
+            key = tick.key if tick.trade_id is None else (tick.ts_us, tick.trade_id)
+            if key not in seen:
+                seen.add(key)
+                order.append(key)
+                out.append(tick)
+        while len(order) > self._limit:
+            seen.discard(order.popleft())
+        return out
 
 
 def empty_ticks() -> pl.DataFrame:

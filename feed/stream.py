@@ -13,6 +13,8 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
 from core.calendar import Calendar
@@ -41,6 +43,7 @@ from storage.ticks.states import ALIVE, StreamState, read_states, write_state
 
 log = logging.getLogger(__name__)
 LONGEST_WAIT: Final = 60.0  # seconds between two tries to connect
+_symbol_of: Final = attrgetter("symbol")
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,9 +319,11 @@ class StreamRun:
         """Take what came."""
         now = self.feed.clock.now_us()
         self.keeper.heard_us = now
-        fresh = [tick for tick in ticks if self._sieves[tick.symbol].is_new(tick)]
-        for tick in fresh:
-            self.candles.add(tick)
+        fresh: list[Tick] = []
+        for symbol, run in groupby(ticks, _symbol_of):
+            news = self._sieves[symbol].news(list(run))
+            self.candles.add(symbol, news)
+            fresh += news
         if fresh:
             self.last_tick = fresh[-1]
             self.seen += len(fresh)

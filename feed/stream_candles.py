@@ -74,10 +74,10 @@ class StreamCandles:
         """How many ticks came after their candle was closed."""
         return sum(builder.late for builder in self.builders.values())
 
-    def add(self, tick: Tick) -> None:
-        """Take a tick into the candles of its symbol."""
-        for builder in self._by_symbol.get(tick.symbol, ()):
-            builder.add(tick)
+    def add(self, symbol: str, ticks: Sequence[Tick]) -> None:
+        """Take ticks of a symbol into its candles."""
+        for builder in self._by_symbol.get(symbol, ()):
+            builder.add_all(ticks)
 
     async def close(self) -> list[Batch]:
         """Store the whole candles that have ended, in one transaction, and return them."""

@@ -47,12 +47,21 @@ class Sieve:
 
     def is_new(self, tick: Tick) -> bool:
         """Take note of a tick; False for a repeat."""
-        if not self._recent.is_new(tick.key):
-            self.repeats += 1
-            return False
-        if self.follows and tick.trade_id is not None and tick.trade_id.isdecimal():
-            self._follow(int(tick.trade_id), tick)
-        return True
+        return bool(self.news((tick,)))
+
+    def news(self, ticks: Sequence[Tick]) -> list[Tick]:
+        """Take note of ticks and return those that are no repeats, in their order."""
+        fresh = self._recent.news(ticks)
+        self.repeats += len(ticks) - len(fresh)
+        if self.follows:
+            for tick in fresh:
+                if tick.trade_id is not None and tick.trade_id.isdecimal():
+                    number, last = int(tick.trade_id), self._last
+                    if last is not None and number == last[0] + 1:  # nearly always
+                        self._last = number, tick.ts_us
+                    else:
+                        self._follow(number, tick, last)
+        return fresh
 
     def restart(self) -> None:
         """Forget the last id: what lies between two sessions is booked as that."""
@@ -65,9 +74,8 @@ class Sieve:
             self._holes = [hole for hole in self._holes if hole.deadline_us > now_us]
         return out
 
-    def _follow(self, number: int, tick: Tick) -> None:
-        last = self._last
-        if last is None or number == last[0] + 1:
+    def _follow(self, number: int, tick: Tick, last: tuple[int, int] | None) -> None:
+        if last is None:
             self._last = number, tick.ts_us
         elif number > last[0]:
             # However many they are, the first ones tell: a hole of a million ids is not filled by stragglers.

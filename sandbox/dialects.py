@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
-from core.clock import MINUTE_US, isoformat
+from core.clock import MINUTE_US, SECOND_US, isoformat
 from sandbox.box import Ask, Box
 from sandbox.exchange import LENGTHS, decimal, split
 from sandbox.mtapi import Bridge, naive
@@ -15,6 +16,20 @@ from sandbox.streams import Stream, newest_bar
 from sandbox.tape import Print
 
 _BATCH: Final = 50  # trades in one message, where a venue sends lists
+
+
+_plain: Final = lru_cache(maxsize=4096)(decimal)  # a load has few prices and sizes
+
+
+@lru_cache(maxsize=1024)
+def _second(second: int) -> str:
+    return isoformat(second * SECOND_US).removesuffix("Z")
+
+
+def _stamp(us: int) -> str:
+    """Return what `isoformat` returns; ticks of a load share their seconds."""
+    second, rest = divmod(us, SECOND_US)
+    return f"{_second(second)}.{rest:06d}Z" if rest else f"{_second(second)}Z"
 
 
 class BinanceStream(Stream):
@@ -111,6 +126,14 @@ class KrakenStream(Stream):
                  "ord_type": "market", "trade_id": item.number, "timestamp": isoformat(item.us + skew_us)} for item in prints]
         return [{"channel": "trade", "type": "update", "data": data[start:start + _BATCH]} for start in range(0, len(data), _BATCH)]
 
+    def encode(self, name: str, prints: list[Print], skew_us: int) -> list[bytes]:
+        """Return what `write` returns, as bytes."""
+        data = [
+            f'{{"symbol":"{name}","side":"{"sell" if item.is_sell else "buy"}","price":{item.price},"qty":{item.size},'
+            f'"ord_type":"market","trade_id":{item.number},"timestamp":"{_stamp(item.us + skew_us)}"}}' for item in prints]
+        return [f'{{"channel":"trade","type":"update","data":[{",".join(data[start:start + _BATCH])}]}}'.encode()
+                for start in range(0, len(data), _BATCH)]
+
     def bars(self, now_us: int) -> list[Any]:
         """Return each forming candle that changed."""
         out = []
@@ -149,6 +172,15 @@ class CoinbaseStream(Stream):
         return [{"channel": "market_trades", "client_id": "", "timestamp": isoformat(self.box.clock.now_us()), "sequence_num": 1,
                  "events": [{"type": "update", "trades": trades[start:start + _BATCH][::-1]}]}
                 for start in range(0, len(trades), _BATCH)]
+
+    def encode(self, name: str, prints: list[Print], skew_us: int) -> list[bytes]:
+        """Return what `write` returns, as bytes."""
+        data = [
+            f'{{"trade_id":"{item.number}","product_id":"{name}","price":"{_plain(item.price)}","size":"{_plain(item.size)}",'
+            f'"side":"{"SELL" if item.is_sell else "BUY"}","time":"{_stamp(item.us + skew_us)}"}}' for item in prints]
+        head = f'{{"channel":"market_trades","client_id":"","timestamp":"{isoformat(self.box.clock.now_us())}","sequence_num":1,'
+        return [f'{head}"events":[{{"type":"update","trades":[{",".join(data[start:start + _BATCH][::-1])}]}}]}}'.encode()
+                for start in range(0, len(data), _BATCH)]
 
 
 class BridgeStream(Stream):

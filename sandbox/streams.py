@@ -49,6 +49,10 @@ class Stream(ABC):
     def write(self, name: str, prints: list[Print], skew_us: int) -> list[Any]:
         """Return the messages that bring these ticks of a symbol."""
 
+    def encode(self, name: str, prints: list[Print], skew_us: int) -> list[bytes]:
+        """Return what `write` returns as bytes; a dialect that is fast at it lets a load cost little beside who reads it."""
+        return [orjson.dumps(message) for message in self.write(name, prints, skew_us)]
+
     def bars(self, now_us: int) -> list[Any]:  # noqa: ARG002  the dialects that have them use it
         """Return messages of forming candles."""
         return []
@@ -145,7 +149,8 @@ class _Session:
         trades = box.shelf.trades.get((self.stream.venue, symbol))
         if box.switches.load_rate > 0:
             prints = load(box.switches.load_rate, after, now_us)
-        elif box.switches.tape == "recorded" and trades is not None:
+            return self.stream.encode(name, prints, box.faults.skew_us(self.path)) if prints else []
+        if box.switches.tape == "recorded" and trades is not None:
             prints = recorded(trades, self.begun_us, after, now_us)
         else:
             prints = self.streams.tape(self.stream, symbol).between(after, now_us)
@@ -178,7 +183,7 @@ class _Session:
 
     async def _send(self, messages: list[Any]) -> None:
         for message in messages:
-            text = orjson.dumps(message)
+            text = message if isinstance(message, bytes) else orjson.dumps(message)
             self.sent.append(text)
             await self.socket.send_text(text.decode())
 

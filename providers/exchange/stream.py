@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
 from ccxt.base.errors import BadResponse, BaseError
+from ccxt.base.exchange import Exchange
 
 from core.clock import LATEST_US, Clock
 from core.errors import BadPayloadError, CandlelakeError, OverrunError, UnsupportedError
@@ -22,6 +23,7 @@ from core.ticks import Tick
 from core.timeframe import Timeframe
 from providers.base import StreamedCandle
 from providers.exchange.errors import translate
+from providers.exchange.frames import FrameReader, frame_reader
 from providers.exchange.guard import Guards
 
 BUFFER: Final = 200_000  # ticks, or changes of candles, that may wait for the reader
@@ -42,6 +44,7 @@ class StreamGuards(Guards):
 
     confirmed: int = 0  # messages that say that a subscription stands
     awaited: int = 1
+    take_frame: Callable[[Any], bool] | None = None  # True when it has taken a message's text
 
     def client(self, url: Any) -> Any:
         """Return ccxt's client of a socket, made so that no message can end its reading loop without an error."""
@@ -54,7 +57,10 @@ class StreamGuards(Guards):
                 if self.confirmed < self.awaited and isinstance(message.data, str) and confirms.search(message.data[:1000]):
                     self.confirmed += 1
                 try:
-                    read(message)
+                    if self.take_frame is None or not self.take_frame(message.data):
+                        read(message)
+                    else:
+                        client.last_message_at = Exchange.milliseconds()  # type: ignore[no-untyped-call]  # as ccxt's own reader notes it
                 except CandlelakeError as error:
                     client.on_error(BadResponse(str(error)))
                 except _STUMBLES as error:
@@ -102,6 +108,14 @@ class Buffer(Generic[Item]):
             self.is_overrun = True
         else:
             self._items.append(item)
+        self.bell.set()
+
+    def put_all(self, items: Sequence[Item]) -> None:
+        """Take items; those past the limit are lost, and the reader will be told."""
+        room = self._limit - len(self._items)
+        if len(items) > room:
+            self.is_overrun, items = True, items[:room]
+        self._items += items
         self.bell.set()
 
     def take(self) -> list[Item]:
@@ -168,6 +182,7 @@ async def stream_trades(exchange: Any, symbols: Sequence[str], clock: Clock) -> 
     buffer: Buffer[Tick] = Buffer()
     taps = {symbol: TradeTap(symbol, buffer, clock) for symbol in symbols}
     exchange.trades = dict(taps)
+    exchange.take_frame = _taking(frame_reader(exchange, symbols, clock), buffer)
     expect(exchange, len(symbols))
 
     async def watch(names: list[str]) -> None:
@@ -183,6 +198,21 @@ async def stream_trades(exchange: Any, symbols: Sequence[str], clock: Clock) -> 
     groups = [list(symbols)] if at_once else [[symbol] for symbol in symbols]
     async for batch in _session([exchange], buffer, [watch(names) for names in groups]):
         yield batch
+
+
+def _taking(read: FrameReader | None, buffer: Buffer[Tick]) -> Callable[[Any], bool] | None:
+    """Return what puts a message's trades into the buffer; False of it: ccxt is to read the message."""
+    if read is None:
+        return None
+
+    def take(text: Any) -> bool:
+        ticks = read(text)
+        if ticks is None:
+            return False
+        buffer.put_all(ticks)
+        return True
+
+    return take
 
 
 async def stream_candles(

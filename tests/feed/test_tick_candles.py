@@ -47,6 +47,28 @@ def test_any_order_gives_what_polars_computes(given_ticks, dice):
     assert made.select(pl.col("ts").dt.epoch("us"), *PRICES, "volume").rows() == [(*row[:-1], row[-1] / 10) for row in true.rows()]
 
 
+@given(st.lists(st.tuples(st.integers(0, 12 * MINUTE_US), st.integers(1, 50), st.integers(0, 9)), max_size=60),
+       st.lists(st.integers(1, 9), min_size=1, max_size=20))
+def test_ticks_in_bulk_are_ticks_one_by_one(given_ticks, sizes):
+    """However ticks are cut into batches, and whenever candles are closed in between: the same candles, the same late ticks."""
+    ticks = [trade(at, price, size / 10) for at, price, size in given_ticks]
+    single, bulk = TickCandles(GRID, since_us=T0), TickCandles(GRID, since_us=T0)
+    made, begin = ([], []), 0
+    while begin < len(ticks):
+        batch = ticks[begin:begin + sizes[begin % len(sizes)]]
+        begin += len(batch)
+        for tick in batch:
+            single.add(tick)
+        bulk.add_all(batch)
+        now = max(tick.ts_us for tick in batch)
+        made[0].extend(rows(single.close(now)))
+        made[1].extend(rows(bulk.close(now)))
+    made[0].extend(rows(single.flush()))
+    made[1].extend(rows(bulk.flush()))
+    assert made[0] == made[1]
+    assert single.late == bulk.late
+
+
 def test_a_candle_is_closed_by_the_clock_and_late_ticks_are_counted():
     """Nothing is given out before its end and the lateness; what comes after is late and changes nothing."""
     builder = TickCandles(GRID, lateness_us=SECOND_US, since_us=T0)

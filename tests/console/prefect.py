@@ -1,0 +1,58 @@
+"""Prefect's server as far as the console asks it, on loopback: one run, which is finished."""
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+NUMBER = "0b6f4c1e-0000-4000-8000-000000000000"
+
+
+@contextmanager
+def answering_prefect():
+    """Yield its address and the list of what was ordered, as (deployment, config)."""
+    ordered = []
+
+    class Answers(BaseHTTPRequestHandler):
+        """Answers the few calls that the console makes."""
+
+        def log_message(self, *_):
+            """Stay silent."""
+
+        def answer(self, body):
+            """Send JSON."""
+            data = json.dumps(body).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_GET(self):
+            """Give a deployment, or the run with what it was ordered with."""
+            if "/deployments/" in self.path:
+                self.answer({"id": self.path.rsplit("/", 1)[1]})
+            else:
+                self.answer({"id": NUMBER, "name": "brave-otter", "state": {"name": "Completed", "type": "COMPLETED", "message": "done"},
+                             "parameters": {"config": ordered[-1][1] if ordered else {}}})
+
+        def do_POST(self):
+            """Take an order; give artifacts and log lines."""
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            if "/create_flow_run" in self.path:
+                ordered.append((self.path.split("/")[3], body["parameters"]["config"]))
+                self.answer({"id": NUMBER, "name": "brave-otter", "state": {"name": "Scheduled", "type": "SCHEDULED"}})
+            elif "/artifacts/" in self.path:
+                self.answer([{"type": "table", "key": "signals", "description": "signals", "data": json.dumps([{"side": "buy", "price": 1.5}])},
+                             {"type": "progress", "key": "progress", "description": "", "data": 62.5}])
+            else:
+                self.answer([{"message": "<b>62 % of the candles</b>"}])
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/api", ordered
+    finally:
+        server.shutdown()
+        thread.join(30)
+        server.server_close()

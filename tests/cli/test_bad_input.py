@@ -1,6 +1,7 @@
 """Bad input: one line that says what was received, what is allowed and what to do; the right code; nothing changed."""
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -27,13 +28,26 @@ def files(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def tapes(tmp_path_factory):
+    """The folder of the connection, and beside it the home to copy from."""
+    folder = tmp_path_factory.mktemp("ready") / "tapes"
+    folder.mkdir()
+    return folder
+
+
 @pytest.fixture
-def ready(candlelake, tmp_path):
-    """A home with one connection and one series."""
+def ready(candlelake, home, tapes, tmp_path):
+    """A home with one connection and one series: made once, copied for each test."""
     (tmp_path / "tapes").mkdir()
-    config = json.dumps({"folder": str(tmp_path / "tapes"), "market_type": "crypto"})
+    made = tapes.parent / "home"
+    if made.exists():
+        shutil.copytree(made, home)
+        return candlelake
+    config = json.dumps({"folder": str(tapes), "market_type": "crypto"})
     assert candlelake("connections", "add", "tape", "--provider", "replay", "--symbol", "BTCUSD", "--timeframe", "1m",
                       "--config", config).code == 0
+    shutil.copytree(home, made)
     return candlelake
 
 

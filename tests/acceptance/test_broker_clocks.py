@@ -100,6 +100,7 @@ async def test_long_candles_lie_on_the_brokers_grid(serve, feed, rule) -> None:
 
 
 @pytest.mark.parametrize("platform", ["mt5", "mt4"])
+@pytest.mark.slow
 async def test_hours_of_a_clock_off_by_a_half_hour_are_stored(serve, feed, platform) -> None:
     """A broker on UTC+5:30 opens its hours at half past in UTC: they are stored there, none is refused, and nothing is missing."""
     box = serve(data=None, switches=Switches(offset_minutes=330, dst="none"))

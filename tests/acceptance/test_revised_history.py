@@ -1,6 +1,7 @@
 """A provider that rewrites twenty days of its history: exactly those revisions, both views readable, and nothing twice."""
 
 import polars as pl
+import pytest
 
 from cli.main import run
 from core.clock import MINUTE_US, to_datetime
@@ -25,6 +26,7 @@ def changed(frame: pl.DataFrame) -> pl.DataFrame:
         volume=pl.when(number % 200 == 0).then((pl.col("volume") * 2 + 1).round(8)).otherwise(pl.col("volume")))
 
 
+@pytest.mark.slow
 async def test_twenty_days_of_changed_history(source, serve, connect, tmp_path, capsys) -> None:
     """Each changed candle is one revision, new values read now and old ones as of before; a second run adds nothing."""
     served = source(DAYS * 1440 + 5)  # the newest ones have not settled at the provider's present

@@ -180,6 +180,7 @@ def test_calibrated_on_the_last_unseen_year_of_real_candles():
 CONFIDENT = [{"plugin": "ai_confidence", "parameters": {"model": "up", "drift_window": 200, "drift_features": 20}}]
 
 
+@pytest.mark.slow
 async def test_a_pipeline_keeps_the_model_it_was_stored_with(feed, store):  # noqa: F811  fixtures
     """A definition names the file; live equals replay; `check` passes; a later training waits for a new version; a lost file is told."""
     candles = momentum(2_300)

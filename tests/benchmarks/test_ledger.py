@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_the_ledgers_benchmark_runs_and_counts_rightly() -> None:
     """`python -m benchmarks.ledger --rows N` builds its lake, names every figure with its limit, and its counts add up."""
     answer = subprocess.run(

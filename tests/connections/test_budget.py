@@ -51,6 +51,7 @@ def _row(store):
         return tx.execute(select(rate_budgets)).mappings().one()
 
 
+@pytest.mark.slow
 def test_processes_together_stay_below_the_rate(metadata_store, metadata_url):
     """Three processes spend as fast as they may: their slots, put together, never come faster than the rate."""
     workers = _spenders(metadata_url, (12, Priority.LIVE), (12, Priority.BACKFILL), (12, Priority.REPAIR))
@@ -66,6 +67,7 @@ def test_processes_together_stay_below_the_rate(metadata_store, metadata_url):
         assert all(times[i + width] - times[i] >= least for i in range(len(times) - width))
 
 
+@pytest.mark.slow
 def test_live_work_does_not_wait_for_a_queue_of_backfills(metadata_store, metadata_url):
     """Live requests that come while backfills queue up for seconds all get through before most of the queue."""
     backfill, live = _spenders(metadata_url, (60, Priority.BACKFILL), (5, Priority.LIVE))

@@ -194,6 +194,7 @@ def test_retire_refuses_a_key_in_use(metadata_store, vault):
     assert old in vault._ring.keys
 
 
+@pytest.mark.slow
 def test_rotation_survives_kill(sqlite_url, key_file):
     """After kill -9 in the middle of a rotation, again and again: every credential opens at any time, and the next run ends it."""
     from storage.metadata.migrate import upgrade

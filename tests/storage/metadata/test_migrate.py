@@ -132,6 +132,7 @@ def test_unknown_revision_is_named(empty_store):
         migrate.downgrade(empty_store, "nonsense")
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_all_succeed(metadata_url):
     """Four processes upgrade one empty store at the same moment: each ends well, the schema is there once."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

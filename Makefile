@@ -12,7 +12,7 @@ LOCK_TOOLS := $(VENV)-lock
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick test-slow lint bench lock clean
+.PHONY: help run test test-quick test-slow coverage lint bench lock clean
 
 ##@ Use
 run: $(RUN_READY) ## set up and start everything: Prefect, runner, sandbox, candles (UP=--once does the job and ends)
@@ -35,6 +35,10 @@ test-quick: $(DEV_READY) ## the everyday tests
 test-slow: $(DEV_READY) ## the tests that start servers or take minutes
 	@echo "slow tests, $(JOBS) files at a time"
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --durations=10 -m slow
+
+coverage: $(DEV_READY) ## the everyday tests with branch coverage of storage, vault, connections and providers: 90 % at least
+	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow" --cov=storage --cov=connections --cov=providers --cov-branch \
+		--cov-report=term:skip-covered --cov-fail-under=90
 
 lint: $(DEV_READY) ## ruff, mypy, floors, docstrings of tests
 	@status=0; \

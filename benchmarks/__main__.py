@@ -32,7 +32,7 @@ def main() -> None:
         raise SystemExit(f"--parts: {', '.join(sorted(unknown))} is none; there are {', '.join(PARTS)}")
     wanted = ["candlelake", *(name for name in options.peers.split(",") if name and name != "candlelake")]
     versions = {name: version(name) for name in ("polars", "duckdb", "pyarrow")}
-    versions.update({name: environments.version_of(name) for name in ("arcticdb", "freqtrade")})
+    versions.update({name: environments.version_of(name) for name in ("arcticdb", "freqtrade", "cryptofeed")})
     found = Report(versions, options.repeats)
     folder = Path(tempfile.mkdtemp(prefix="candlelake-bench-", dir=options.folder))
     started = time.monotonic()

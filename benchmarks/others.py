@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.environments import ROOT
 
 PROGRAMS = {
     "replay": ("Replay beside vectorbt and backtesting.py", ["--rounds", "1", "--repeats", "2"]),
     "ledger": ("Ledger and coverage of a large lake", []),
-    "stream": ("Ticks of a stream", []),
+    "stream": ("Ticks of a stream beside cryptofeed", []),
 }
 
 
@@ -47,6 +48,18 @@ def _markdown(name: str, said: str) -> str:
     if name == "replay":
         return "\n".join(line for line in lines if line.startswith("|"))
     if name == "stream":
-        rows = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
-        return "\n".join(["| figure | value |", "|---|---|", *(f"| {key.replace('_', ' ')} | {value} |" for key, value in rows.items())])
+        return _streams(json.loads(lines[-1])) if lines and lines[-1].startswith("{") else "It said nothing."
     return "\n".join(["```text", *lines, "```"])
+
+
+def _streams(found: dict[str, Any]) -> str:
+    """Return the figures of a stream, ours beside the peer's, with the peer's as a multiple of ours."""
+    ours, theirs = found["candlelake"], found.get("cryptofeed", {})
+    lines = [f"A feed of {found['rate']:.0f} trades a second, {found['seconds']:.0f} s for each; load average before ours "
+             f"{found['load_before']:.2f}" + (f", before cryptofeed's {found['load_before_peer']:.2f}." if theirs else "; without the peer."),
+             "", "| figure | candlelake | cryptofeed | multiple of ours |", "|---|---|---|---|"]
+    for key, value in ours.items():
+        other = theirs.get(key)
+        ratio = f"{other / value:.2f}x" if other is not None and value else "-"
+        lines.append(f"| {key.replace('_', ' ')} | {value} | {'-' if other is None else other} | {ratio} |")
+    return "\n".join([*lines, "", *(f"* {name.replace('_', ' ')}: {said if said == 'met' else '**missed**'}" for name, said in found["targets"].items())])

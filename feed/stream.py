@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -43,6 +45,7 @@ from storage.ticks.states import ALIVE, StreamState, read_states, write_state
 
 log = logging.getLogger(__name__)
 LONGEST_WAIT: Final = 60.0  # seconds between two tries to connect
+SETTLE_SECONDS: Final = 60.0  # between two rounds of `_Heap.settle`
 _symbol_of: Final = attrgetter("symbol")
 
 
@@ -90,10 +93,14 @@ class StreamResult:
 
 @dataclass(slots=True)
 class Subscribers:
-    """Who in this process wants to see what comes: called with each list of new ticks, and with stored candles."""
+    """Who in this process wants to see what comes: called with each list of new ticks, and with stored candles.
+
+    `durable` is called with each list of ticks that is on disk now, in the thread that has written it.
+    """
 
     ticks: Callable[[Sequence[Tick]], None] = lambda _ticks: None
     candles: Callable[[Sequence[Batch]], None] = lambda _batches: None
+    durable: Callable[[Sequence[Tick]], None] = lambda _ticks: None
 
 
 async def stream(
@@ -191,7 +198,7 @@ class StreamRun:
         allowance = self._allowance_us()
         self._gap_from = {symbol: (until - allowance, cause) for symbol, until in covered.items() if until is not None}
         self._keeper = TickKeeper(lake, self.slug, self.feed.clock, journal, ids, self.calendars, self.run_id,
-                                  heard_us=now, on_lost=self.candles.lose)
+                                  heard_us=now, on_lost=self.candles.lose, on_durable=self.subscribers.durable)
         self.say("connecting")
 
     async def finish(self, state: str) -> None:
@@ -201,6 +208,7 @@ class StreamRun:
         keeper.is_live = False
         await keeper.close(until)
         self.say(state)
+        gc.unfreeze()
 
     def say(self, state: str, message: str | None = None) -> None:
         """Write the state."""
@@ -289,6 +297,7 @@ class StreamRun:
             # Behind the venue by the answer's way at most, never ahead: no candle is closed too early.
             self.candles.skew_us = await opened.server_time_us() - self.feed.clock.now_us()
             session = StreamSession(self, opened)
+            _HEAP.settle()
             try:
                 await session.run(stop, helpers)
             finally:
@@ -342,6 +351,29 @@ class StreamRun:
         stored = await self.candles.close()
         if stored:
             self.subscribers.candles(stored)
+
+
+class _Heap:
+    """What the process holds when a session begins, above all the markets of an exchange.
+
+    Each full round of the garbage collector looks at all of it and stops the stream for hundreds of milliseconds, every
+    few seconds when ticks come by the ten thousand. What is there before the first tick is set aside until the next session.
+    """
+
+    def __init__(self) -> None:
+        self._settled: float | None = None
+
+    def settle(self) -> None:
+        """Free what is garbage and set aside the rest; at most once a minute: sessions may end as fast as they begin."""
+        now = time.monotonic()
+        if self._settled is None or now - self._settled > SETTLE_SECONDS:
+            self._settled = now
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+
+
+_HEAP: Final = _Heap()
 
 
 async def _until(stop: asyncio.Event, seconds: float) -> None:

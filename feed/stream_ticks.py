@@ -114,6 +114,7 @@ class TickKeeper:
     stored: int = 0
     losses: int = 0
     on_lost: Callable[[str, Interval], None] = lambda _symbol, _interval: None
+    on_durable: Callable[[Sequence[Tick]], None] = lambda _ticks: None  # called in the thread that writes
     _pending: list[Tick] = field(default_factory=list)
     _writing: threading.Lock = field(default_factory=threading.Lock)
     _room: asyncio.Event = field(default_factory=asyncio.Event)
@@ -147,6 +148,7 @@ class TickKeeper:
         with self._writing:  # a write whose waiter was cancelled goes on
             self.journal.append(frame_of(ticks, "stream", self.run_id) if ticks else None, until_us)
             self.stored += len(ticks)
+        self.on_durable(ticks)
         now = self.clock.now_us()
         for tick in ticks[:: max(1, len(ticks) // 200)]:  # samples: enough for a quantile
             wait, age = (now - tick.received_us) / SECOND_US, (now - tick.ts_us) / SECOND_US

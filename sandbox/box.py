@@ -133,6 +133,7 @@ class Box:
         clock: where its present comes from; in history mode it stands just after the end of the data.
         requests: what was asked so far.
         orders: what the practice broker has taken.
+        loaded: ticks of generated load that its sockets have sent so far.
     """
 
     shelf: Shelf
@@ -144,6 +145,7 @@ class Box:
     accounts: list[Account] = field(default_factory=lambda: list(ACCOUNTS))
     requests: list[Asked] = field(default_factory=list)
     orders: Orders = field(default_factory=Orders)
+    loaded: int = 0
 
     @property
     def problems(self) -> list[InputError]:

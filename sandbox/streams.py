@@ -103,6 +103,7 @@ class _Session:
         self.sent: deque[bytes] = deque(maxlen=1000)
         self.begun_us = streams.box.clock.now_us()
         self.cursors: dict[str, int] = {}
+        self.loaded = 0  # ticks of a load in the messages of this step
         self.is_stalled = False
 
     async def run(self) -> None:
@@ -141,6 +142,7 @@ class _Session:
         if "ws_reorder" in kinds:
             messages.reverse()
         await self._send(messages)
+        self.streams.box.loaded, self.loaded = self.streams.box.loaded + self.loaded, 0
 
     def _new(self, name: str, symbol: str, now_us: int) -> list[Any]:
         box = self.streams.box
@@ -149,6 +151,7 @@ class _Session:
         trades = box.shelf.trades.get((self.stream.venue, symbol))
         if box.switches.load_rate > 0:
             prints = load(box.switches.load_rate, after, now_us)
+            self.loaded += len(prints)
             return self.stream.encode(name, prints, box.faults.skew_us(self.path)) if prints else []
         if box.switches.tape == "recorded" and trades is not None:
             prints = recorded(trades, self.begun_us, after, now_us)

@@ -16,15 +16,16 @@ OPTIONS = StreamOptions(lateness_seconds=10, grace_seconds=60, allowance_seconds
 
 
 def run(folder, clock, told):
-    """Stream until killed; tell the newest id of each batch and when it came."""
+    """Stream until killed; tell the ticks of each batch that was heard, and of each one that is on disk, and when."""
     settings = Settings(home=folder / "home", allow_private_hosts=True, key_file=folder / "stream.keys", settle_seconds=5, retry_wait=0.05,
                         _env_file=None)
 
-    def tell(ticks):
-        told.send(([(tick.ts_us, tick.trade_id) for tick in ticks], time.monotonic()))
+    def telling(kind):
+        return lambda ticks: told.send((kind, [(tick.ts_us, tick.trade_id) for tick in ticks], time.monotonic()))
 
     async def work():
         with open_feed(settings, clock) as feed:
-            await stream(feed, "s", stop=asyncio.Event(), options=OPTIONS, subscribers=Subscribers(tell))
+            told_to = Subscribers(telling("heard"), durable=telling("durable"))
+            await stream(feed, "s", stop=asyncio.Event(), options=OPTIONS, subscribers=told_to)
 
     asyncio.run(work())

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
 from connections.rows import write_log
 from connections.service import ConnectionInput, ConnectionRow, Deleted
+from console.given import Given
 from console.identity import Identity
 from console.prefect_api import PrefectDesk, Run
 from console.readings import seen_connection
@@ -27,10 +28,8 @@ FLOWS = ("fetch", "backfill", "repair", "cleanup")
 RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-class NewConnection(BaseModel):
+class NewConnection(Given):
     """A connection as the console takes it; whose it is, is not the sender's to say."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     slug: str = Field(max_length=63, description="Short name: a-z, 0-9, -.", examples=["kraken-spot"])
     provider: str = Field(max_length=100, description="mtapi:mt5, mtapi:mt4, ccxt:<exchange id> or replay.", examples=["ccxt:kraken"])
@@ -42,10 +41,8 @@ class NewConnection(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict, description="retention_days, overlap_candles, settle_seconds.")
 
 
-class ChangedConnection(BaseModel):
+class ChangedConnection(Given):
     """What may be changed; what is left out stays, and so does a blank credential."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     name: str | None = Field(None, max_length=200)
     base_url: str | None = Field(None, max_length=2000)
@@ -55,10 +52,8 @@ class ChangedConnection(BaseModel):
     settings: dict[str, Any] | None = None
 
 
-class RunOrder(BaseModel):
+class RunOrder(Given):
     """A run to order at Prefect."""
-
-    model_config = ConfigDict(extra="forbid")
 
     flow: str = Field(description="fetch, backfill, repair, or cleanup: removes what the plan of cleanup lists.", examples=["backfill"])
     symbol: str | None = Field(None, max_length=100)

@@ -49,6 +49,10 @@ class Guard:
             if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                 await PlainTextResponse("", 204)(scope, receive, _with_headers(send, scope))
                 return
+        if "\0" in scope["path"] or b"%00" in scope["query_string"] or b"\0" in scope["query_string"]:
+            answer = _refusal(scope, 422, "the address holds a NUL character; send it without")
+            await answer(scope, receive, _with_headers(send, scope))
+            return
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > BODY_MAX:
             answer = _refusal(scope, 413, f"bodies of at most {BODY_MAX} bytes are taken")

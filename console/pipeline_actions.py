@@ -6,11 +6,12 @@ import json
 from typing import Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from addons.execution.accounts import equity
 from console import pipeline_readings
 from console.actions import RUN_ID, noted
+from console.given import Given
 from console.identity import Identity
 from console.prefect_api import PrefectDesk, Run
 from console.readings import seen_connection
@@ -29,18 +30,14 @@ SHOWN: Final = ("table", "markdown", "image", "progress")
 PICTURE: Final = "data:image/png;base64,"
 
 
-class DefinitionText(BaseModel):
+class DefinitionText(Given):
     """A pipeline as text."""
-
-    model_config = ConfigDict(extra="forbid")
 
     definition: str = Field(max_length=TEXT_MAX, description="YAML of one pipeline.")
 
 
-class PipelineRunOrder(BaseModel):
+class PipelineRunOrder(Given):
     """A replay or a comparison to order at Prefect."""
-
-    model_config = ConfigDict(extra="forbid")
 
     flow: Literal["replay", "compare"] = "replay"
     start: str = Field(min_length=4, max_length=40, examples=["2026-01-01"])

@@ -12,8 +12,9 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import BaseRoute, Mount
 
+from console.given import is_text
 from console.identity import Identity, gate, identify
-from core.errors import CredentialsRefusedError, NotPermittedError
+from core.errors import CredentialsRefusedError, InputError, NotPermittedError
 from storage.access import same
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -31,6 +32,7 @@ class Policy:
     name: str
     allows: Callable[[Identity], bool] | None  # None: everybody, also nobody
     is_open_read_only: bool = False  # changes that a read-only console takes: to sign in and out
+    changes_by_page: bool = False  # a token changes nothing about who gets in, and how: whoever stole one would stay
     needs_factor: bool = True  # not for the pages on which somebody who has to have a second factor gets one
 
     async def __call__(self, request: Request) -> None:
@@ -39,6 +41,8 @@ class Policy:
         identity = await run_in_threadpool(identify, request, state.feed.lake.metadata, state.feed.clock)
         request.state.identity = identity
         changes = request.method not in SAFE
+        if changes and "form" in request.headers.get("content-type", "") and not is_text([*(await request.form()).values()]):
+            raise InputError("form", "a NUL character or half of a surrogate pair", "text without them", "send it again")
         if changes and state.feed.settings.console_read_only and not self.is_open_read_only:
             raise NotPermittedError("this console shows a demonstration and changes nothing")
         if self.allows is None:
@@ -60,6 +64,8 @@ class Policy:
         needed = "manage" if changes else "read"
         if needed not in identity.scopes:
             raise NotPermittedError(f"the token lacks the scope {needed}; make one that has it")
+        if changes and self.changes_by_page and identity.via != "page":
+            raise NotPermittedError("a token cannot change who signs in, and how; sign in to the console")
         if self.allows is not None and not self.allows(identity):
             raise NotPermittedError(f"{identity.user.name} may not do this; it needs: {self.name}")
 
@@ -89,10 +95,11 @@ PUBLIC = Policy("nothing", None)
 ENTRANCE = Policy("nothing", None, is_open_read_only=True)
 SIGNED_IN = Policy("to be signed in", lambda _: True)
 LEAVE = Policy("to be signed in", lambda _: True, is_open_read_only=True, needs_factor=False)
-ENROL = Policy("to be signed in", lambda _: True, needs_factor=False)
+ENROL = Policy("to be signed in", lambda _: True, changes_by_page=True, needs_factor=False)
+ACCOUNT = Policy("to be signed in", lambda _: True, changes_by_page=True)
 CONNECTIONS = Policy("the permission manage-data-connections", _sees_connections)
 ADMINS = Policy("an admin with manage-data-connections", lambda identity: identity.user.is_admin)
-SUPER_ADMINS = Policy("a super admin", lambda identity: identity.user.role == "super_admin")
+SUPER_ADMINS = Policy("a super admin", lambda identity: identity.user.role == "super_admin", changes_by_page=True)
 
 
 def policy_of(route: APIRoute) -> Policy | None:

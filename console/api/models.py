@@ -13,6 +13,7 @@ class Problem(BaseModel):
     error: str
 
 
+ABSENT: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Problem, "description": "Names what is not there, or not yours."}}
 BUSY: Final[dict[int | str, dict[str, Any]]] = {429: {"model": Problem, "description": "Too many ask at once; try again soon."}}
 
 

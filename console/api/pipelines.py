@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request
 
 from console import notes, pipeline_actions, pipeline_readings
-from console.api.models import EquityOut, PipelineRunOut, ResultOut, RunOut
+from console.api.models import ABSENT, EquityOut, PipelineRunOut, ResultOut, RunOut
 from console.api.pipeline_models import (
     AcknowledgedOut,
     ExecutionOut,
@@ -32,7 +32,7 @@ def list_pipelines(request: Request) -> list[PipelineOut]:
     return [_shown(row) for row in pipeline_readings.mine(feed_of(request), identity_of(request))]
 
 
-@router.post("/pipelines", dependencies=SEES, status_code=201)
+@router.post("/pipelines", dependencies=SEES, status_code=201, responses=ABSENT)
 def create_pipeline(request: Request, given: DefinitionText) -> PipelineOut:
     """Store a new pipeline, switched off."""
     return _shown(pipeline_actions.create(feed_of(request), identity_of(request), given.definition))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Depends, Form, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from console.identity import COOKIE
 from console.pages.factor import vault_of
-from console.policy import ENTRANCE, LEAVE, SIGNED_IN, SUPER_ADMINS, identity_of
+from console.policy import ACCOUNT, ENTRANCE, LEAVE, SIGNED_IN, SUPER_ADMINS, identity_of
 from console.rendering import page
 from console.state import feed_of
 from core.errors import CredentialsRefusedError, InputError, NotPermittedError
@@ -128,14 +128,12 @@ def show_account(request: Request) -> Response:
     return _account(request, None)
 
 
-@router.post("/account/tokens", dependencies=[Depends(SIGNED_IN)])
+@router.post("/account/tokens", dependencies=[Depends(ACCOUNT)])
 def create_token(
-    request: Request, name: Text, days: Annotated[int, Form()] = 90, scope: Annotated[list[str] | None, Form()] = None,
+    request: Request, name: Text, days: Annotated[int, Form(ge=1, le=access.TOKEN_DAYS_MAX)] = 90, scope: Annotated[list[str] | None, Form()] = None,
 ) -> Response:
     """Make a token of one's own; its value is on this page and nowhere after."""
     feed, who = feed_of(request), identity_of(request)
-    if who.via != "page":
-        raise NotPermittedError("a token cannot make tokens; sign in")
     now_us = feed.clock.now_us()
     with feed.lake.metadata.write() as tx:
         _, value = access.create_token(tx, who.user, name, scope or ["read"], days, now_us)
@@ -143,8 +141,8 @@ def create_token(
     return _account(request, value)
 
 
-@router.post("/account/tokens/{token_id}/revoke", dependencies=[Depends(SIGNED_IN)])
-def revoke_token(request: Request, token_id: int) -> Response:
+@router.post("/account/tokens/{token_id}/revoke", dependencies=[Depends(ACCOUNT)])
+def revoke_token(request: Request, token_id: Annotated[int, Path(ge=1, lt=2**63)]) -> Response:
     """End one of one's tokens."""
     feed, who = feed_of(request), identity_of(request)
     now_us = feed.clock.now_us()
@@ -198,7 +196,7 @@ def change_user(  # noqa: PLR0917  one for each field of the form
 
 
 @router.get("/audit", dependencies=[Depends(SUPER_ADMINS)])
-def show_audit(request: Request, before: int | None = None) -> Response:
+def show_audit(request: Request, before: Annotated[int | None, Query(ge=1, lt=2**63)] = None) -> Response:
     """Show who did what, and whether the log is whole."""
     with feed_of(request).lake.metadata.read() as tx:
         rows = audit.list_audit(tx, 100, before)

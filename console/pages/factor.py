@@ -14,11 +14,10 @@ from markupsafe import Markup
 from console.policy import ENROL, SUPER_ADMINS, identity_of
 from console.rendering import page
 from console.state import feed_of
-from core.errors import CredentialsRefusedError, InputError, NotPermittedError
+from core.errors import CredentialsRefusedError, InputError
 from core.secrets import Secret
 from feed.context import Feed
 from storage import access, audit, factors, people
-from storage.people import UserRow
 from storage.vault import KeyRing, Vault
 
 router = APIRouter(include_in_schema=False)
@@ -39,7 +38,7 @@ def show(request: Request) -> Response:
 @router.post("/account/second-factor", dependencies=[Depends(ENROL)])
 def begin(request: Request) -> Response:
     """Make a secret for the app."""
-    feed, user = feed_of(request), _person(request)
+    feed, user = feed_of(request), identity_of(request).user
     with feed.lake.metadata.write() as tx:
         factors.begin_factor(tx, vault_of(feed), user)
     return RedirectResponse("/account/second-factor", 303)
@@ -48,7 +47,7 @@ def begin(request: Request) -> Response:
 @router.post("/account/second-factor/confirm", dependencies=[Depends(ENROL)])
 def confirm(request: Request, code: Text) -> Response:
     """Put it in force with a first code, and show the recovery codes once."""
-    feed, user = feed_of(request), _person(request)
+    feed, user = feed_of(request), identity_of(request).user
     now_us, keys = feed.clock.now_us(), [f"factor:{user.name}"]
     try:
         with feed.lake.metadata.write() as tx:
@@ -65,7 +64,7 @@ def confirm(request: Request, code: Text) -> Response:
 @router.post("/account/second-factor/remove", dependencies=[Depends(ENROL)])
 def remove(request: Request, code: Text) -> Response:
     """Remove it; that takes a code, so that a browser left open is not enough."""
-    feed, user = feed_of(request), _person(request)
+    feed, user = feed_of(request), identity_of(request).user
     now_us, keys = feed.clock.now_us(), [f"factor:{user.name}"]
     with feed.lake.metadata.write() as tx:
         access.check_throttle(tx, keys, now_us)
@@ -90,13 +89,6 @@ def reset(request: Request, name: str) -> Response:
             access.close_sessions(tx, user.id)
         audit.record(tx, who.user.name, who.via, "factor.reset", name, "done", now_us)
     return RedirectResponse("/users", 303)
-
-
-def _person(request: Request) -> UserRow:
-    who = identity_of(request)
-    if who.via != "page":
-        raise NotPermittedError("a token cannot change how its owner signs in; sign in")
-    return who.user
 
 
 def _show(request: Request, *, error: str | None = None, recovery: Sequence[Secret] = (), status: int = 200) -> Response:

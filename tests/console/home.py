@@ -126,37 +126,54 @@ def furnish(feed):
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody who asks: which console, with which headers."""
+    """Somebody who asks: which console, with which headers; `person` is None for who is not let in at all."""
 
     name: str
     app: object
     headers: dict
+    person: str | None = None
+    scopes: frozenset = frozenset()
+    console: str = "plain"  # plain | demonstration | verified: people without a verified address wait | factors: root has to have a second one
+    lacks: str = ""  # what a page's form has to have and this one has not
 
 
 @contextmanager
 def furnished_home(folder, prefect="http://127.0.0.1:9/api"):
-    """Open a home that has everything, and the consoles of every kind over it; yields feed, app and a Caller for each kind of asker."""
+    """Open a home that has everything, and consoles of every kind over it; yields feed, the plain console and a Caller for each kind of asker."""
     clock = ManualClock(parse_instant(NOON))
     with opened_home(folder, clock) as feed:
         furnish(feed)
         with feed.lake.metadata.write() as tx:
             people.add_user(tx, "gone", "user", clock.now_us())
-        left = token_of(feed, "gone", "read", "manage")
+        left = [token_of(feed, "gone", "read", "manage"), session_of(feed, "gone")]
         with feed.lake.metadata.write() as tx:
             people.change_user(tx, "gone", clock.now_us(), is_active=False)
+        changed = {
+            "plain": {}, "demonstration": {"console_read_only": True}, "verified": {"console_require_verified_email": True},
+            "factors": {"console_require_totp": "super_admin"}}
+        apps = {name: make_app(replace(feed, settings=feed.settings.model_copy(update=changes)), PrefectDesk(prefect))
+                for name, changes in changed.items()}
+        yield feed, apps["plain"], list(_callers(feed, apps, left))
 
-        def console(**changes):
-            """Return a console of this home with some settings changed."""
-            return make_app(replace(feed, settings=feed.settings.model_copy(update=changes)), PrefectDesk(prefect))
 
-        app, demo, strict = console(), console(console_read_only=True), console(console_require_verified_email=True)
-        callers = [Caller("nobody", app, {}), Caller("nobody at a demonstration", demo, {}), Caller("inactive", app, left)]
-        for name in PEOPLE:
-            callers += [Caller(f"{name} {' '.join(scopes)}", app, token_of(feed, name, *scopes))
-                        for scopes in (("read",), ("manage",), ("read", "manage"))]
-            callers.append(Caller(f"{name} page", app, session_of(feed, name)))
-        callers += [Caller("ann unverified", strict, token_of(feed, "ann", "read", "manage")),
-                    Caller("ann unverified page", strict, session_of(feed, "ann")),
-                    Caller("root demonstration", demo, token_of(feed, "root", "read", "manage")),
-                    Caller("root demonstration page", demo, session_of(feed, "root"))]
-        yield feed, app, callers
+def _callers(feed, apps, left):
+    """Yield askers of every kind."""
+    app, all_scopes = apps["plain"], frozenset({"read", "manage"})
+    yield Caller("nobody", app, {})
+    yield Caller("nobody at a demonstration", apps["demonstration"], {}, console="demonstration")
+    yield from (Caller(f"inactive {number}", app, headers) for number, headers in enumerate(left))
+    yield Caller("a token of nobody", app, {"authorization": "Bearer clk_" + "x" * 43})
+    for name in PEOPLE:
+        for scopes in (("read",), ("manage",), ("read", "manage")):
+            yield Caller(f"{name} {' '.join(scopes)}", app, token_of(feed, name, *scopes), name, frozenset(scopes))
+        yield Caller(f"{name} page", app, session_of(feed, name), name, all_scopes)
+    root = session_of(feed, "root")
+    bare = {"cookie": root["cookie"]}
+    yield Caller("root page without the form's token", app, bare, "root", all_scopes, lacks="reload the page")
+    yield Caller("root page with another's token", app, {**bare, CSRF_HEADER: session_of(feed, "root")[CSRF_HEADER]}, "root", all_scopes, lacks="reload the page")
+    yield Caller("root page from another site", app, {**root, "sec-fetch-site": "cross-site"}, "root", all_scopes, lacks="from another site")
+    yield Caller("root page from a sibling", app, {**root, "sec-fetch-site": "same-site"}, "root", all_scopes, lacks="from another site")
+    yield Caller("root page by another origin", app, {**root, "origin": "http://evil.example"}, "root", all_scopes, lacks="from another site")
+    for console, name in (("verified", "ann"), ("demonstration", "root"), ("factors", "root"), ("factors", "ann")):
+        yield Caller(f"{name} {console}", apps[console], token_of(feed, name, "read", "manage"), name, all_scopes, console)
+        yield Caller(f"{name} {console} page", apps[console], session_of(feed, name), name, all_scopes, console)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from core.clock import to_us
 from core.interval import Interval
 from core.series import Series
 from feed.context import Feed
 from feed.result import RunResult
 from pipeline.events import DataReceived, publish
+from storage.head import Batch
 from storage.series import list_series
 
 
@@ -26,6 +28,21 @@ def data_received(feed: Feed, result: RunResult) -> list[DataReceived]:
             interval = Interval(item.changed.start, item.changed.end - 1 + series.timeframe.length_us)
             out.append(DataReceived(series, result.run_id, interval, item.stored, item.revised))
     return out
+
+
+def candles_streamed(feed: Feed, batches: Sequence[Batch], run_id: str) -> list[DataReceived]:
+    """Return an event for each series that a stream closed candles of; some of them the minutely fetch may have stored before."""
+    with feed.lake.metadata.read() as tx:
+        names = {row.id: row.series for row in list_series(tx)}
+    spans: dict[int, tuple[Interval, int]] = {}
+    for batch in batches:
+        if batch.series_id in names and batch.candles.height:
+            ts = batch.candles["ts"]
+            span = Interval(to_us(ts[0]), to_us(ts[-1]) + names[batch.series_id].timeframe.length_us)
+            before, stored = spans.get(batch.series_id, (span, 0))
+            spans[batch.series_id] = (
+                Interval(min(before.start, span.start), max(before.end, span.end)), stored + batch.candles.height)
+    return [DataReceived(names[key], run_id, span, stored, 0) for key, (span, stored) in spans.items()]
 
 
 def announce(feed: Feed, result: RunResult) -> RunResult:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict
+from typing import Final
 
 from prefect import task
 
 from core.errors import CandlelakeError, LeaseHeldError
 from core.interval import Interval
 from feed import Feed, open_feed
-from feed.stream import StreamOptions, StreamResult, stream
+from feed.announce import candles_streamed
+from feed.stream import StreamOptions, StreamResult, Subscribers, stream
 from feed.ticks import TickBackfill, backfill_ticks, plan_tick_cleanup
+from pipeline.events import publish
+from storage.head import Batch
 from tasks.artifacts import publish_table
+from tasks.events import emit, wake_pipelines
 from tasks.policies import POLICY
 from tasks.progress import run_logger, shown_progress
+
+TELL_SECONDS: Final = 0.5
 
 
 @task(name="stream connections")
@@ -29,9 +36,11 @@ async def stream_connections(connection: str | None, run_id: str, *, keep_ticks:
     stop = asyncio.Event()
     with open_feed() as feed, _stopped_by_signals(stop):
         slugs = [feed.connections.get(connection).slug] if connection else wanted(feed)
-        ends = await asyncio.gather(
-            *(stream(feed, slug, stop=stop, options=StreamOptions(ticks=keep_ticks), run_id=f"{run_id}") for slug in slugs),
-            return_exceptions=True)
+        options = StreamOptions(ticks=keep_ticks)
+        async with telling(feed, run_id) as closed:
+            ends = await asyncio.gather(
+                *(stream(feed, slug, stop=stop, options=options, run_id=run_id, subscribers=Subscribers(candles=closed))
+                  for slug in slugs), return_exceptions=True)
     done = [end for end in ends if isinstance(end, StreamResult)]
     errors = [end for end in ends if isinstance(end, BaseException)]
     for error in errors:
@@ -43,6 +52,41 @@ async def stream_connections(connection: str | None, run_id: str, *, keep_ticks:
     for text in failed:
         run_logger().error(text)
     return done, failed
+
+
+@contextlib.asynccontextmanager
+async def telling(feed: Feed, run_id: str) -> AsyncIterator[Callable[[Sequence[Batch]], None]]:
+    """Give a call that takes stored candles; twice a second all of them become events, and one event wakes their pipelines.
+
+    An event is a hint: when the store or the server cannot be reached it is lost, and the sweep for unseen candles makes up for it.
+    """
+    waiting: list[Batch] = []
+
+    def tell() -> None:
+        taken, waiting[:] = list(waiting), []
+        if taken:
+            events = candles_streamed(feed, taken, run_id)
+            publish(events)
+            emit(events)
+            wake_pipelines(feed, events)
+
+    async def again_and_again() -> None:
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            try:
+                await asyncio.to_thread(tell)
+            except CandlelakeError as error:
+                run_logger().warning("pipelines were not told of streamed candles, their sweep will find them: %s", error)
+
+    teller = asyncio.create_task(again_and_again())
+    try:
+        yield waiting.extend
+    finally:
+        teller.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await teller
+        with contextlib.suppress(CandlelakeError):  # the last candles: as above
+            await asyncio.to_thread(tell)
 
 
 def wanted(feed: Feed) -> list[str]:

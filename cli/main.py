@@ -32,6 +32,7 @@ from cli import (
     provenance,
     report,
     sandbox,
+    tick_agreement,
     ticks,
     transfer,
     up,
@@ -47,7 +48,7 @@ app = typer.Typer(
     name="candlelake", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
     help="Market data that proves itself: candles of brokers and exchanges in an open Parquet lake.",
 )
-for module in (up, console, work, data, provenance, proof, report, transfer, doctor, markets, ticks):
+for module in (up, console, work, data, provenance, proof, report, transfer, doctor, markets, ticks, tick_agreement):
     module.register(app)
 app.add_typer(connections.app, name="connections")
 app.add_typer(sandbox.app, name="sandbox")

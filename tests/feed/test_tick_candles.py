@@ -12,6 +12,7 @@ from core.clock import HOUR_US, MINUTE_US, SECOND_US, parse_instant
 from core.interval import Interval
 from core.ticks import Tick
 from core.timeframe import Grid, Timeframe
+from feed.stream_ticks import Sieve
 from feed.tick_candles import MOST_FORMING, TickCandles, build, candle_frame
 from sandbox.sources import BUNDLED
 
@@ -67,6 +68,56 @@ def test_ticks_in_bulk_are_ticks_one_by_one(given_ticks, sizes):
     made[1].extend(rows(bulk.flush()))
     assert made[0] == made[1]
     assert single.late == bulk.late
+
+
+@given(st.lists(st.tuples(st.integers(0, 20 * MINUTE_US), st.integers(0, 4 * MINUTE_US), st.integers(1, 50)), max_size=50),
+       st.integers(0, 2 * MINUTE_US))
+def test_every_tick_is_in_one_candle_or_late(given_ticks, lateness_us):
+    """Ticks that come in any order, as late as they like: no candle is given out twice, each is that of the ticks that came in time."""
+    arrivals = sorted(given_ticks, key=lambda each: each[0] + each[1])
+    builder, taken, out = TickCandles(GRID, lateness_us=lateness_us, since_us=T0), [], []
+    for at, delay, price in arrivals:
+        tick = trade(at, price)
+        if builder.add(tick):
+            taken.append(tick)
+        out += builder.close(T0 + at + delay)
+        assert len(builder._forming) <= MOST_FORMING
+    out += builder.close(T0 + HOUR_US)  # the clock alone ends the session's last candle
+    assert [item.ts_us for item in out] == sorted({item.ts_us for item in out})
+    assert len(taken) + builder.late == len(arrivals)
+    assert sum(item.count for item in out) == len(taken)
+    for item in out:
+        prices = [tick.price for tick in taken if item.ts_us <= tick.ts_us < item.end_us]
+        assert (item.high, item.low, item.count) == (max(prices), min(prices), len(prices))
+
+
+@given(st.data())
+def test_ids_that_never_came_are_lost_and_no_others(data):
+    """Whatever the order within the time allowed, and however often ticks come again: the holes are the ids that never came."""
+    ids = data.draw(st.lists(st.booleans(), min_size=2, max_size=60))
+    sent = [0, *(number + 1 for number, has_come in enumerate(ids) if has_come)]
+    order = data.draw(st.permutations(sent[1:]))
+    again = data.draw(st.lists(st.sampled_from(sent), max_size=10))
+    sieve = Sieve(follows=True, lateness_us=SECOND_US)
+    ticks = [Tick("A", T0 + number, T0, None, None, 1.0, 1.0, "buy", str(number)) for number in (0, *order, *again)]
+    fresh = sieve.news(ticks)
+    assert len(fresh) == len(sent)
+    assert sieve.repeats == len(again)
+    assert sieve.lost(T0 + SECOND_US - 1) == []
+    missing = set().union(*(hole.missing for hole in sieve.lost(T0 + SECOND_US)))
+    assert missing == set(range(max(sent) + 1)) - set(sent)
+
+
+@pytest.mark.parametrize("name", ["1m", "5m", "1h", "1d"])
+def test_a_sessions_last_candle_needs_no_further_tick(name):
+    """After the market's close no tick comes: the clock alone closes the last candle, at its end and the time allowed, not before."""
+    grid = Grid(Timeframe.parse(name))
+    builder = TickCandles(grid, lateness_us=SECOND_US, since_us=0)
+    builder.add(trade(0, 10))
+    end = grid.next(grid.floor(T0))
+    assert builder.close(end + SECOND_US - 1) == []
+    (done,) = builder.close(end + SECOND_US)
+    assert (done.ts_us, done.close, done.is_whole) == (grid.floor(T0), 10, True)
 
 
 def test_a_candle_is_closed_by_the_clock_and_late_ticks_are_counted():

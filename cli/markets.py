@@ -20,7 +20,7 @@ listings = typer.Typer(no_args_is_help=True, help="The life of symbols: listed, 
 
 CALENDARS = ("connection", "symbol", "origin", "zone", "weekly", "holidays", "closed", "open", "updated")
 CLOSED = ("start", "end", "why")
-CLOCK = ("seen", "last_seen", "kind", "offset_minutes", "rules", "evidence")
+CLOCK = ("seen", "last_seen", "kind", "offset_minutes", "strength", "proved_by", "rules", "evidence")
 LISTINGS = ("connection", "symbol", "asked_as", "generation", "status", "market_id", "listed", "delisted", "last_seen", "claim")
 SPEC_LIMIT = 1024 * 1024  # bytes; a larger file is not a calendar
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
@@ -184,7 +184,9 @@ def clock(
         with feed.lake.metadata.read() as tx:
             lines = history(tx, slug)
     seen = [{"seen": isoformat(line.seen_at_us), "last_seen": isoformat(line.last_seen_us), "kind": line.kind,
-             "offset_minutes": line.offset_minutes, "rules": line.rules, "evidence": line.evidence} for line in lines]
+             "offset_minutes": line.offset_minutes, "strength": line.evidence.get("strength", ""),
+             "proved_by": " and ".join(line.evidence.get("proved_by", ())), "rules": line.rules, "evidence": line.evidence}
+            for line in lines]
     if as_json:
         print_json({"connection": slug, "rules": row.config.get("server_clock"), "history": seen})
         return

@@ -91,8 +91,19 @@ def is_learned(entries: Sequence[ClockEntry], clock: ServerClock) -> bool:
     return any(entry.kind == "learned" and list(entry.rules) == clock.as_config() for entry in entries)
 
 
-def unproved(entries: Sequence[ClockEntry], clock: ServerClock, interval: Interval) -> list[Interval]:
-    """Return the parts of `interval` in which no week has shown yet that the rules hold."""
+def unproved(entries: Sequence[ClockEntry], clock: ServerClock, interval: Interval, symbol: str | None = None) -> list[Interval]:
+    """Return the parts of `interval` in which nothing has shown yet that the rules hold, for the server or for one symbol of it."""
     proved = [Interval(entry.evidence["from_us"], entry.evidence["to_us"]) for entry in entries
-              if list(entry.rules) == clock.as_config() and "from_us" in entry.evidence and entry.kind != "contradicted"]
+              if list(entry.rules) == clock.as_config() and "from_us" in entry.evidence and entry.kind != "contradicted"
+              and entry.evidence.get("of") == symbol]
     return subtract([interval], merge(proved))
+
+
+def withheld(entries: Sequence[ClockEntry], clock: ServerClock | None, symbol: str) -> list[Interval]:
+    """Return the stretches that rules in force were found to be no ground to store, ascending; other rules are judged anew."""
+    if clock is None:
+        return []
+    rules = clock.as_config()
+    return merge(Interval(part["from_us"], part["to_us"]) for entry in entries
+                 if list(entry.rules) == rules and entry.evidence.get("of") in {None, symbol}
+                 for part in entry.evidence.get("withheld", ()))

@@ -39,11 +39,17 @@ _LEAST_R, _CLEAR_R, _LEAST_HOURS = 0.3, 0.15, 60
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The offset that one week shows. `is_hard`: it cannot be too small either (by correlation)."""
+    """The offset that one week shows. `is_hard`: it cannot be too small either (by correlation, or by an order's stamp)."""
 
     at_us: int  # UTC, the week's end
     offset_us: int
     is_hard: bool = False
+    is_stamp: bool = False
+
+    @property
+    def by(self) -> str:
+        """What shows it."""
+        return "order stamp" if self.is_stamp else "correlation" if self.is_hard else "week end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,4 +196,22 @@ def _cheapest(costs: npt.NDArray[np.float64], changes: npt.NDArray[np.float64]) 
 def reading_as_evidence(reading: Reading) -> dict[str, object]:
     """Return a reading as JSON-ready values."""
     return {"week_end": to_datetime(reading.at_us).isoformat(), "offset_minutes": reading.offset_us // MINUTE_US,
-            "by": "correlation" if reading.is_hard else "week end"}
+            "by": reading.by}
+
+
+def stamp_readings(stamps: Sequence[tuple[int, int]]) -> list[Reading]:
+    """Return what orders whose time is told in UTC and by the server's clock say, once for each week and offset.
+
+    An offset that is no quarter of an hour is a slip of the stamp and says nothing.
+    """
+    found = {(_friday_close(utc), round((wall - utc) / _QUARTER_US) * _QUARTER_US) for utc, wall in stamps
+             if abs((wall - utc + _QUARTER_US // 2) % _QUARTER_US - _QUARTER_US // 2) <= MINUTE_US}
+    return [Reading(week, offset, is_hard=True, is_stamp=True) for week, offset in sorted(found) if abs(offset) <= _OFFSET_LIMIT_US]
+
+
+def strength(readings: Sequence[Reading]) -> dict[str, object]:
+    """Return by what readings a clock is judged and how strong that is, JSON-ready."""
+    counted = {word: sum(item.by == word for item in readings) for word in ("correlation", "order stamp", "week end")}
+    hard = counted["correlation"] + counted["order stamp"]
+    word = "strong" if hard >= LEAST_READINGS else "weak" if len(readings) >= LEAST_READINGS else "none"
+    return {"weeks_by": counted, "strength": word, "proved_by": [name for name, count in counted.items() if count]}

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import polars as pl
+
+from core.clock import to_datetime
 from core.errors import TransientError
 from core.interval import Interval
 from core.timeframe import Timeframe
@@ -23,6 +27,7 @@ class Asker:
     first_wait: float  # seconds; doubles each time
     attempts: int = ATTEMPTS
     requests: int = 0
+    withheld: Sequence[Interval] = ()  # rows that open here are dropped: the broker's clock is no ground to store them
 
     async def page(self, symbol: str, timeframe: Timeframe, interval: Interval) -> CandlePage:
         """Return the provider's answer.
@@ -34,13 +39,20 @@ class Asker:
         for attempt in range(1, self.attempts + 1):
             self.requests += 1
             try:
-                return await self.provider.fetch_candles(symbol, timeframe, interval)
+                return self._without_withheld(await self.provider.fetch_candles(symbol, timeframe, interval))
             except TransientError as error:
                 wait = self._wait(attempt, error)
                 if attempt == self.attempts or wait > LONGEST_WAIT:
                     raise
             await asyncio.sleep(wait)
         raise AssertionError("unreachable")
+
+    def _without_withheld(self, answer: CandlePage) -> CandlePage:
+        candles = answer.candles
+        for part in self.withheld:
+            inside = pl.col("ts").is_between(to_datetime(part.start), to_datetime(part.end), closed="left")
+            candles = candles.filter(~inside.fill_null(value=False))
+        return answer if candles.height == answer.candles.height else replace(answer, candles=candles)
 
     def _wait(self, attempt: int, error: TransientError) -> float:
         backoff: float = self.first_wait * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311  jitter, not a secret

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from connections.clocks import history, withheld
 from core.candles import CANDLE_SCHEMA, VALUES, Checked, check
 from core.clock import DAY_US, SECOND_US, isoformat, to_datetime
 from core.errors import CandlelakeError, LeaseHeldError
@@ -24,6 +25,7 @@ from core.timeframe import Grid
 from feed.asking import Asker
 from feed.context import Feed
 from feed.fetch import ready_connections
+from feed.planning import grown, without
 from feed.result import Progress, RunResult, SeriesResult, no_progress
 from feed.runs import end
 from feed.series_run import settle_seconds
@@ -172,10 +174,12 @@ async def _pages(
     feed: Feed, provider: MarketDataProvider, row: SeriesRow, scope: AuditScope, asker: Asker,
 ) -> AsyncIterator[PageCheck]:
     grid = Grid(row.series.timeframe, provider.server_clock)
+    with feed.lake.metadata.read() as tx:
+        asker.withheld = grown(withheld(history(tx, row.series.connection), grid.server, row.series.symbol), grid)
     limit = max(2, provider.capabilities.page_limit(row.series.timeframe))
     for span in _spans(feed, row, scope, limit):
         for page in _cut(span, limit * row.series.timeframe.length_us):
-            stored = await asyncio.to_thread(feed.lake.stored_slots, row.id, page)
+            stored = without(await asyncio.to_thread(feed.lake.stored_slots, row.id, page), asker.withheld)
             if len(stored) == 0:
                 continue
             answer = await asker.page(row.series.symbol, row.series.timeframe, page)

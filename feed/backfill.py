@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from core.errors import CandlelakeError, ClockRuleError, LeaseHeldError
 from core.interval import Interval
 from core.series import Series
+from feed.clock_symbols import prove_symbol
 from feed.clock_watch import prove_clock
 from feed.context import Feed
 from feed.life import look
@@ -63,6 +64,7 @@ async def backfill(
             ):
                 if await prove_clock(feed, provider, series.connection, interval):
                     continue
+                await prove_symbol(feed, provider, series, interval)
                 await look(feed, provider, series.connection)
                 run = await asyncio.to_thread(SeriesRun.plan, feed, provider, row, interval)
                 await _fill(run, writer, result, progress)

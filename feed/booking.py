@@ -18,6 +18,8 @@ from feed.planning import OBSERVATIONS_APART_US, next_try_us, not_in, slot_runs
 from providers.base import CandlePage
 from storage.ledger import Gap
 
+WITHHELD = "withheld"  # in a proof: why the provider's candle is not stored though it shows one
+
 
 @dataclass(slots=True)
 class Booker:
@@ -70,10 +72,10 @@ class Booker:
         proof: dict[str, object] = {"request": answer.request_id, "reachable_from": isoformat(answer.reachable_from or 0)}
         return [self._gap(run, "out_of_reach", None, proof) for run in self._runs(slots)]
 
-    def before_listing(self, slots: Slots, timeframe: str, first_us: int) -> list[Gap]:
-        """Book slots older than the provider's first candle, as its own longer timeframe shows: final."""
-        proof: dict[str, object] = {"timeframe": timeframe, "first": isoformat(first_us)}
-        return [self._gap(run, "before_listing", None, proof) for run in self._runs(slots)]
+    def before_listing(self, slots: Slots, timeframe: str, first_us: int, answer: CandlePage) -> list[Gap]:
+        """Book slots older than the first candle that a longer timeframe shows: `before_listing` when it shows the same twice."""
+        proof: dict[str, object] = {"timeframe": timeframe, "first": isoformat(first_us), "request": answer.request_id}
+        return [self._twice(run, "before_listing", proof, answer) for run in self._runs(slots)]
 
     def nowhere(self, slots: Slots, timeframe: str, next_us: int | None) -> list[Gap]:
         """Book a long range in which the provider's own longer timeframe shows nothing either."""
@@ -92,6 +94,11 @@ class Booker:
         """Book slots whose row may not be stored: the provider may mend it."""
         proof: dict[str, object] = {"request": answer.request_id, "quarantined": True}
         return [self._retried(run, "unknown", proof) for run in self._runs(slots)]
+
+    def withheld(self, slots: Slots) -> list[Gap]:
+        """Book slots for which the broker's clock is no ground to store: until other rules are in force."""
+        proof: dict[str, object] = {WITHHELD: "the broker's clock showed another hour than its rules: candlelake clock"}
+        return [self._gap(run, "unknown", None, proof) for run in self._runs(slots)]
 
     def failed(self, slots: Slots, error: CandlelakeError) -> list[Gap]:
         """Book slots for which no usable answer came."""

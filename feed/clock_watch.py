@@ -8,6 +8,7 @@ replaced if we had learned them, or refused if a person had said them.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -20,6 +21,7 @@ from connections.clocks import history, is_learned, note_clock, replace_clock, u
 from connections.rows import read_connection
 from core.candles import check, empty_candles
 from core.clock import DAY_US, to_datetime
+from core.clock_days import Hourly, doubts
 from core.clock_fit import (
     LEAST_READINGS,
     Fit,
@@ -28,9 +30,11 @@ from core.clock_fit import (
     fit,
     lag_readings,
     reading_as_evidence,
+    stamp_readings,
+    strength,
     week_readings,
 )
-from core.errors import ClockRuleError, InputError, PermanentError
+from core.errors import CandlelakeError, ClockRuleError, InputError, PermanentError
 from core.interval import Interval
 from core.server_clock import ClockRule, ServerClock
 from core.timeframe import Grid, Timeframe
@@ -44,6 +48,7 @@ log = logging.getLogger(__name__)
 HOUR = Timeframe.parse("1h")
 YEAR_US = 366 * DAY_US
 AROUND_US = 35 * DAY_US  # weeks on either side, so that a short range is judged by enough of them
+WITNESSES = 3  # so many pairs of one server are held against a reference that is another instrument
 MAJORS = ("EURUSD", "GBPUSD", "USDJPY", "AUDUSD", "USDCHF", "USDCAD", "NZDUSD", "EURGBP", "EURJPY")
 
 
@@ -55,6 +60,21 @@ class Evidence:
     reference: str | None
     readings: list[Reading]
     best: Fit | None
+    witnesses: tuple[Hourly, ...] = ()  # open times on the server's wall clock, closes
+    against: Hourly | None = None  # the reference's, UTC
+
+    def told(self, interval: Interval) -> dict[str, object]:
+        """Return what was looked at, JSON-ready."""
+        return {"from_us": interval.start, "to_us": interval.end, "weeks": len(self.readings), "symbol": self.symbol,
+                "reference": self.reference} | strength(self.readings)
+
+    def withheld(self, clock: ServerClock) -> dict[str, object]:
+        """Return the stretches that `clock` is no ground to store, JSON-ready."""
+        if self.against is None:
+            return {}
+        turned = [on_utc(clock, witness) for witness in self.witnesses]
+        found = [doubt.as_evidence() for doubt in doubts(clock, turned, self.against)]
+        return {"withheld": found} if found else {}
 
 
 async def prove_clock(feed: Feed, provider: MarketDataProvider, slug: str, interval: Interval) -> bool:
@@ -79,16 +99,16 @@ async def prove_clock(feed: Feed, provider: MarketDataProvider, slug: str, inter
     wrong = contradictions(clock, evidence.readings)
     with feed.lake.metadata.write() as tx:
         row, now = read_connection(tx, slug), feed.clock.now_us()
-        proof = {"from_us": left[0].start, "to_us": left[-1].end, "weeks": len(evidence.readings), "symbol": evidence.symbol,
-                 "reference": evidence.reference}
+        proof = evidence.told(Interval(left[0].start, left[-1].end))
         if evidence.best is None or not wrong:
             if len(evidence.readings) >= LEAST_READINGS:
-                note_clock(tx, row, "confirmed", clock, None, now, proof)
+                note_clock(tx, row, "confirmed", clock, None, now, proof | evidence.withheld(clock))
             return False
         better = joined(clock, evidence.best.clock, wide)
         if is_learned(entries, clock):
             log.warning("%s: %d weeks contradict the clock's rules; replaced by %s", slug, len(wrong), better.as_config())
-            replace_clock(tx, row, better, "learned", now, proof | {"wrong": [reading_as_evidence(item) for item in wrong[:20]]})
+            replace_clock(tx, row, better, "learned", now, proof | evidence.withheld(better)
+                          | {"wrong": [reading_as_evidence(item) for item in wrong[:20]]})
             return True
     first = wrong[0]
     raise ClockRuleError(
@@ -103,19 +123,61 @@ async def gather(feed: Feed, provider: MarketDataProvider, slug: str, interval: 
     if symbol is None or HOUR.name not in provider.capabilities.timeframes:
         return Evidence("", None, [], None)
     try:
-        frame = await _hours(feed, provider, symbol, interval)
+        frame = await hours_of(feed, provider, symbol, interval)
     except PermanentError as error:  # a symbol that is listed but not ours to read is no evidence either way
         log.info("%s: no hours of %s to read the clock off: %s", slug, symbol, error)
         return Evidence(symbol, None, [], None)
-    clock = provider.server_clock
+    hours = await asyncio.to_thread(on_wall, provider.server_clock, frame)
+    readings = week_readings(hours[0]) + await _stamped(provider, interval)
+    reference, candles = reference_of(feed, slug, symbol, interval)
+    if reference is None or not len(hours[0]):
+        return Evidence(symbol, None, readings, fit(readings))
+    against = candles["ts"].dt.epoch("us").to_numpy(), candles["close"].to_numpy()
+    readings += lag_readings(*hours, *against)
+    more = await _more_witnesses(feed, provider, symbol, interval, candles, reference)
+    return Evidence(symbol, reference, readings, fit(readings), (hours, *more), against)
+
+
+async def _stamped(provider: MarketDataProvider, interval: Interval) -> list[Reading]:
+    """Return what the account's own orders say, at a provider that tells their time twice."""
+    ask = getattr(provider, "clock_stamps", None)
+    if ask is None:
+        return []
+    try:
+        return stamp_readings(await ask(interval))
+    except CandlelakeError as error:  # orders that cannot be read are no evidence either way
+        log.info("no order stamps to read the clock off: %s", error)
+        return []
+
+
+async def _more_witnesses(  # noqa: PLR0917  each is one thing read before
+    feed: Feed, provider: MarketDataProvider, symbol: str, interval: Interval, candles: pl.DataFrame, reference: str,
+) -> list[Hourly]:
+    """Return the hours of other majors of the server: where the reference is another instrument, one alone is weak evidence."""
+    if candles.is_empty() or plain_name(reference.split()[1]) == plain_name(symbol):
+        return []
+    names = [info.symbol for info in await provider.symbols()]
+    others = [name for major in MAJORS for name in names if name != symbol and plain_name(name) == major][: WITNESSES - 1]
+    out = []
+    for name in others:
+        try:
+            out.append(on_wall(provider.server_clock, await hours_of(feed, provider, name, interval)))
+        except PermanentError as error:
+            log.info("no hours of %s to read the clock off: %s", name, error)
+    return out
+
+
+def on_wall(clock: ServerClock | None, frame: pl.DataFrame) -> Hourly:
+    """Return the hours of candles as the server's wall clock showed them, ascending, and their closes."""
     utc = frame["ts"].dt.epoch("us").to_list()
     local = np.array([us if clock is None else clock.from_utc_us(us) for us in utc], dtype=np.int64)
-    readings = week_readings(local)
-    reference, candles = reference_of(feed, slug, symbol, interval)
-    if reference is not None and len(local):
-        readings += lag_readings(local, frame["close"].to_numpy(), candles["ts"].dt.epoch("us").to_numpy(),
-                                 candles["close"].to_numpy())
-    return Evidence(symbol, reference, readings, fit(readings))
+    return local, frame["close"].to_numpy()
+
+
+def on_utc(clock: ServerClock, hours: Hourly) -> Hourly:
+    """Return hours of a wall clock on UTC by other rules, ascending, each once."""
+    utc, first = np.unique(np.array([clock.to_utc_us(us) for us in hours[0].tolist()], dtype=np.int64), return_index=True)
+    return utc, hours[1][first]
 
 
 def joined(old: ServerClock, new: ServerClock, interval: Interval) -> ServerClock:
@@ -148,7 +210,8 @@ async def _clock_symbol(feed: Feed, provider: MarketDataProvider, slug: str) -> 
     return next((name for major in MAJORS for name in names if name.upper().startswith(major)), None)
 
 
-async def _hours(feed: Feed, provider: MarketDataProvider, symbol: str, interval: Interval) -> pl.DataFrame:
+async def hours_of(feed: Feed, provider: MarketDataProvider, symbol: str, interval: Interval) -> pl.DataFrame:
+    """Return the hourly candles of a symbol in `interval` that pass the check, ascending."""
     asker, grid = Asker(provider, feed.settings.retry_wait), Grid(HOUR, provider.server_clock)
     parts = [empty_candles()]
     for page in pages(interval, grid, provider.capabilities.page_limit(HOUR)):
@@ -201,7 +264,5 @@ async def learn_clock(feed: Feed, slug: str) -> ServerClock:
             raise ClockRuleError("server clock", f"UTC{measured / 3.6e9:+g} h now", f"UTC{found.offset_us(now) / 3.6e9:+g} h by "
                                  "the weeks of its history", f"set it by hand: candlelake clock {slug} --set JSON")
     with feed.lake.metadata.write() as tx:
-        replace_clock(tx, read_connection(tx, slug), found, "learned", now, {
-            "from_us": span.start, "to_us": span.end, "weeks": len(evidence.readings), "symbol": evidence.symbol,
-            "reference": evidence.reference})
+        replace_clock(tx, read_connection(tx, slug), found, "learned", now, evidence.told(span) | evidence.withheld(found))
     return found

@@ -88,6 +88,7 @@ class Filler:
     _first_known: int | None = field(default=None, init=False)
     _failed_pages: int = field(default=0, init=False)
     _server_us: int = field(default=0, init=False)  # the furthest that the provider's clock has been in this run
+    _days_hide: bool = field(default=False, init=False)  # the provider's longer candles begin later than the series' own
     _unproved: list[Slots] = field(default_factory=list, init=False)
 
     @property
@@ -283,15 +284,17 @@ class Filler:
         listing cost a few requests.
         """
         has_earlier = self._knows_before(int(left[0]))
-        if len(wanted) > len(left) or not has_earlier:
+        if (len(wanted) > len(left) or not has_earlier) and not self._days_hide:
+            known = self._first_known or (None if has_earlier else self.row.first_us) or 0
             told = await next_candle(self.asker, self.grid, self.symbol, self.booker.clock.now_us(),
-                                     Interval(int(left[0]), max(self._first_known or 0, int(wanted[-1])) + 1))
+                                     Interval(int(left[0]), max(known, int(wanted[-1])) + 1))
             if told is not None:
                 silent = wanted[wanted < (told.until_us if told.first_us is None else told.first_us)]
                 is_listing = not has_earlier and told.first_us is not None
-                if len(silent) > len(left) or (is_listing and len(silent)):
-                    gaps = (self.booker.before_listing(silent, told.timeframe, told.first_us) if is_listing and told.first_us is not None
-                            else self.booker.nowhere(silent, told.timeframe, told.first_us))
+                self._days_hide = is_listing and await self._shows_before(told.first_us or 0)
+                if not self._days_hide and (len(silent) > len(left) or (is_listing and len(silent))):
+                    gaps = (self.booker.before_listing(silent, told.timeframe, told.first_us, answer)
+                            if is_listing and told.first_us is not None else self.booker.nowhere(silent, told.timeframe, told.first_us))
                     await self._write(gaps)
                     return len(silent)
         log.info("%s: nothing in %s, asked twice", self.row.series, page)
@@ -300,6 +303,18 @@ class Filler:
         await self._write(self.booker.absent(left, answer, both_sides=False) if has_earlier or first is None
                           else self.booker.before_first(left, answer, first))
         return len(left)
+
+    async def _shows_before(self, first_us: int) -> bool:
+        """Whether the page right before the longer timeframe's first candle holds candles: then that one hides what there is."""
+        limit = max(2, self.asker.provider.capabilities.page_limit(self.timeframe))
+        page = Interval(self.grid.ceil(max(0, first_us - (limit - 1) * self.timeframe.length_us)), self.grid.ceil(first_us))
+        if page.is_empty:
+            return False
+        try:
+            answer = await self.asker.page(self.symbol, self.timeframe, page)
+        except TransientError:
+            return True  # nobody knows: this run goes page by page
+        return len(check(answer.candles, self.grid, page, answer.server_us).candles) > 0
 
     def _knows_before(self, slot: int) -> bool:
         earliest = [us for us in (self.row.first_us, self._first_known) if us is not None]

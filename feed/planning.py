@@ -27,6 +27,17 @@ def without(slots: Slots, holes: Sequence[Interval]) -> Slots:
     return slots[keep]
 
 
+def within(slots: Slots, parts: Sequence[Interval]) -> Slots:
+    """Return the slots that lie in one of `parts`."""
+    return not_in(slots, without(slots, parts))
+
+
+def grown(parts: Sequence[Interval], grid: Grid) -> list[Interval]:
+    """Return parts of time grown to the left, so that they hold the open time of every candle that reaches into them."""
+    longest = grid.timeframe.length_us if grid.is_even else grid.timeframe.length_us + (2 * DAY_US if grid.timeframe.is_month else HOUR_US)
+    return [Interval(max(0, part.start - longest + 1), part.end) for part in parts]
+
+
 def not_in(slots: Slots, held: Slots) -> Slots:
     """Return the slots that are not in `held`, which is ascending: a look at each, however much is held."""
     if len(slots) == 0 or len(held) == 0:

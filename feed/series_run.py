@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from connections.clocks import history, withheld
 from core.calendar import Calendar
 from core.candles import empty_candles
 from core.clock import DAY_US, LATEST_US, SECOND_US
@@ -14,10 +15,10 @@ from core.interval import Interval
 from core.slots import Slots, expected_slots, grid_slots
 from core.timeframe import Grid
 from feed.asking import Asker
-from feed.booking import Booker
+from feed.booking import WITHHELD, Booker
 from feed.context import Feed
 from feed.filling import Early, Filler
-from feed.planning import missing_slots, not_in, without
+from feed.planning import grown, missing_slots, not_in, within, without
 from feed.writing import Writer
 from providers.base import MarketDataProvider
 from storage.calendars import calendar_for
@@ -45,6 +46,7 @@ class SeriesRun:
     expected: Slots
     stored: Slots
     booked: list[Gap]
+    withheld: list[Interval] = field(default_factory=list)  # where the broker's clock is no ground to store, grown by a candle
     early: list[Early] = field(default_factory=list)
 
     @staticmethod
@@ -61,11 +63,13 @@ class SeriesRun:
         with feed.lake.metadata.read() as tx:
             calendar = calendar_for(tx, row.connection_id, row.series.symbol, provider.capabilities.market_type)
             listing = find_listing(tx, row.connection_id, row.series.symbol)
+            doubted = [] if grid.server is None else withheld(history(tx, row.series.connection), grid.server, row.series.symbol)
         if listing is not None:
             listing.check(row.series.connection)
         expected = expected_slots(grid, calendar, clipped)
         stored = np.asarray(feed.lake.stored_slots(row.id, clipped), dtype=np.int64)
-        return SeriesRun(feed, provider, row, clipped, grid, calendar, listing, expected, stored, gaps_inside(feed, row, clipped))
+        return SeriesRun(feed, provider, row, clipped, grid, calendar, listing, expected, stored, gaps_inside(feed, row, clipped),
+                         grown(doubted, grid))
 
     def is_closed_now(self) -> bool:
         """Whether the market is closed at present: nothing new can come."""
@@ -86,8 +90,9 @@ class SeriesRun:
 
         With `failed_too` what no answer came for is due at once: a person who starts a backfill again means it.
         """
-        booked = [gap for gap in self.booked if not (failed_too and gap.cause == "fetch_failed")]
-        left = missing_slots(self.expected, self.stored, booked, self.feed.clock.now_us())
+        booked = [gap for gap in self.booked
+                  if not (failed_too and gap.cause == "fetch_failed") and WITHHELD not in gap.proof]  # withheld or told anew
+        left = missing_slots(without(self.expected, self.withheld), self.stored, booked, self.feed.clock.now_us())
         return left if self.listing is None else left[(left >= self._listed_us()) & (left < self._delisted_us())]
 
     async def fill(
@@ -101,7 +106,7 @@ class SeriesRun:
         Raises:
             CandlelakeError: why the series could not be filled to the end; what was done until then is kept.
         """
-        asker = Asker(self.provider, self.feed.settings.retry_wait)
+        asker = Asker(self.provider, self.feed.settings.retry_wait, withheld=self.withheld)
         booker = Booker(self.row.id, self.grid, self.feed.clock, self.stored, self.booked)
         filler = Filler(asker, self.row, self.grid, booker, writer, source, settle_seconds(self.feed, self.row),
                         is_live=is_live, settled=settled, asked_as=None if self.listing is None else self.listing.asked_as,
@@ -138,18 +143,21 @@ class SeriesRun:
         return LATEST_US if self.listing is None or self.listing.delisted_us is None else self.listing.delisted_us
 
     async def _book_unasked(self, booker: Booker, writer: Writer, source: str) -> None:
-        """Book the slots that nobody asks for: closed time, and what lies before a listing or after a delisting."""
+        """Book the slots that nobody asks for: closed or doubted time, what lies before a listing or after a delisting."""
         slots = grid_slots(self.grid, self.interval)
         closed = not_in(slots, self.expected)
         closed = without(closed, [gap.interval for gap in self.booked if gap.cause == "market_closed"])
         final = [gap.interval for gap in self.booked if gap.cause in {"before_listing", "after_delisting"}]
         early = without(self.expected[self.expected < self._listed_us()], final)
         late = without(self.expected[self.expected >= self._delisted_us()], final)
-        if not len(closed) + len(early) + len(late):
+        doubted = within(self.expected, self.withheld)
+        doubted = without(doubted, [gap.interval for gap in self.booked if WITHHELD in gap.proof])
+        if not len(closed) + len(early) + len(late) + len(doubted):
             return
         await writer.flush()
         now_stored = np.asarray(self.feed.lake.stored_slots(self.row.id, self.interval), dtype=np.int64)
         gaps = booker.closed(not_in(closed, now_stored), self._reasons(closed)) if len(closed) else []
+        gaps += booker.withheld(not_in(doubted, now_stored))
         if self.listing is not None:
             gaps += booker.listed_later(not_in(early, now_stored), self._listed_us())
             gaps += booker.delisted(not_in(late, now_stored), self._delisted_us())

@@ -172,12 +172,17 @@ def timezone_us(payload: object) -> int | None:
     return offset if abs(offset) <= _HOURS_AT_MOST * HOUR_US else None
 
 
-def order_offsets_us(payload: object) -> list[int]:
-    """Return server clock minus UTC for each order that tells its open time in both."""
+def order_stamps(payload: object) -> list[tuple[int, int]]:
+    """Return UTC and wall clock, both microseconds, of each order that tells its open time in both."""
     out = []
     for order in payload if isinstance(payload, list) else []:
         stamp = order.get("openTimestampUTC") if isinstance(order, dict) else None
-        if isinstance(stamp, int) and stamp > 0:
+        if isinstance(stamp, int) and not isinstance(stamp, bool) and stamp > 0:
             seconds = stamp / 1000 if stamp > 10**11 else stamp  # seconds by all notes; milliseconds cannot be mistaken
-            out.append(local_us(order.get("openTime"), "order open time") - round(seconds * 1_000_000))
+            out.append((round(seconds * 1_000_000), local_us(order.get("openTime"), "order open time")))
     return out
+
+
+def order_offsets_us(payload: object) -> list[int]:
+    """Return server clock minus UTC for each order that tells its open time in both."""
+    return [wall - utc for utc, wall in order_stamps(payload)]

@@ -242,6 +242,10 @@ class MtapiProvider(ABC):
         """Return the open orders and positions that carry a key of ours."""
         return await trading.opened(self._session, self._connected_clock())
 
+    async def clock_stamps(self, interval: Interval) -> list[tuple[int, int]]:
+        """Return UTC and wall clock, microseconds, of the account's own orders in `interval`: what the clock was then."""
+        return await trading.stamps(self._session, self._connected_clock(), interval)
+
     async def _check_symbols(self, symbols: Sequence[str]) -> None:
         """Raise UnknownSymbolError for a symbol that the account does not see: to subscribe to one fails without a word."""
         names = [info.symbol for info in await self.symbols()]

@@ -12,12 +12,13 @@ from typing import Any, Final
 
 from core.clock import DAY_US, SECOND_US, to_datetime
 from core.errors import BadPayloadError, PermanentError, ProviderUnavailableError
+from core.interval import Interval
 from core.server_clock import ServerClock
 from providers.base import BrokerOrder, PlacedOrder
 from providers.http import parse_json
 from providers.mtapi.client import Session
 from providers.mtapi.errors import code_of, failure, is_failure
-from providers.mtapi.parse import local_us
+from providers.mtapi.parse import local_us, order_stamps
 
 PREFIX: Final = "cl"  # of every client id of ours
 # The broker says no: there is no such order. Any other failure may have come after the order was taken.
@@ -88,6 +89,15 @@ async def opened(session: Session, clock: ServerClock) -> list[BrokerOrder]:
     value, _ = await session.call("/OpenedOrders")
     return [read(row, str(row["comment"])[:26], clock) for row in _rows(value)
             if str(row.get("comment") or "").startswith(PREFIX) and len(str(row["comment"])) >= 26]
+
+
+async def stamps(session: Session, clock: ServerClock, interval: Interval) -> list[tuple[int, int]]:
+    """Return UTC and wall clock of the account's orders, open ones and those of `interval`, where the broker tells both."""
+    value, _ = await session.call("/OpenedOrders")
+    found = order_stamps(_rows(value))
+    value, _ = await session.call("/OrderHistory", [
+        ("from", _wall(clock.from_utc_us(interval.start))), ("to", _wall(clock.from_utc_us(interval.end)))])
+    return sorted({stamp for stamp in [*found, *order_stamps(_rows(value))] if stamp[0] in interval})
 
 
 def is_ours(row: dict[str, Any], dialect: Dialect, order: PlacedOrder) -> bool:

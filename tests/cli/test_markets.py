@@ -61,6 +61,7 @@ def test_a_clock_is_shown_set_and_learned(candlelake):
     shown = candlelake("clock", "broker", "--json").json
     assert shown["rules"] == {"offset_minutes": 120, "dst": "eu"}
     assert shown["history"][0]["kind"] == "confirmed"
+    assert ("weak", "week end") in {(line["strength"], line["proved_by"]) for line in shown["history"]}
     assert candlelake("clock", "broker", "--set", '{"offset_minutes": 120, "dst": "us"}').code == 0
     assert candlelake("clock", "broker", "--json").json["history"][0]["kind"] == "set"
     assert candlelake("clock", "broker", "--set", '{"offset_minutes": 7}').code == 2

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import sandbox
 from core.calendar import FxWeek
 from core.clock import DAY_US, HOUR_US, MINUTE_US, parse_instant
-from core.clock_fit import Reading, contradictions, fit, lag_readings, week_readings
+from core.clock_fit import Reading, contradictions, fit, lag_readings, stamp_readings, strength, week_readings
 from core.interval import Interval
 from core.server_clock import ClockRule, ServerClock, dst_bounds_us
 
@@ -88,6 +88,27 @@ def test_one_week_never_has_two_rules(shown: list[tuple[int, int, bool]]) -> Non
     assert found is not None
     since = [rule.since_us for rule in found.clock.rules]
     assert all(left < right for left, right in itertools.pairwise(since))
+
+
+@settings(max_examples=10)
+@given(st.sampled_from(["none", "eu", "us"]), st.integers(-10, 12), st.lists(st.integers(0, 700), min_size=20, max_size=40, unique=True))
+def test_orders_that_tell_both_clocks_show_the_rule(dst: str, hours: int, days: list[int]) -> None:
+    """Orders of two years at any times, stamped to the second by both clocks: the offset of each week that has one is found."""
+    truth = ServerClock.fixed(hours * 60, dst)  # type: ignore[arg-type]
+    at = [parse_instant("2021-01-04T09:00:07") + (day - day % 7 + min(day % 7, 4)) * DAY_US for day in days]
+    readings = stamp_readings([(us, truth.from_utc_us(us)) for us in at])
+    found = fit(readings)
+    assert found is not None
+    assert [found.clock.offset_us(us) for us in at] == [truth.offset_us(us) for us in at]
+    told = strength(readings)
+    assert (told["strength"], told["proved_by"]) == ("strong", ["order stamp"])
+
+
+def test_a_stamp_that_slipped_says_nothing() -> None:
+    """A stamp seven minutes off any quarter of an hour, or a day away, is no reading."""
+    at = parse_instant("2021-06-02T09:00")
+    assert stamp_readings([(at, at + 2 * HOUR_US + 7 * MINUTE_US), (at, at + 25 * HOUR_US)]) == []
+    assert [item.offset_us for item in stamp_readings([(at, at + 2 * HOUR_US), (at + 60, at + 2 * HOUR_US)])] == [2 * HOUR_US]
 
 
 def test_a_recorded_brokers_clock_is_found_with_its_change() -> None:

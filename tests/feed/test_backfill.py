@@ -1,6 +1,7 @@
 """feed.backfill: ends with exactly the provider's candles, or with each missing range booked."""
 
 import random
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -116,14 +117,49 @@ async def test_no_trade_needs_two_sights_apart_in_time(make_feed, series, clock,
 
 
 async def test_years_before_a_listing_cost_a_few_requests(make_feed, series, clock, candles_of) -> None:
-    """Before the first candle the range is booked as before_listing, proved by the daily candles."""
+    """Before the first candle the range is before_listing, proved by the daily candles, when they show the same twice."""
     feed, provider = make_feed(candles_of(200))
     clock.set(START + DAY_US)
-    result = await backfill(feed, series, Interval(START - 700 * DAY_US, START + 200 * MINUTE_US))
+    span = Interval(START - 700 * DAY_US, START + 200 * MINUTE_US)
+    result = await backfill(feed, series, span)
     assert result.stored == 200
-    assert "before_listing" in {gap.cause for gap in gaps(feed)}
-    assert len(provider.asked) < 40
-    assert result.status == "complete"
+    assert {gap.cause for gap in gaps(feed)} == {"provider_empty"}
+    clock.set(START + DAY_US + HOUR_US)
+    again = await backfill(feed, series, span)
+    assert {gap.cause for gap in gaps(feed)} == {"before_listing"}
+    assert len(provider.asked) < 80
+    assert (result.status, again.status) == ("complete_with_gaps", "complete")
+
+
+async def test_history_that_comes_back_was_no_listing(make_feed, series, clock, candles_of) -> None:
+    """A provider that hides its old years for one run, days and minutes alike: nothing is final, all is stored when they are back."""
+    truth = candles_of(300)
+    feed, provider = make_feed(truth.filter(pl.col("ts") >= to_datetime(START + 200 * MINUTE_US)))
+    clock.set(START + DAY_US)
+    span = Interval(START - DAY_US, START + 300 * MINUTE_US)
+    await backfill(feed, series, span)
+    provider.truth = truth
+    clock.set(START + DAY_US + HOUR_US)
+    result = await backfill(feed, series, span)
+    assert result.stored == 200
+    assert feed.lake.candles("played", "BTC/USDT", "1m").height == 300
+
+
+async def test_days_that_begin_later_than_minutes_hide_nothing(make_feed, series, clock, candles_of) -> None:
+    """An exchange whose daily candles begin after its minutes: the minutes before are found and stored all the same."""
+    feed, provider = make_feed(candles_of(3 * 1440))
+    fetch = provider.fetch_candles
+
+    async def late_days(symbol, timeframe, interval):
+        answer = await fetch(symbol, timeframe, interval)
+        if timeframe.name == "1m":
+            return answer
+        return replace(answer, candles=answer.candles.filter(pl.col("ts") >= to_datetime(START + 2 * DAY_US)))
+
+    provider.fetch_candles = late_days
+    clock.set(START + 4 * DAY_US)
+    result = await backfill(feed, series, Interval(START - DAY_US, START + 3 * DAY_US))
+    assert result.stored == 3 * 1440
 
 
 async def test_what_the_provider_no_longer_keeps_is_out_of_reach(make_feed, series, clock, candles_of) -> None:

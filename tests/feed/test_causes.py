@@ -82,20 +82,20 @@ async def test_five_causes_and_only_the_outage_is_repaired(make_feed, series, cl
     clock.set(clock.now_us() + HOUR_US)
     booked = causes(feed, MINUTE_US)
     assert {booked[us] for us in range(outage.start, outage.end, MINUTE_US)} == {"fetch_failed"}
-    assert booked[THURSDAY - 13 * HOUR_US] == "before_listing"  # by the daily candles; of the first day one look proves nothing
-    assert booked[THURSDAY - HOUR_US] == "provider_empty"
+    assert booked[THURSDAY - 13 * HOUR_US] == booked[THURSDAY - HOUR_US] == "provider_empty"  # one look proves no listing
     assert booked[THURSDAY - DAY_US - HOUR_US] == "out_of_reach"
     assert booked[quiet] == "provider_empty"  # seen once
     provider.asked.clear()
     result = await repair(feed)
     assert result.status == "complete_with_gaps"  # out of reach stays a gap that a person may wonder about
     after = causes(feed, MINUTE_US)
+    assert after[THURSDAY - 13 * HOUR_US] == "before_listing"
     assert [after[us] for us in (THURSDAY - HOUR_US, quiet, FRIDAY_END + HOUR_US, THURSDAY - DAY_US - HOUR_US)] == [
         "before_listing", "no_trade", "market_closed", "out_of_reach"]
     assert not any(us in after for us in range(outage.start, outage.end, MINUTE_US))
     stored = feed.lake.candles("played", "BTC/USDT", "1m")
     assert stored.select(truth.columns).equals(truth)
-    first_day = THURSDAY - 12 * HOUR_US  # which one look could not explain: it is looked at twice as well
+    first_day = THURSDAY - DAY_US  # one look proves no listing: it is looked at twice as well; what is out of reach is not
     minutes = [page for page in provider.asked if page.end - page.start <= 100 * MINUTE_US]  # longer ones are witnesses
     assert all(first_day <= page.start and page.end <= outage.end + 3 * HOUR_US for page in minutes)
     (row,) = coverage(feed.lake)

@@ -12,7 +12,7 @@ from core.interval import Interval
 from core.server_clock import ServerClock
 from core.slots import expected_slots
 from core.timeframe import Grid, Timeframe
-from feed.planning import missing_slots, next_try_us, not_in, page_from, slot_runs, without
+from feed.planning import grown, missing_slots, next_try_us, not_in, page_from, slot_runs, within, without
 from storage.ledger import Gap
 
 MINUTE = Grid(Timeframe.parse("1m"))
@@ -95,3 +95,14 @@ def test_retries_are_graduated() -> None:
     waits = [next_try_us(n, 0) for n in range(1, 8)]
     assert waits == sorted(waits)
     assert (waits[0], waits[1], waits[-1]) == (10 * MINUTE_US, HOUR_US, 30 * DAY_US)
+
+
+@given(st.lists(st.tuples(st.integers(0, 700), st.integers(1, 90)), max_size=4), st.sampled_from(["3m", "15m", "1h", "4h"]))
+def test_withheld_candles_are_those_that_reach_into_a_stretch(parts: list[tuple[int, int]], timeframe: str) -> None:
+    """A candle's slot lies in the grown stretches when any part of the candle lies in one of them, and else in none."""
+    grid = Grid(Timeframe.parse(timeframe))
+    doubted = [Interval(begin * MINUTE_US, (begin + length) * MINUTE_US) for begin, length in parts]
+    slots = np.array(grid.slots(Interval(0, 900 * MINUTE_US)), dtype=np.int64)
+    inside = within(slots, grown(doubted, grid)).tolist()
+    assert inside == [slot for slot in slots.tolist() if any(Interval(slot, grid.next(slot)).intersect(part) for part in doubted)]
+    assert sorted([*inside, *without(slots, grown(doubted, grid)).tolist()]) == slots.tolist()

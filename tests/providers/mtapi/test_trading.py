@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from core.clock import ManualClock, parse_instant
+from core.clock import HOUR_US, ManualClock, parse_instant
 from core.errors import PermanentError, TransientError
+from core.interval import Interval
 from core.secrets import Secret
 from providers.base import ConnectionSpec, PlacedOrder, TradingProvider, Unlimited
 from providers.mtapi.trading import magic_of
@@ -105,3 +106,15 @@ async def test_the_broker_takes_the_same_key_twice(provider, box):
     await provider.place_order(order())
     await provider.place_order(order())
     assert [taken.comment for taken in box.orders.taken] == [KEY, KEY]
+
+
+async def test_orders_tell_what_the_clock_was_then(provider, box):
+    """Orders of both summer and winter, told by MetaTrader 5 in UTC and on the server's clock; MetaTrader 4 tells one of them only."""
+    platform = provider.spec.provider.removeprefix("mtapi:")
+    winter, summer = parse_instant("2021-01-20T12:00"), parse_instant("2021-06-02T12:00")
+    for at, hours in ((winter, 2), (summer, 3), (parse_instant("2019-01-01T12:00"), 2)):
+        box.orders.take(platform=platform, user=50000001, symbol="EURUSD", operation="Buy", lots=0.1, price=1.1, at_us=at,
+                        wall_us=at + hours * HOUR_US, comment="", magic=0)
+    stamps = await provider.clock_stamps(Interval.parse("2021-01-01", "2021-06-16"))
+    told = [(winter, winter + 2 * HOUR_US), (summer, summer + 3 * HOUR_US)]
+    assert stamps == (told if platform == "mt5" else [])

@@ -1,0 +1,152 @@
+"""Finds the days on which a server's clock showed another hour than its rules say, though its weeks agree with them.
+
+Rules are judged by weeks; a server that changes its clock in mid-week, or an export patched together, is wrong for days.
+Where a reference on UTC is at hand, each half day is asked at which offset its hourly returns move with the reference: the
+one of the rules, an hour less, or an hour more. The cheapest path through the half days tells the stretches at another hour.
+What lies at their edges without speaking clearly for the rules counts as doubtful too. Nothing here says what the time was:
+only that the rules are no ground to store those hours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from core.clock import DAY_US, HOUR_US, MINUTE_US, isoformat, to_datetime
+from core.interval import Interval
+from core.server_clock import ServerClock, dst_bounds_us
+
+Times = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
+Hourly = tuple[Times, Values]  # open times ascending, closes; one an hour
+
+BLOCK_US: Final = 12 * HOUR_US
+_SHIFTS: Final = (0, -HOUR_US, HOUR_US)
+_LEAST_HOURS: Final = 6  # fewer hours in a block say nothing
+_LIMIT: Final = 2.5  # of a block's spread: one print of news decides no day by itself
+_SWITCH: Final = 6.0  # nats that a change of the hour has to be worth
+_LEAST_GAIN: Final = 20.0  # nats by which a stretch has to move better at another hour
+_LEAST_GAIN_DST: Final = 9.0  # the same between Europe's change and America's, where another rule is no surprise
+_LEAST_RATE: Final = 0.6  # nats a block
+_MOST: Final = 6.0  # nats that one block of one witness can tell
+_CLEAR: Final = 3.0  # nats by which a block beside a stretch has to speak for the rules
+_DST_MARGIN_US: Final = 2 * DAY_US
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A stretch in which hours by the rules are not to be trusted. `interval`: UTC by the rules, both edges widened."""
+
+    interval: Interval
+    shown_us: int  # the offset that its returns show
+    ruled_us: int  # the offset by the rules
+    gain: float  # nats for the shown one
+
+    def as_evidence(self) -> dict[str, object]:
+        """Return the stretch as JSON-ready values."""
+        return {"from_us": self.interval.start, "to_us": self.interval.end, "from": isoformat(self.interval.start),
+                "to": isoformat(self.interval.end), "shown_minutes": self.shown_us // MINUTE_US,
+                "ruled_minutes": self.ruled_us // MINUTE_US, "nats": round(self.gain, 1)}
+
+
+def doubts(clock: ServerClock, witnesses: Sequence[Hourly], reference: Hourly) -> list[Doubt]:
+    """Return the stretches at which the witnesses (series of one server, UTC by `clock`) move an hour beside the reference.
+
+    More witnesses make it surer: one cross rate against another pair is weak evidence, three are not.
+    """
+    theirs = _returns(reference)
+    scores: dict[int, Values] = {}
+    for witness in witnesses:
+        for block, nats in _scores(_returns(witness), theirs).items():
+            scores[block] = scores.get(block, np.zeros(len(_SHIFTS))) + nats
+    if len(scores) < 2:
+        return []
+    blocks = np.array(sorted(scores), dtype=np.int64)
+    table = np.stack([scores[int(block)] for block in blocks])
+    path = _cheapest(table)
+    out = []
+    for run in np.split(np.arange(len(path)), np.flatnonzero(np.diff(path)) + 1):
+        shift = int(path[run[0]])
+        gain = float((table[run, shift] - table[run, 0]).sum())
+        if shift and gain >= max(_least(int(blocks[run[0]]), int(blocks[run[-1]]) + 1), _LEAST_RATE * len(run)):
+            first, last = _widened(table, run, shift)
+            interval = Interval(int(blocks[first]) * BLOCK_US - HOUR_US, (int(blocks[last]) + 1) * BLOCK_US + HOUR_US)
+            ruled = clock.offset_us((interval.start + interval.end) // 2)
+            out.append(Doubt(interval, ruled + _SHIFTS[shift], ruled, gain))
+    return out
+
+
+def _least(first: int, end: int) -> float:
+    """Return how many nats a stretch of blocks has to bring: fewer where rules of summer time differ from each other."""
+    start_us, end_us = first * BLOCK_US, end * BLOCK_US
+    year = to_datetime(start_us).year
+    for eu, us in zip(dst_bounds_us("eu", year), dst_bounds_us("us", year), strict=True):
+        if min(eu, us) - _DST_MARGIN_US <= start_us and end_us <= max(eu, us) + _DST_MARGIN_US:
+            return _LEAST_GAIN_DST
+    return _LEAST_GAIN
+
+
+def _widened(table: Values, run: npt.NDArray[np.int64], shift: int) -> tuple[int, int]:
+    """Return the run with all beside it that does not speak for the rules, and a block more: the clock may have changed in it."""
+    first, last = int(run[0]), int(run[-1])
+    clear = table[:, 0] - table[:, shift] >= _CLEAR
+    while first > 0 and not clear[first - 1]:
+        first -= 1
+    while last + 1 < len(table) and not clear[last + 1]:
+        last += 1
+    return max(0, first - 1), min(len(table) - 1, last + 1)
+
+
+def _returns(series: Hourly) -> Hourly:
+    times, close = series
+    follows = np.flatnonzero(np.diff(times) == HOUR_US) + 1
+    return times[follows], np.log(close[follows] / close[follows - 1])
+
+
+def _scores(ours: Hourly, theirs: Hourly) -> dict[int, Values]:
+    """Return for each block the nats for each shift: what the correlation there tells, whatever its sign."""
+    if len(ours[0]) == 0 or len(theirs[0]) == 0:
+        return {}
+    blocks, block_of = np.unique(ours[0] // BLOCK_US, return_inverse=True)
+    table = np.zeros((len(blocks), len(_SHIFTS)))
+    whole = np.full(len(blocks), fill_value=True)
+    for column, shift in enumerate(_SHIFTS):
+        # An hour too much in the offset shows our hours an hour early: at `-shift` they lie where the reference has them.
+        wanted = ours[0] - shift
+        places = np.minimum(np.searchsorted(theirs[0], wanted), len(theirs[0]) - 1)
+        both = theirs[0][places] == wanted
+        where = block_of[both]
+        count = np.bincount(where, minlength=len(blocks))
+        left, right = (_limited(values, where, count) for values in (ours[1][both], theirs[1][places[both]]))
+        sums = [np.bincount(where, weights=product, minlength=len(blocks)) for product in (left * right, left * left, right * right)]
+        spread = sums[1] * sums[2]
+        squared = np.divide(sums[0] ** 2, spread, out=np.zeros(len(blocks)), where=spread > 0)
+        table[:, column] = -count / 2 * np.log1p(-np.minimum(squared, 0.98))
+        whole &= count >= _LEAST_HOURS
+    table = table[:, :1] + np.clip(table - table[:, :1], -_MOST, _MOST)
+    return {int(block): table[row] for row, block in enumerate(blocks) if whole[row]}
+
+
+def _limited(values: Values, where: npt.NDArray[np.int64], count: npt.NDArray[np.int64]) -> Values:
+    """Return the values cut off at a few times their block's spread."""
+    spread = np.sqrt(np.bincount(where, weights=values * values, minlength=len(count)) / np.maximum(count, 1))[where]
+    return np.clip(values, -_LIMIT * spread, _LIMIT * spread)
+
+
+def _cheapest(table: Values) -> npt.NDArray[np.int64]:
+    """Return the shift of each block on the best path (Viterbi); on a tie it stays."""
+    total, own = table[0].copy(), np.arange(table.shape[1])
+    back = np.zeros(table.shape, dtype=np.int64)
+    for row in range(1, len(table)):
+        best = int(np.argmax(total))
+        back[row] = np.where(total >= total[best] - _SWITCH, own, best)
+        total = np.maximum(total, total[best] - _SWITCH) + table[row]
+    path = np.zeros(len(table), dtype=np.int64)
+    path[-1] = int(np.argmax(total))
+    for row in range(len(table) - 1, 0, -1):
+        path[row - 1] = back[row][path[row]]
+    return path

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
-HEALTH = ("connection", "status", "reason", "last_candle", "lag_seconds", "gaps")
+HEALTH = ("connection", "status", "reason", "last_candle", "lag_seconds", "gaps", "stream")
 PINNED = {"prefect": "3.8.8", "fastapi": "0.150.0"}  # the server fails or schedules nothing with others
 LEAST_FREE_BYTES = 1024**3
 
@@ -41,10 +41,12 @@ def health(as_json: Json = False) -> int:
     with open_feed() as feed:
         found = upkeep.check_health(feed)
         wanted = {row.slug for row in feed.connections.list() if row.is_active}
+        now_us = feed.clock.now_us()
     rows = [
         {"connection": row.slug, "status": row.status, "reason": row.reason,
          "last_candle": None if row.last_candle_us is None else isoformat(row.last_candle_us),
-         "lag_seconds": row.lag_seconds, "gaps": row.gaps}
+         "lag_seconds": row.lag_seconds, "gaps": row.gaps,
+         "stream": row.stream_line if not as_json else None if row.stream is None else row.stream.as_dict(now_us)}
         for row in found
     ]
     print_rows(rows, HEALTH, as_json=as_json, empty="no connections yet: candlelake connections add")

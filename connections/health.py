@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, func, select
@@ -28,6 +28,7 @@ from storage.calendars import Calendars, calendars_of
 from storage.listings import listings_of
 from storage.metadata.tables import connections, gaps, notifications, series
 from storage.series import SeriesRow, list_series
+from storage.ticks.states import StreamState, read_states
 
 if TYPE_CHECKING:
     from connections.service import ConnectionService
@@ -43,7 +44,10 @@ _OWN: Final = (DecryptionError, KeyMissingError, AddressRefusedError, NotPermitt
 
 @dataclass(frozen=True, slots=True)
 class HealthRow:
-    """One connection's health. `status`: ok | stale | failing | error | inactive; lag counts open-market time."""
+    """One connection's health. `status`: ok | stale | failing | error | inactive; lag counts open-market time.
+
+    A stream only makes data early, so its state is told beside the status and does not decide it.
+    """
 
     slug: str
     status: str
@@ -51,6 +55,8 @@ class HealthRow:
     last_candle_us: int | None
     lag_seconds: float | None
     gaps: int
+    stream: StreamState | None = None  # of the connection's last stream, if it ever had one
+    stream_line: str = ""  # the same in a few words, as of the check
 
 
 def counts_as_failure(error: CandlelakeError) -> bool:
@@ -137,11 +143,14 @@ def _judged(tx: Connection, now_us: int) -> list[tuple[ConnectionRow, HealthRow]
     booked = dict(tx.execute(
         select(series.c.connection_id, func.count()).join_from(gaps, series).group_by(series.c.connection_id)
     ).tuples().all())
+    streams = {state.connection: state for state in read_states(tx)}
     out = []
     for row in read_connections(tx):
         gone = {item.symbol for item in listings_of(tx, row.id).values() if item.status == "delisted"}
         kept = [item for item in by_connection.get(row.slug, []) if item.series.symbol not in gone]
-        out.append((row, _judge(row, kept, calendars_of(tx, row.id), booked.get(row.id, 0), now_us)))
+        judged = _judge(row, kept, calendars_of(tx, row.id), booked.get(row.id, 0), now_us)
+        stream = streams.get(row.slug)
+        out.append((row, replace(judged, stream=stream, stream_line="" if stream is None else stream.line(now_us))))
     return out
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import polars as pl
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 
 from connections.health import HealthRow, read_health
 from connections.rows import ConnectionRow
@@ -65,8 +65,10 @@ def listed(feed: Feed, who: Identity) -> list[Listed]:
 
 def health_of_all(feed: Feed) -> list[dict[str, Any]]:
     """Return what monitoring may know without a login: states and lags, no names of people, no errors, no addresses."""
+    now_us = feed.clock.now_us()
     return [{"connection": row.slug, "status": row.status, "last_candle": _iso(row.last_candle_us), "lag_seconds": row.lag_seconds,
-             "gaps": row.gaps} for row in read_health(feed.lake, feed.clock.now_us())]
+             "gaps": row.gaps, "stream": None if row.stream is None else row.stream.as_dict(now_us)}
+            for row in read_health(feed.lake, now_us)]
 
 
 def seen_series(feed: Feed, who: Identity, slug: str, symbol: str, timeframe: str) -> Series:
@@ -154,7 +156,7 @@ def log_rows(feed: Feed, slug: str, limit: int, only: LogFilter | None = None) -
     if not 1 <= limit <= ROWS_MAX:
         raise InputError("limit", limit, f"1 to {ROWS_MAX}", "ask for the next ones with before=<the last id you have>")
     only, logs = only or LogFilter(), connection_logs.c
-    query = select(connection_logs).where(logs.slug == slug).order_by(logs.id.desc()).limit(limit)
+    query = select(connection_logs).where(_of_connection(slug)).order_by(logs.id.desc()).limit(limit)
     if only.text:
         query = query.where(logs.message.icontains(only.text, autoescape=True))
     for column, value in ((logs.action, only.action), (logs.status, only.status)):
@@ -170,16 +172,23 @@ def log_rows(feed: Feed, slug: str, limit: int, only: LogFilter | None = None) -
 def log_actions(feed: Feed, slug: str) -> list[str]:
     """Return the kinds of actions that a connection's log holds."""
     with feed.lake.metadata.read() as tx:
-        return sorted(tx.execute(select(connection_logs.c.action).where(connection_logs.c.slug == slug).distinct()).scalars())
+        return sorted(tx.execute(select(connection_logs.c.action).where(_of_connection(slug)).distinct()).scalars())
+
+
+def _of_connection(slug: str) -> ColumnElement[bool]:
+    """Rows of the connection that is there now: a deleted one of the same name may have been somebody else's."""
+    return connection_logs.c.connection_id == select(connections.c.id).where(connections.c.slug == slug).scalar_subquery()
 
 
 def notification_rows(feed: Feed, who: Identity, limit: int = 100) -> list[dict[str, Any]]:
     """Return the newest notifications about the reader's connections."""
     query = select(notifications, connections.c.slug).outerjoin(
         connections, notifications.c.connection_id == connections.c.id).order_by(notifications.c.id.desc()).limit(ROWS_MAX)
+    mine = {row.slug for row in feed.connections.list() if who.may_see(row)}
+    if not who.user.is_admin:  # counted among one's own: nobody's noise pushes them out
+        query = query.where(connections.c.owner == who.user.name, connections.c.is_admin_owned.is_(False))
     with feed.lake.metadata.read() as tx:
         found = tx.execute(query).mappings().all()
-    mine = {row.slug for row in feed.connections.list() if who.may_see(row)}
     return [{"id": row["id"], "at": isoformat(row["created_at_us"]), "severity": row["severity"], "title": row["title"],
              "message": row["message"], "connection": row["slug"]}
             for row in found if row["slug"] in mine or (row["slug"] is None and who.user.is_admin)][:limit]

@@ -34,7 +34,7 @@ from core.interval import Interval
 from core.ticks import Tick
 from feed.context import Feed
 from feed.stream_candles import StreamCandles
-from feed.stream_metrics import EVENT_TO_SUBSCRIBER, RECONNECTS
+from feed.stream_metrics import EVENT_TO_SUBSCRIBER, RECONNECTS, histograms
 from feed.stream_session import StreamSession, closed_since
 from feed.stream_ticks import Sieve, TickKeeper
 from providers.base import MarketDataProvider
@@ -217,7 +217,7 @@ class StreamRun:
             self.message = message
         now, last, result = self.feed.clock.now_us(), self.last_tick, self.result()
         counts = {name: getattr(result, name) for name in (
-            "ticks", "repeats", "late", "candles", "agreed", "contradicted", "reconnects", "losses")} | self.keeper.quantiles()
+            "ticks", "repeats", "late", "candles", "agreed", "contradicted", "reconnects", "losses")} | self.keeper.quantiles() | {"histograms": histograms(self.slug)}
         ran = max(1, now - self.started_us) / SECOND_US
         lag = None if last is None else (last.received_us - last.ts_us) / SECOND_US
         row = StreamState(self.slug, self.run_id, state, self.message or None, self.started_us, now,

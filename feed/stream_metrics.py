@@ -1,4 +1,7 @@
-"""Metrics of streams, in Prometheus' own registry: whoever serves `/metrics` in the process shows them."""
+"""Metrics of streams, in Prometheus' own registry: whoever serves `/metrics` in the process shows them.
+
+A stream runs in a process of its own; its state in the metadata store carries the histograms to the console's `/metrics`.
+"""
 
 from __future__ import annotations
 
@@ -18,3 +21,16 @@ EVENT_TO_SUBSCRIBER: Final = Histogram(
 TICKS: Final = Counter("candlelake_ticks_stored", "Ticks that were written to disk.", ["connection"])
 RECONNECTS: Final = Counter("candlelake_stream_reconnects", "Sessions that ended with an error.", ["connection", "cause"])
 CANDLES: Final = Counter("candlelake_stream_candles", "Candles that a stream gave out.", ["connection"])
+
+
+def histograms(connection: str) -> dict[str, dict[str, object]]:
+    """Return the histograms of a connection in this process by metric: `buckets` as pairs of upper bound and count below it, `sum`."""
+    out: dict[str, dict[str, object]] = {}
+    for metric in (DURABLE, EVENT_TO_DURABLE, EVENT_TO_SUBSCRIBER):
+        for family in metric.collect():
+            mine = [sample for sample in family.samples if sample.labels.get("connection") == connection]
+            buckets = [[sample.labels["le"], sample.value] for sample in mine if sample.name.endswith("_bucket")]
+            total = next((sample.value for sample in mine if sample.name.endswith("_sum")), 0.0)
+            if buckets:
+                out[family.name] = {"buckets": buckets, "sum": total}
+    return out

@@ -55,7 +55,7 @@ def health_rows(rows: Sequence[HealthRow]) -> list[Row]:
     return [
         {
             "connection": row.slug, "status": row.status, "reason": redact(row.reason),
-            "last_candle": _time(row.last_candle_us), "lag_seconds": row.lag_seconds, "gaps": row.gaps,
+            "last_candle": _time(row.last_candle_us), "lag_seconds": row.lag_seconds, "gaps": row.gaps, "stream": row.stream_line,
         }
         for row in rows
     ]

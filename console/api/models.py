@@ -80,6 +80,21 @@ class LogOut(BaseModel):
     run_id: str | None
 
 
+class StreamOut(BaseModel):
+    """How a connection's last stream fares: its state (`killed` where it fell silent), pace and counts."""
+
+    state: str
+    heartbeat: str
+    last_tick: str | None
+    lag_seconds: float | None
+    ticks_per_second: float | None
+    ticks: int
+    candles: int
+    contradicted: int
+    reconnects: int
+    losses: int
+
+
 class HealthOut(BaseModel):
     """One connection's state, as monitoring may see it."""
 
@@ -88,6 +103,7 @@ class HealthOut(BaseModel):
     last_candle: str | None
     lag_seconds: float | None
     gaps: int
+    stream: StreamOut | None
 
 
 class CandleOut(BaseModel):

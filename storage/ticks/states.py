@@ -8,10 +8,13 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from core.clock import SECOND_US, isoformat
 from storage.metadata.tables import connections
 from storage.metadata.tables_ticks import stream_states
 
+COUNTED = ("ticks", "candles", "contradicted", "reconnects", "losses")
 ALIVE = ("connecting", "live", "closed", "waiting")  # states of a run that has not ended by itself
+SILENT_US = 60 * SECOND_US  # a run that is alive says so every few seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class StreamState:
         heartbeat_us: when its run last said so; one that is alive by its state and old here was killed.
         lag_seconds: from the newest tick's event to its receipt.
         counts: ticks, repeats, late, candles, agreed, contradicted, reconnects, losses, and milliseconds p50 and p99
-            from receipt to disk and from event to disk.
+            from receipt to disk and from event to disk; `histograms` of the run, cumulative, by metric.
     """
 
     connection: str
@@ -36,6 +39,27 @@ class StreamState:
     lag_seconds: float | None = None
     ticks_per_second: float | None = None
     counts: Mapping[str, Any] = field(default_factory=dict)
+
+    def at(self, now_us: int) -> str:
+        """Return the state as it must be taken at `now_us`: `killed` where a run that never ended is silent."""
+        return "killed" if self.state in ALIVE and now_us - self.heartbeat_us > SILENT_US else self.state
+
+    def as_dict(self, now_us: int) -> dict[str, Any]:
+        """Return what an operator wants to know as JSON-ready values; instants as ISO 8601 with Z."""
+        return {
+            "state": self.at(now_us), "heartbeat": isoformat(self.heartbeat_us),
+            "last_tick": None if self.last_tick_us is None else isoformat(self.last_tick_us),
+            "lag_seconds": self.lag_seconds, "ticks_per_second": self.ticks_per_second,
+            **{name: int(self.counts.get(name, 0)) for name in COUNTED},
+        }
+
+    def line(self, now_us: int) -> str:
+        """Return it as one line: `live: 12.5 ticks/s, 0.21 s from event to receipt`."""
+        state = self.at(now_us)
+        if state not in ALIVE or self.ticks_per_second is None:
+            return state
+        lag = "" if self.lag_seconds is None else f", {self.lag_seconds:.2f} s from event to receipt"
+        return f"{state}: {self.ticks_per_second:.1f} ticks/s{lag}"
 
 
 def write_state(tx: Connection, connection_id: int, state: StreamState) -> None:

@@ -48,7 +48,7 @@ async def test_health_is_open_and_says_nothing_secret(browser):
     http = browser().http
     rows = (await http.get("/api/data-connections/health")).json()
     assert [row["connection"] for row in rows] == ["anns", "bobs", "house"]
-    assert set(rows[0]) == {"connection", "status", "last_candle", "lag_seconds", "gaps"}
+    assert set(rows[0]) == {"connection", "status", "last_candle", "lag_seconds", "gaps", "stream"}
     assert (await http.get("/livez")).json() == {"status": "ok"}
     assert (await http.get("/readyz")).json() == {"status": "ok"}
     assert (await http.get("/metrics")).status_code == 401

@@ -3,14 +3,19 @@
 import asyncio
 from itertools import pairwise
 
+import polars as pl
 import pytest
 
 from connections.service import ConnectionInput
-from core.clock import DAY_US
+from core.candles import CANDLE_SCHEMA
+from core.clock import DAY_US, isoformat, to_datetime
 from core.interval import Interval
 from core.series import Series
 from feed import open_feed
 from feed.backfill import backfill
+from storage.head import Batch
+from storage.series import list_series
+from tests.deployments.conftest import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("only_ordered", "runner")]
 
@@ -87,3 +92,29 @@ def test_cleanup_plans_then_removes_then_finds_nothing(own, home, finished, serv
     _, state = finished("cleanup", connection=slug, retention_days=5, apply=True)
     assert state["message"].startswith("0 candles removed")
     assert held(home, series) == after
+
+
+def test_a_revision_is_an_event_that_the_server_tells(own, home, finished, server):
+    """A candle that the provider shows otherwise than it is stored: after one audit the server's events name both values, once."""
+    slug, series, today = own
+    fill(home, series, Interval(today - 10 * DAY_US, today - 2 * DAY_US))
+    at = to_datetime(today - 5 * DAY_US)
+    with open_feed(home) as feed:
+        with feed.lake.metadata.read() as tx:
+            (row,) = list_series(tx, slug)
+        told = feed.lake.candles(slug, series.symbol, "1h").filter(pl.col("ts") == at).select(list(CANDLE_SCHEMA))
+        altered = told.with_columns(volume=pl.col("volume") + 1)
+        feed.lake.write([Batch(row.id, altered, "backfill")], run_id="altered")
+    run, state = finished("audit", connection=slug, pages=50)
+    assert state["type"] == "COMPLETED", state["message"]
+    wanted = {"filter": {"event": {"name": ["candlelake.revision"]},
+                         "resource": {"id": [f"candlelake.series.{slug}.BTC/USD.1h"]}}, "limit": 50}
+    events = wait_for(lambda: server.post("/events/filter", wanted)["events"])
+    assert len(events) == 1
+    payload = events[0]["payload"]
+    assert (payload["connection"], payload["ts"], payload["run_id"]) == (slug, isoformat(today - 5 * DAY_US), f"audit-{run}")
+    assert (payload["old"]["volume"], payload["new"]["volume"]) == (altered["volume"][0], told["volume"][0])
+    assert any(item["prefect.resource.id"] == f"prefect.flow-run.{run}" for item in events[0]["related"])
+    with open_feed(home) as feed:
+        stored = feed.lake.candles(slug, series.symbol, "1h").filter(pl.col("ts") == at)
+    assert stored["volume"].to_list() == told["volume"].to_list()

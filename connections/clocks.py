@@ -91,11 +91,16 @@ def is_learned(entries: Sequence[ClockEntry], clock: ServerClock) -> bool:
     return any(entry.kind == "learned" and list(entry.rules) == clock.as_config() for entry in entries)
 
 
-def unproved(entries: Sequence[ClockEntry], clock: ServerClock, interval: Interval, symbol: str | None = None) -> list[Interval]:
-    """Return the parts of `interval` in which nothing has shown yet that the rules hold, for the server or for one symbol of it."""
+def unproved(
+    entries: Sequence[ClockEntry], clock: ServerClock, interval: Interval, symbol: str | None = None, *, by_reference: bool = False,
+) -> list[Interval]:
+    """Return the parts of `interval` in which nothing has shown yet that the rules hold, for the server or for one symbol of it.
+
+    With `by_reference` only what was held against a stored reference counts.
+    """
     proved = [Interval(entry.evidence["from_us"], entry.evidence["to_us"]) for entry in entries
               if list(entry.rules) == clock.as_config() and "from_us" in entry.evidence and entry.kind != "contradicted"
-              and entry.evidence.get("of") == symbol]
+              and entry.evidence.get("of") == symbol and (not by_reference or entry.evidence.get("reference") is not None)]
     return subtract([interval], merge(proved))
 
 
@@ -104,6 +109,10 @@ def withheld(entries: Sequence[ClockEntry], clock: ServerClock | None, symbol: s
     if clock is None:
         return []
     rules = clock.as_config()
-    return merge(Interval(part["from_us"], part["to_us"]) for entry in entries
-                 if list(entry.rules) == rules and entry.evidence.get("of") in {None, symbol}
-                 for part in entry.evidence.get("withheld", ()))
+    return merge(part for entry in entries if list(entry.rules) == rules and entry.evidence.get("of") in {None, symbol}
+                 for part in withheld_parts(entry.evidence))
+
+
+def withheld_parts(evidence: Mapping[str, Any]) -> list[Interval]:
+    """Return the stretches that a line of a clock's history withholds."""
+    return [Interval(part["from_us"], part["to_us"]) for part in evidence.get("withheld", ())]

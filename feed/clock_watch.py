@@ -12,13 +12,15 @@ import asyncio
 import json
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+from sqlalchemy import Connection
 
-from connections.clocks import history, is_learned, note_clock, replace_clock, unproved
-from connections.rows import read_connection
+from connections.clocks import ClockEntry, history, is_learned, note_clock, replace_clock, unproved, withheld_parts
+from connections.rows import ConnectionRow, notify, read_connection
 from core.candles import check, empty_candles
 from core.clock import DAY_US, to_datetime
 from core.clock_days import Hourly, doubts
@@ -89,7 +91,7 @@ async def prove_clock(feed: Feed, provider: MarketDataProvider, slug: str, inter
         return False
     with feed.lake.metadata.read() as tx:
         entries = history(tx, slug)
-    left = unproved(entries, clock, interval)
+    left = unproved(entries, clock, interval) or _better_provable(feed, slug, entries, clock, interval)
     if not left:
         return False
     wide = Interval(max(0, left[0].start - AROUND_US), min(feed.clock.now_us(), left[-1].end + AROUND_US))
@@ -102,7 +104,8 @@ async def prove_clock(feed: Feed, provider: MarketDataProvider, slug: str, inter
         proof = evidence.told(Interval(left[0].start, left[-1].end))
         if evidence.best is None or not wrong:
             if len(evidence.readings) >= LEAST_READINGS:
-                note_clock(tx, row, "confirmed", clock, None, now, proof | evidence.withheld(clock))
+                note_clock(tx, row, "confirmed", clock, None, now, proof | (doubted := evidence.withheld(clock)))
+                _tell_stored(feed, tx, row, withheld_parts(doubted))
             return False
         better = joined(clock, evidence.best.clock, wide)
         if is_learned(entries, clock):
@@ -115,6 +118,28 @@ async def prove_clock(feed: Feed, provider: MarketDataProvider, slug: str, inter
         "server clock", f"{len(wrong)} weeks that contradict it, the first one ending {to_datetime(first.at_us):%Y-%m-%d} at "
         f"UTC{first.offset_us / 3.6e9:+g} h", f"rules that fit the weeks of {evidence.symbol}",
         f"these do: {json.dumps(better.as_config())}; run: candlelake clock {slug} --learn")
+
+
+def _better_provable(
+    feed: Feed, slug: str, entries: Sequence[ClockEntry], clock: ServerClock, interval: Interval,
+) -> list[Interval]:
+    """Return what week ends alone have proved, where a reference has been stored since."""
+    weakly = unproved(entries, clock, interval, by_reference=True)
+    if not weakly:
+        return []
+    whole = Interval(weakly[0].start, weakly[-1].end)
+    return weakly if reference_of(feed, slug, MAJORS[0], whole)[0] is not None else []
+
+
+def _tell_stored(feed: Feed, tx: Connection, row: ConnectionRow, parts: Sequence[Interval]) -> None:
+    """Tell people of candles that were stored before it was known that the clock is no ground to store them."""
+    for item in list_series(tx, row.slug):
+        for part in parts:
+            count = len(feed.lake.stored_slots(item.id, part))
+            if count:
+                notify(tx, "clock_changed", "error", row.id, f"{item.series}: {count} candles stored by a clock that is in doubt",
+                       f"a reference that was stored since shows another hour in {part}; look at: candlelake clock {row.slug}",
+                       feed.clock.now_us())
 
 
 async def gather(feed: Feed, provider: MarketDataProvider, slug: str, interval: Interval) -> Evidence:

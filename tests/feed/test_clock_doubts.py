@@ -20,6 +20,7 @@ from feed.audit import AuditScope, audit
 from feed.backfill import backfill
 from feed.repair import repair
 from storage.ledger import list_gaps
+from storage.metadata.tables import notifications
 
 SANDBOX = Path(sandbox.__file__).parent / "data"
 OTHERS = Path(__file__).parent.parent / "core" / "data"
@@ -120,6 +121,23 @@ async def test_other_rules_bring_back_what_was_withheld(feed: Feed) -> None:
     assert feed.lake.candles("broker", "GBPUSD", "1h").height > before + 80
     assert not_where_they_belong(feed, "GBPUSD") <= 1  # the hour in which the clock was put back holds two hours' ticks
     assert withheld_gaps(feed) == []
+
+
+async def test_a_reference_that_comes_later_is_held_against_what_is_stored(feed: Feed) -> None:
+    """Week ends alone let the autumn of 2017 pass; once a reference is stored, people are told what lies there by a doubted clock, once."""
+    series = Series.parse("broker", "GBPUSD", "1h")
+    await backfill(feed, series, AUTUMN)
+    assert withheld_gaps(feed) == []
+    with feed.lake.metadata.read() as tx:
+        assert {line.evidence["strength"] for line in history(tx, "broker") if "strength" in line.evidence} == {"weak"}
+    await backfill(feed, Series.parse("reference", "EURUSD", "1h"), Interval.parse("2017-06-01", "2018-04-01"))
+    for _ in range(2):
+        await backfill(feed, series, AUTUMN)
+    with feed.lake.metadata.read() as tx:
+        told = [row["title"] for row in tx.execute(notifications.select()).mappings() if row["kind"] == "clock_changed"]
+        assert [line.evidence["strength"] for line in history(tx, "broker") if "strength" in line.evidence] == ["strong", "weak"]
+    assert len(told) == 1
+    assert "in doubt" in told[0]
 
 
 async def test_gold_on_another_clock_than_the_pairs_is_withheld(feed: Feed) -> None:

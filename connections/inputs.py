@@ -59,8 +59,8 @@ class ConnectionSettings(_Checked):
     tick_retention_days: Annotated[int, Field(ge=1, le=36500)] | None = None
     # Real orders: on, and with all three limits; see docs/trading.md.
     live_trading: bool | None = None
-    max_order_quantity: Annotated[float, Field(gt=0)] | None = None  # in the provider's unit (lots, base coins)
-    max_daily_loss: Annotated[float, Field(gt=0)] | None = None  # in the account's quote currency, since midnight UTC
+    max_order_quantity: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # in the provider's unit (lots, base coins)
+    max_daily_loss: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # in the account's quote currency, since midnight UTC
     max_open_orders: Annotated[int, Field(ge=1, le=1000)] | None = None
 
 

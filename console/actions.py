@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field, SecretStr
 
@@ -24,6 +24,7 @@ from feed.context import Feed
 from feed.upkeep import plan_cleanup
 from storage import audit
 
+SERIES_MAX: Final = 1_000  # of a user's connection: they are added in one transaction, for which all others wait
 FLOWS = ("fetch", "backfill", "repair", "cleanup")
 RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -78,6 +79,7 @@ def noted(feed: Feed, who: Identity, action: str, subject: str, **detail: object
 def create(feed: Feed, who: Identity, given: NewConnection) -> ConnectionRow:
     """Add a connection of the sender; an admin's belongs to the house."""
     _check_address(who, given.base_url)
+    _check_size(who, given.symbols, given.timeframes)
     values = given.model_dump(exclude={"credentials"})
     with noted(feed, who, "connection.create", given.slug, provider=given.provider):
         return feed.connections.create(ConnectionInput(
@@ -86,7 +88,8 @@ def create(feed: Feed, who: Identity, given: NewConnection) -> ConnectionRow:
 
 def update(feed: Feed, who: Identity, slug: str, given: ChangedConnection) -> ConnectionRow:
     """Change a connection that the sender may see."""
-    seen_connection(feed, who, slug)
+    row = seen_connection(feed, who, slug)
+    _check_size(who, row.symbols if given.symbols is None else given.symbols, row.timeframes if given.timeframes is None else given.timeframes)
     if "base_url" in given.model_fields_set:
         _check_address(who, given.base_url)
     changes = {name: value for name, value in given.model_dump(exclude={"credentials"}).items() if name in given.model_fields_set}
@@ -178,6 +181,12 @@ def _check_address(who: Identity, base_url: str | None) -> None:
     """A user's server would speak for us to an address of their choice: that is an admin's decision."""
     if base_url and not who.user.is_admin:
         raise NotPermittedError("only an admin may send a connection's requests to another address")
+
+
+def _check_size(who: Identity, symbols: Sequence[str], timeframes: Sequence[str]) -> None:
+    count = len(set(symbols)) * len(set(timeframes))
+    if count > SERIES_MAX and not who.user.is_admin:
+        raise InputError("symbols x timeframes", f"{count} series", f"at most {SERIES_MAX}", "keep fewer, or ask an admin")
 
 
 def _plain(credentials: Mapping[str, SecretStr] | None) -> dict[str, Any]:

@@ -69,7 +69,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = {"allow": error.headers["Allow"]} if isinstance(error, HTTPException) and error.headers and "Allow" in error.headers else {}
-    return _answer(request, status, {404: "there is no such page", 405: "this method is not allowed here", 413: "the body is too large"}.get(status, "not possible"), headers)
+    return _answer(request, status, {400: "the body is not what its content type says; send it whole and valid", 404: "there is no such page", 405: "this method is not allowed here", 413: "the body is too large"}.get(status, "not possible"), headers)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

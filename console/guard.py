@@ -54,7 +54,7 @@ class Guard:
             await answer(scope, receive, _with_headers(send, scope))
             return
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > BODY_MAX:
+        if not (length.isascii() and length.isdigit() and len(length) < 20) or int(length) > BODY_MAX:
             answer = _refusal(scope, 413, f"bodies of at most {BODY_MAX} bytes are taken")
             await answer(scope, receive, _with_headers(send, scope))
             return

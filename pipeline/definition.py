@@ -155,8 +155,8 @@ def read_yaml(text: str) -> PipelineDefinition:
     """
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError("pipeline", text[:60], "YAML", " ".join(str(error).split())) from None
+    except (yaml.YAMLError, ValueError, AttributeError) as error:  # a date or a number that is none is no YAMLError
+        raise InputError("pipeline", text[:60], "YAML", " ".join(str(error).split())[:300]) from None
     if not isinstance(values, dict):
         raise InputError("pipeline", text[:60], "a YAML mapping with name, series and stages", "see docs/INTEGRATION_GUIDE.md")
     return read_definition(values)

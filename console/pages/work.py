@@ -117,6 +117,6 @@ def _runs(request: Request, slug: str, error: str | None) -> Response:
 def _days(text: str) -> int | None:
     if not text.strip():
         return None
-    if not text.strip().isdecimal() or not 1 <= int(text.strip()[:9]) <= 36_500:
+    if not text.strip().isdecimal() or len(text.strip()) > 9 or not 1 <= int(text.strip()) <= 36_500:
         raise InputError("days", text[:20], "1 to 36500, or nothing for the connection's own", "correct it")
     return int(text.strip())

@@ -2,6 +2,7 @@
 
 import re
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -9,7 +10,8 @@ from fastapi.routing import APIRoute
 from console import policy
 from console.app import document
 from core.errors import NotPermittedError
-from tests.console.home import PEOPLE, furnished_home
+from storage import access, people
+from tests.console.home import PEOPLE, YAML, furnished_home, session_of, token_of
 from tests.console.prefect import NUMBER
 
 # Which people each policy lets in, and the routes of each: whatever is not named here is for who may see connections.
@@ -174,6 +176,33 @@ async def test_what_is_another_users_is_answered_like_what_is_not_there(app, bro
         assert answers[0][0] == 404, (method, path, answers[0])
     assert seen > 25
     assert feed.connections.get("anns") == before
+
+
+async def test_every_other_id_of_somebody_else_is_answered_like_an_absent_one(furnished):
+    """Pipelines, notifications and tokens of ann, asked for by bob: the status and the words of what is not there, whatever the route."""
+    feed, app, _ = furnished
+    askers = {"token": token_of(feed, "bob", "read", "manage"), "page": session_of(feed, "bob")}
+    with feed.lake.metadata.read() as tx:
+        theirs = access.list_tokens(tx, people.get_user(tx, "ann").id)[0].id
+    ids = {"{name}": ("crossing", "absent"), "{note}": ("1", "9999999"), "{token_id}": (str(theirs), "9999999")}
+    bodies = {"/api/pipelines/{name}": {"definition": YAML}, "/api/pipelines/{name}/runs": {"start": "2026-01-01", "end": "2026-01-02"}}
+    forms = {"/pipelines/{name}/edit": {"definition": YAML}, "/pipelines/{name}/runs": {"flow": "replay", "start": "2026-01-01", "end": "2026-01-02"}}
+    asked = 0
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+        for who, headers in askers.items():
+            for method, path, rule in routes(app):
+                held = [name for name in ids if name in path]
+                if not held or rule is policy.SUPER_ADMINS or (rule is policy.ACCOUNT and who != "page"):
+                    continue
+                answers = []
+                for value in ids[held[0]]:
+                    answer = await http.request(method, filled(path, FILLED | {held[0]: value}), headers=headers, json=bodies.get(path), data=forms.get(path))
+                    answers.append((answer.status_code, re.sub(rf"(?<= ){value}(?!\d)" if value.isdigit() else value, "ID", answer.text)))
+                assert answers[0] == answers[1], (who, method, path)
+                assert answers[0][0] == 404, (who, method, path, answers[0][1][:200])
+                asked += 1
+    assert asked > 25
 
 
 async def test_lists_hold_only_ones_own(browser, token):

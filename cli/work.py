@@ -211,28 +211,34 @@ def cleanup(
     force: Annotated[bool, typer.Option("--force", help="Remove also what is the only source of another series.")] = False,
     as_json: Json = False,
 ) -> int:
-    """Show which old candles would be removed, and with --apply remove them (their files go to .old/ first)."""
+    """Show which old candles and ticks would be removed, and with --apply remove them (their files go to .old/ first).
+
+    Ticks have a retention of their own: CANDLELAKE_TICK_RETENTION_DAYS, or the connection's setting tick_retention_days.
+    """
     from core.errors import InputError
     from feed import open_feed, upkeep
+    from feed.ticks import apply_tick_cleanup, plan_tick_cleanup, tick_counts, tick_retentions
 
     with open_feed() as feed:
         plan = upkeep.plan_cleanup(feed, retention_days, timeframe=timeframe, is_forced=force)
-        if retention_days is None and not plan.retention_days:
+        ticks = plan_tick_cleanup(feed) if timeframe is None else []
+        if retention_days is None and not plan.retention_days and not tick_retentions(feed):
             raise InputError("--retention-days", None, "1 to 36500", "give it, or set CANDLELAKE_RETENTION_DAYS")
         items = [{"series": str(item.series), "rows": item.rows} for item in plan.items]
-        done = upkeep.apply_cleanup(feed, plan) if apply else None
+        items += [{"series": f"ticks of {name}", "rows": rows} for name, rows in tick_counts(ticks).items()]
+        removed = upkeep.apply_cleanup(feed, plan).rows + apply_tick_cleanup(feed, ticks) if apply else None
     refused = [{"series": str(item.series), "rows": item.rows, "reason": item.reason} for item in plan.refused]
-    code = 1 if refused and apply else 0
+    code, planned = 1 if refused and apply else 0, plan.rows + sum(tick_counts(ticks).values())
     if as_json:
-        print_json({"applied": apply, "rows": plan.rows, "items": items, "refused": refused})
+        print_json({"applied": apply, "rows": planned, "items": items, "refused": refused})
         return code
     for item in plan.refused:
         note(f"refused: {item.reason}")
     print_rows(items, ("series", "rows"), as_json=False, empty="nothing is older than the retention")
-    if done is not None:
-        note(f"removed {done.rows} rows; the old files stay in .old/ for the grace time")
+    if removed is not None:
+        note(f"removed {removed} rows; the old files stay in .old/ for the grace time")
     elif items:
-        note(f"dry run: {plan.rows} rows would go; add --apply to remove them")
+        note(f"dry run: {planned} rows would go; add --apply to remove them")
     return code
 
 

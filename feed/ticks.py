@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -17,6 +18,7 @@ from feed.context import Feed
 from feed.result import Progress, no_progress
 from providers.base import MarketDataProvider, Priority, TickPage
 from storage.ticks import losses
+from storage.ticks.files import parse_path
 from storage.ticks.store import TickFlush, TickRetention
 
 ATTEMPTS = 5
@@ -106,13 +108,34 @@ def flush_ticks(feed: Feed) -> TickFlush:
     return result
 
 
-def plan_tick_cleanup(feed: Feed) -> list[TickRetention]:
-    """Return what lies beyond each connection's retention of ticks: its own, or the home's; changes nothing."""
-    now, plans = feed.clock.now_us(), []
+def tick_retentions(feed: Feed) -> dict[str, int]:
+    """Return the days for which ticks are kept, by connection: its own setting, or the home's; without one they stay for ever."""
+    out = {}
     for row in feed.connections.list():
         days = row.settings.get("tick_retention_days") or feed.settings.tick_retention_days
         if days is not None and int(days) < 1:
             raise InputError("tick_retention_days", days, "1 or more", "0 would remove everything")
         if days is not None:
-            plans.append(feed.lake.tick_store.plan_retention(max(0, now - int(days) * DAY_US), row.slug))
+            out[row.slug] = int(days)
+    return out
+
+
+def plan_tick_cleanup(feed: Feed) -> list[TickRetention]:
+    """Return what lies beyond each connection's retention of ticks; changes nothing."""
+    now = feed.clock.now_us()
+    plans = [feed.lake.tick_store.plan_retention(max(0, now - days * DAY_US), slug) for slug, days in tick_retentions(feed).items()]
     return [plan for plan in plans if plan.files]
+
+
+def apply_tick_cleanup(feed: Feed, plans: Sequence[TickRetention]) -> int:
+    """Remove what the plans name and return how many ticks went; the files lie in .old/ for its grace."""
+    return sum(feed.lake.tick_store.apply_retention(plan) for plan in plans)
+
+
+def tick_counts(plans: Sequence[TickRetention]) -> dict[str, int]:
+    """Return how many ticks the plans name, by connection and symbol."""
+    out: dict[str, int] = {}
+    for item in (item for plan in plans for item in plan.files):
+        slug, symbol, _ = parse_path(item.path)
+        out[f"{slug} {symbol}"] = out.get(f"{slug} {symbol}", 0) + item.rows
+    return out

@@ -16,7 +16,7 @@ from core.interval import Interval
 from feed import Feed, open_feed
 from feed.announce import candles_streamed
 from feed.stream import StreamOptions, StreamResult, Subscribers, stream
-from feed.ticks import TickBackfill, backfill_ticks, plan_tick_cleanup
+from feed.ticks import TickBackfill, apply_tick_cleanup, backfill_ticks, plan_tick_cleanup
 from pipeline.events import publish
 from storage.head import Batch
 from tasks.artifacts import publish_table
@@ -111,8 +111,8 @@ async def cleanup_ticks(*, apply: bool) -> int:
         plans = await asyncio.to_thread(plan_tick_cleanup, feed)
         rows = sum(plan.rows for plan in plans)
         run_logger().info("%d ticks are older than their retention", rows)
-        for plan in plans if apply else ():
-            await asyncio.to_thread(feed.lake.tick_store.apply_retention, plan)
+        if apply:
+            await asyncio.to_thread(apply_tick_cleanup, feed, plans)
     return rows
 
 

@@ -19,6 +19,13 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".candlelake"), description="Folder of all state: lake, metadata, Prefect, logs.")
     lake: str | None = Field(None, description="Where the Parquet lake lies; default HOME/lake; a folder or s3://bucket/prefix.")
+    object_store_endpoint: str | None = Field(
+        None, description="Address of an S3-compatible store other than AWS, http only if it says so; default AWS_ENDPOINT_URL or AWS.")
+    object_store_region: str | None = Field(None, description="Region of the lake's bucket; default AWS_REGION.")
+    object_store_access_key: SecretStr | None = Field(
+        None, description="Access key id for the lake's bucket; default AWS_ACCESS_KEY_ID, or the machine's role.")
+    object_store_secret_key: SecretStr | None = Field(
+        None, description="Secret access key for the lake's bucket; default AWS_SECRET_ACCESS_KEY, or the machine's role.")
     metadata_url: SecretStr | None = Field(
         None, description="SQLAlchemy URL of the metadata store; default SQLite HOME/metadata.db; postgresql+psycopg://...")
     keys: SecretStr | None = Field(

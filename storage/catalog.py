@@ -111,7 +111,8 @@ def write_catalog(place: Place) -> None:
                 _put(aside, place.root / layout.CATALOG / f"{name}.parquet")
         with _aside(place.root) as aside:
             try:
-                _build(aside, place.root, datasets={path.split("/", 1)[0] for path in frames["files"]["path"]})
+                datasets = {path.split("/", 1)[0] for path in frames["files"]["path"]}
+                _build(aside, place.root, datasets=datasets, is_whole=place.objects is None)
             except duckdb.Error as error:  # nothing in it comes from a person: it is the disk
                 raise store_error(aside, OSError(str(error))) from error
             _put(aside, place.root / layout.CATALOG_DATABASE)
@@ -139,7 +140,8 @@ def _put(aside: Path, target: Path) -> None:
     aside.replace(target)
 
 
-def _build(path: Path, root: Path, *, datasets: set[str]) -> None:
+def _build(path: Path, root: Path, *, datasets: set[str], is_whole: bool) -> None:
+    """Build the DuckDB file; no views of candles where the folder does not hold them all: less than all would pass for it."""
     base = str(root).replace("'", "''")
     tree = f"{base}/{layout.CANDLES}"
     everything = f"SELECT * FROM read_parquet('{tree}/*/*/*/*/*.parquet', hive_types = {HIVE_TYPES})"
@@ -151,18 +153,20 @@ def _build(path: Path, root: Path, *, datasets: set[str]) -> None:
     with duckdb.connect(":memory:") as session:
         session.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS catalog_file (STORAGE_VERSION 'v1.0.0')")
         session.execute("USE catalog_file")
-        session.execute(f"CREATE VIEW all_candles AS {everything}")
-        if layout.REVISIONS in datasets:
+        if is_whole:
+            session.execute(f"CREATE VIEW all_candles AS {everything}")
+        if is_whole and layout.REVISIONS in datasets:
             session.execute(f"CREATE VIEW revisions AS SELECT * FROM read_parquet('{base}/{layout.REVISIONS}/*/*/*/*/*.parquet',"
                             f" hive_types = {HIVE_TYPES})")
         for name in _SNAPSHOTS:
             session.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{base}/{layout.CATALOG}/{name}.parquet')")
-        session.execute(
-            "CREATE MACRO candles(connection, symbol, timeframe) AS TABLE SELECT * FROM read_parquet("
-            f"'{tree}/connection=' || connection || '/symbol=' || {_ENCODED} || '/timeframe=' ||"
-            " CASE timeframe WHEN '1M' THEN '1mo' ELSE timeframe END || '/*/*.parquet', hive_partitioning = false) ORDER BY ts")
-        session.execute(
-            f"CREATE MACRO ticks(connection, symbol) AS TABLE SELECT * FROM read_parquet('{base}/{layout.TICKS}/connection=' ||"
-            f" connection || '/symbol=' || {_ENCODED} || '/*/*.parquet', hive_partitioning = false) ORDER BY ts")
+        if is_whole:
+            session.execute(
+                "CREATE MACRO candles(connection, symbol, timeframe) AS TABLE SELECT * FROM read_parquet("
+                f"'{tree}/connection=' || connection || '/symbol=' || {_ENCODED} || '/timeframe=' ||"
+                " CASE timeframe WHEN '1M' THEN '1mo' ELSE timeframe END || '/*/*.parquet', hive_partitioning = false) ORDER BY ts")
+            session.execute(
+                f"CREATE MACRO ticks(connection, symbol) AS TABLE SELECT * FROM read_parquet('{base}/{layout.TICKS}/connection=' ||"
+                f" connection || '/symbol=' || {_ENCODED} || '/*/*.parquet', hive_partitioning = false) ORDER BY ts")
         session.execute("USE memory")
         session.execute("DETACH catalog_file")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 from sqlalchemy import Connection, select
@@ -13,6 +12,7 @@ from core.derive import Derivation, derivation, derive
 from core.interval import Interval
 from core.series import Series
 from core.server_clock import ServerClock
+from storage.lake.place import Place
 from storage.lake.reader import Pin, pin, read_pin
 from storage.lake.revisions import as_known, changed_after
 from storage.ledger import booked_in
@@ -52,9 +52,9 @@ def plan_derived(tx: Connection, key: Series, timeframe: str, interval: Interval
     return DerivedPlan(how, span, pin(tx, row.id, span), explained, as_of_us, later)
 
 
-def read_derived(root: Path, plan: DerivedPlan) -> pl.DataFrame:
+def read_derived(place: Place, plan: DerivedPlan) -> pl.DataFrame:
     """Return the derived candles of a plan: `core.derive.DERIVED_SCHEMA`, ascending."""
-    parts = read_pin(root, plan.pinned, plan.span)
+    parts = read_pin(place, plan.pinned, plan.span)
     if plan.as_of_us is not None:
         parts = as_known(parts, plan.later, plan.as_of_us)
     return derive(parts, plan.how, plan.explained)

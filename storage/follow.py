@@ -76,7 +76,7 @@ def _news(place: Place, series_id: int, last_us: int, known_us: int) -> pl.DataF
         if reached <= max(last_us, newest) and not (fresh.height and _has_hole(tx, series_id, last_us)):
             return fresh
         interval = Interval(last_us + 1, LATEST_US)  # the head was flushed before we looked
-        whole = read_pin(place.root, pin(tx, series_id, interval), interval)
+        whole = read_pin(place, pin(tx, series_id, interval), interval)
     older = fresh.filter(pl.col("ts") <= to_datetime(last_us))
     return pl.concat([older, whole]).select(list(STORED_SCHEMA)).sort("ts")
 

@@ -15,10 +15,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from core.clock import Clock, SystemClock, parse_instant, to_us
-from core.errors import InputError, StoreFullError, StoreUnwritableError, UnsupportedError
+from core.errors import InputError, StoreFullError, StoreUnwritableError
 from core.interval import Interval
 from core.series import Series
-from core.settings import Settings, settings
+from core.settings import settings
 from core.timeframe import Timeframe
 from storage import catalog, exchange_files, follow, head, query, snapshots
 from storage.coverage_table import coverage_table
@@ -26,6 +26,7 @@ from storage.derived import plan_derived, read_derived
 from storage.head import Batch, Written
 from storage.lake import bulk, flush, rebuild, retention, sweep, verify
 from storage.lake.flush import FlushResult, Progress
+from storage.lake.objects import SCHEME, open_objects
 from storage.lake.place import Place, make_folders
 from storage.lake.publish import settle_all
 from storage.lake.reader import pin, pin_last, read_files, read_last, read_pin, stored_slots
@@ -118,7 +119,7 @@ class Lake:
                 raise InputError("derive_from", derive_from, "no fill and no snapshot with it", "leave out one of them")
             with self.metadata.read() as tx:
                 plan = plan_derived(tx, _series(connection, symbol, derive_from), str(timeframe), interval, anchor, as_of_us=at)
-            return read_derived(self.root, plan)
+            return read_derived(self.place, plan)
         key = _series(connection, symbol, timeframe)
         if snapshot is not None:
             return self._of_snapshot(snapshot, key, interval, at)
@@ -127,7 +128,7 @@ class Lake:
             pinned = pin(tx, row.id, interval)
             grid = grid_of(tx, row) if fill else None
             later = [] if at is None else changed_after(tx, row.id, interval, at)
-        frame = read_pin(self.root, pinned, interval)
+        frame = read_pin(self.place, pinned, interval)
         if at is not None:
             frame = as_known(frame, later, at)
         return frame if grid is None else exchange_files.filled(frame, grid)
@@ -137,7 +138,7 @@ class Lake:
             raise InputError("as_of", as_of_us, "no as_of with a snapshot", "a snapshot is one view of the past already")
         with self.metadata.read() as tx:
             files = snapshots.files_of(tx, name, key)
-        return read_files(self.root, files, interval)
+        return read_files(self.place, files, interval)
 
     def latest(self, connection: str, symbol: str, timeframe: str | Timeframe, count: int = 100) -> pl.DataFrame:
         """Return the `count` newest candles of a series, ascending; columns as in `candles`."""
@@ -145,7 +146,7 @@ class Lake:
             raise InputError("count", count, "1 or more", "ask for at least one candle")
         with self.metadata.read() as tx:
             pinned = pin_last(tx, find_series(tx, _series(connection, symbol, timeframe)).id, count)
-        return read_last(self.root, pinned, count)
+        return read_last(self.place, pinned, count)
 
     def coverage(self) -> pl.DataFrame:
         """Return what each series holds of what it should: connection, symbol, timeframe, first, last, then counts of slots.
@@ -246,15 +247,22 @@ class Lake:
 def open_lake(home: str | Path | None = None, clock: Clock | None = None) -> Lake:
     """Open the store at `home` (None: CANDLELAKE_HOME), made and migrated up when needed.
 
+    `s3://bucket/prefix` in place of a folder opens the lake there, with CANDLELAKE_HOME's metadata and its lake folder as
+    the working copy; so does CANDLELAKE_LAKE. Nothing is asked of the object store before the first file.
+
     Raises:
         StoreUnwritableError, StoreFullError, StoreBusyError: the place cannot be used; says why.
-        UnsupportedError: a place that is not a folder.
+        InputError: neither a folder nor s3://bucket/prefix. UnsupportedError: the extra `s3` is not installed.
     """
-    chosen = settings() if home is None else settings().model_copy(update={"home": Path(home)})
+    chosen = settings()
+    if home is not None:
+        chosen = chosen.model_copy(update={"lake": home} if str(home).startswith(SCHEME) else {"home": Path(home)})
+    objects = open_objects(chosen.lake_root, chosen) if "://" in chosen.lake_root else None
+    root = Path(chosen.lake_root if objects is None else chosen.home / "lake").absolute()
     metadata = open_metadata(chosen.database_url)
     try:
         migrate.upgrade(metadata)
-        place = Place(_root(chosen), metadata, clock or SystemClock())
+        place = Place(root, metadata, clock or SystemClock(), objects)
         make_folders(place.root)
         with suppress(StoreFullError, StoreUnwritableError):  # only tidier: readers find a file wherever it lies
             settle_all(place)
@@ -262,12 +270,6 @@ def open_lake(home: str | Path | None = None, clock: Clock | None = None) -> Lak
         metadata.close()
         raise
     return Lake(place, chosen.old_files_grace_hours)
-
-
-def _root(chosen: Settings) -> Path:
-    if "://" in chosen.lake_root:
-        raise UnsupportedError(f"CANDLELAKE_LAKE {chosen.lake_root}: only a folder can hold the lake as yet; give a path")
-    return Path(chosen.lake_root).absolute()
 
 
 def _series(connection: str, symbol: str, timeframe: str | Timeframe) -> Series:

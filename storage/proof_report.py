@@ -165,7 +165,7 @@ def _series(
         booked = [(gap, both) for gap in booked_in(tx, row.id, period) if (both := gap.interval.intersect(period)) is not None]
         changes = fetch(tx, "SELECT count(*) FROM revisions WHERE series_id = ? AND ts_us >= ? AND ts_us < ?",
                         (row.id, period.start, period.end))[0][0]
-    frame = read_pin(place.root, pinned, period)
+    frame = read_pin(place, pinned, period)
     slots = frame["ts"].dt.epoch("us").to_numpy()
     first, last_end = grid.floor(row.first_us or 0), grid.next(row.last_us or 0)
     if span is not None:

@@ -69,7 +69,7 @@ def run(lake: QueriedLake, text: str, parameters: Sequence[object] | Mapping[str
         whole = _pin_all(tx) if "all_candles" in names else None
     if "coverage" in names:
         frames["coverage"] = coverage_table(lake)
-    derived = {view: read_derived(place.root, plan) for view, plan in plans}
+    derived = {view: read_derived(place, plan) for view, plan in plans}
     files = [path for _, paths, _, _ in pins for path in paths] + (whole[0] if whole else [])
 
     def answer(paths: list[Path]) -> pl.DataFrame:
@@ -89,7 +89,7 @@ def run(lake: QueriedLake, text: str, parameters: Sequence[object] | Mapping[str
             session.execute(tick_sql.MACRO)
             return _execute(session, text, parameters)
 
-    return with_files(place.root, files, answer)
+    return with_files(place, files, answer)
 
 
 def _parse(engine: duckdb.DuckDBPyConnection, text: str) -> list[dict[str, Any]]:

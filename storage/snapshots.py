@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +24,7 @@ from core.errors import InputError, NotFoundError, StoreBusyError
 from core.interval import Interval
 from core.series import Series
 from core.timeframe import Timeframe
-from storage.lake import layout
+from storage.lake.local import stored_bytes
 from storage.lake.place import Place
 from storage.lake.reader import pin, read_files, read_pin
 from storage.lake.verify import Problem
@@ -114,7 +113,7 @@ def verify_snapshot(place: Place, name: str) -> list[Problem]:
     broken = {problem.path for problem in problems}
     for item in row.manifest["series"]:
         paths = [file["path"] for file in item["files"]]
-        if not broken & set(paths) and rows_digest([read_files(place.root, [path]) for path in paths]) != item["rows_digest"]:
+        if not broken & set(paths) and rows_digest([read_files(place, [path]) for path in paths]) != item["rows_digest"]:
             problems.append(Problem(f"{item['connection']} {item['symbol']} {item['timeframe']}", "its files hold other rows", "restore them from a backup"))
     return problems
 
@@ -138,7 +137,7 @@ def compare(place: Place, manifest: dict[str, Any]) -> list[Problem]:
         except NotFoundError:
             out.append(Problem(str(key), "not in this home", "backfill or import it"))
             continue
-        frame = read_pin(place.root, pinned, span)
+        frame = read_pin(place, pinned, span)
         if rows_digest([frame]) != digest:
             out.append(Problem(str(key), f"{frame.height} candles here, {rows} in the manifest, not the same",
                                "`candlelake revisions` and `candlelake verify --against-provider` say what differs"))
@@ -167,7 +166,7 @@ def _described(place: Place, key: Series, files: Sequence[tuple[str, int, str, i
     return {
         "connection": key.connection, "symbol": key.symbol, "timeframe": key.timeframe.name,
         "rows": sum(file[1] for file in files), "first": isoformat(files[0][3]), "last": isoformat(files[-1][4]),
-        "rows_digest": rows_digest(read_files(place.root, [file[0]]) for file in files),
+        "rows_digest": rows_digest(read_files(place, [file[0]]) for file in files),
         "files": [{"path": file[0], "rows": file[1], "digest": file[2]} for file in files],
     }
 
@@ -192,17 +191,12 @@ def _pinned(place: Place, row: SnapshotRow) -> bool:
 def _file_problem(place: Place, file: dict[str, Any]) -> Problem | None:
     fix = "restore it from a backup, or backfill and make the snapshot anew"
     try:
-        content = _where(place.root, file["path"]).read_bytes()
+        content = stored_bytes(place, file["path"])
     except FileNotFoundError:
         return Problem(file["path"], "missing", fix)
     if hashlib.sha256(content).hexdigest() != file["digest"]:
         return Problem(file["path"], "its bytes are not those of the snapshot", fix)
     return None
-
-
-def _where(root: Path, path: str) -> Path:
-    place = root / path
-    return place if place.exists() else layout.old_path(root, path)
 
 
 def rows_digest(frames: Iterable[pl.DataFrame]) -> str:

@@ -30,7 +30,7 @@ class LakeRows:
         for path, wanted in files.items():
             if self.lacks(path, wanted):
                 series_id, interval = wanted
-                frame = read_files(self._place.root, [path], interval)
+                frame = read_files(self._place, [path], interval)
                 plain = frame.select(
                     pl.col("ts").dt.epoch("us"), *VALUES, pl.col("known_at").dt.epoch("us"), "source", "run_id")
                 self._rows[path] = {(series_id, row[0]): row for row in plain.iter_rows()}

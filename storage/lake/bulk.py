@@ -74,7 +74,7 @@ def _split(place: Place, row: SeriesRow, candles: pl.DataFrame, span: Interval, 
     with place.metadata.read() as tx:
         pinned = pin(tx, row.id, span)
         live = live_by_label(tx, row.id)
-    stored = read_pin(place.root, pinned, span)
+    stored = read_pin(place, pinned, span)
     new, changed = candles, candles.clear()
     if stored.height:
         new = candles.join(stored.select("ts"), on="ts", how="anti", maintain_order="left")

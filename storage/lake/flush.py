@@ -181,7 +181,7 @@ def by_period(series: Series, candles: pl.DataFrame) -> Iterator[tuple[str, pl.D
 def merge(place: Place, series: Series, candles: pl.DataFrame, live: dict[str, LiveFile]) -> list[NewFile]:
     """Write a new file for each partition that `candles` touch: what lies there now, overlaid with them."""
     def write(label: str, part: pl.DataFrame) -> NewFile:
-        below = read_files(place.root, [live[label].path] if label in live else [])
+        below = read_files(place, [live[label].path] if label in live else [])
         return write_file(place, series, label, overlay(below, part))
 
     parts = list(by_period(series, candles))

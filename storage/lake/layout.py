@@ -4,6 +4,7 @@
     LAKE/revisions/  the same keys: what providers changed, files that are only added to
     LAKE/.staging/   files being written         LAKE/.old/    superseded files, kept for a grace
     LAKE/.locks/     one lock for each series    LAKE/catalog/ snapshots of the metadata
+    LAKE/.cache/     copies of what other machines put into the object store
 
 Nothing but `*.parquet` lies under `candles/`: one stray file breaks other people's readers.
 """
@@ -23,7 +24,7 @@ from core.series import Series
 from core.timeframe import Timeframe
 
 CANDLES, REVISIONS, TICKS = "candles", "revisions", "ticks"
-STAGING, OLD, LOCKS, CATALOG = ".staging", ".old", ".locks", "catalog"
+STAGING, OLD, LOCKS, CATALOG, CACHE = ".staging", ".old", ".locks", "catalog", ".cache"
 CATALOG_DATABASE = "candlelake.duckdb"
 _NAME_MAX = 255  # bytes of one name on common file systems
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-~")
@@ -130,3 +131,8 @@ def staged_file(root: Path, path: str) -> Path:
 def old_path(root: Path, path: str) -> Path:
     """Return where the superseded file `path` lies until its grace is over."""
     return root / OLD / path
+
+
+def cached_path(root: Path, path: str) -> Path:
+    """Return where a copy of the object `path`, which another machine wrote, lies on this one."""
+    return root / CACHE / path

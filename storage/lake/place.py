@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from core.clock import Clock
 from core.errors import StoreBusyError, StoreCorruptError, StoreFullError, StoreUnwritableError
 from storage.lake import layout
+from storage.lake.objects import Objects
 from storage.metadata.store import MetadataStore
 
 _NAMED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT)  # Polars and DuckDB give the text alone
@@ -22,11 +23,12 @@ LOCK_TIMEOUT = 600.0  # seconds: a flush of a large series may take minutes on a
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A lake's root folder, its metadata store and its clock."""
+    """A lake's root folder, its metadata store and its clock; on S3 the folder is this machine's working copy of `objects`."""
 
     root: Path
     metadata: MetadataStore
     clock: Clock
+    objects: Objects | None = None
 
 
 def make_folders(root: Path) -> None:

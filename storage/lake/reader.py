@@ -15,7 +15,7 @@ from core.candles import STORED_SCHEMA
 from core.clock import EARLIEST_US, LATEST_US, to_datetime
 from core.errors import StoreCorruptError
 from core.interval import Interval
-from storage.lake import layout
+from storage.lake.local import present_all
 from storage.lake.place import Place
 from storage.lake.schema import HEAD_COLUMNS, empty_stored, frame_of, overlay
 from storage.lake.tail import read_tail
@@ -56,12 +56,12 @@ def pin(tx: Connection, series_id: int, interval: Interval = _ALL) -> Pin:
     return Pin(tuple(row[0] for row in rows), frame_of(head_rows(tx, series_id, interval)), is_whole)
 
 
-def read_pin(root: Path, pinned: Pin, interval: Interval = _ALL) -> pl.DataFrame:
+def read_pin(place: Place, pinned: Pin, interval: Interval = _ALL) -> pl.DataFrame:
     """Return the candles of a snapshot in `interval`: STORED_SCHEMA, ascending."""
-    return overlay(read_files(root, pinned.files, _ALL if pinned.is_whole else interval), pinned.head)
+    return overlay(read_files(place, pinned.files, _ALL if pinned.is_whole else interval), pinned.head)
 
 
-def read_files(root: Path, files: Sequence[str], interval: Interval = _ALL) -> pl.DataFrame:
+def read_files(place: Place, files: Sequence[str], interval: Interval = _ALL) -> pl.DataFrame:
     """Return what the files hold in `interval`; the files of one series, ascending."""
     if not files:
         return empty_stored()
@@ -73,7 +73,7 @@ def read_files(root: Path, files: Sequence[str], interval: Interval = _ALL) -> p
             scan = scan.filter(pl.col("ts").is_between(start, end, closed="left"))
         return scan.collect()
 
-    return with_files(root, files, read).select(list(STORED_SCHEMA))
+    return with_files(place, files, read).select(list(STORED_SCHEMA))
 
 
 def pin_last(tx: Connection, series_id: int, count: int) -> Pin:
@@ -86,14 +86,14 @@ def pin_last(tx: Connection, series_id: int, count: int) -> Pin:
     return Pin(tuple(row[0] for row in files), frame_of(newest[::-1]))
 
 
-def read_last(root: Path, pinned: Pin, count: int) -> pl.DataFrame:
+def read_last(place: Place, pinned: Pin, count: int) -> pl.DataFrame:
     """Return the `count` newest candles of what `pin_last` gave, ascending, at the cost of the last row groups."""
     parts: list[pl.DataFrame] = []
     missing = count
     for path in pinned.files:
         if missing <= 0:
             break
-        tail = with_files(root, [path], partial(_tail_of_one, count=missing))
+        tail = with_files(place, [path], partial(_tail_of_one, count=missing))
         parts.insert(0, tail)
         missing -= tail.height
     below = parts[0] if len(parts) == 1 else pl.concat(parts) if parts else None
@@ -110,21 +110,22 @@ def stored_slots(place: Place, series_id: int, interval: Interval) -> pl.Series:
     above = pl.Series("ts", head, dtype=pl.Int64)
     if not files:
         return above
-    below = with_files(place.root, files, lambda paths: pl.scan_parquet(paths, hive_partitioning=False, glob=False).select(
+    below = with_files(place, files, lambda paths: pl.scan_parquet(paths, hive_partitioning=False, glob=False).select(
         pl.col("ts").dt.epoch("us")).collect()["ts"])
     below = below.filter(below.is_between(interval.start, interval.end, closed="left"))
     return pl.concat([below, above]).unique().sort() if head else below
 
 
-def with_files(root: Path, files: Sequence[str], read: Callable[[list[Path]], T]) -> T:
+def with_files(place: Place, files: Sequence[str], read: Callable[[list[Path]], T]) -> T:
     """Run `read` on the files' present places: a pinned file that is superseded meanwhile has moved to .old/.
 
     Raises:
-        StoreCorruptError: a file is in neither place, or cannot be read.
+        StoreCorruptError: a file is in neither place, cannot be read, or is missing or altered in the object store.
+        TransientError, PermanentError: the object store that has it does not answer, or refuses.
     """
     seen: list[Path] = []
     for _ in range(_MOVES):
-        paths = [_present(root, path) for path in files]
+        paths = present_all(place, files)
         try:
             return read(paths)
         except (OSError, pl.exceptions.ComputeError) as error:
@@ -137,23 +138,6 @@ def with_files(root: Path, files: Sequence[str], read: Callable[[list[Path]], T]
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
-
-
-def _present(root: Path, path: str) -> Path:
-    """Return where a file of the manifest lies: in the tree, in staging on its way in or out, or in .old/.
-
-    It moves three times in its life, always in that order; so a fourth round that meets it nowhere proves that it is gone.
-    """
-    place, old = root / path, layout.old_path(root, path)
-    for _ in range(4):
-        if place.exists():
-            return place
-        for folder in (root / layout.STAGING).iterdir():
-            if (folder / place.name).exists():
-                return folder / place.name
-        if old.exists():
-            return old
-    return place
 
 
 def _tail_of_one(paths: list[Path], count: int) -> pl.DataFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 from sqlalchemy import Connection, insert, select
@@ -16,11 +15,12 @@ from core.errors import StoreCorruptError
 from core.series import Series
 from storage.lake import layout
 from storage.lake.flush import live_by_label, lock_series
+from storage.lake.local import present, stored_files
 from storage.lake.place import Place
 from storage.lake.publish import publish, writing
 from storage.lake.retention import refresh_watermarks
-from storage.lake.sweep import manifest, tree_files
-from storage.lake.writer import NewFile, swap_manifest, write_file
+from storage.lake.sweep import manifest
+from storage.lake.writer import NewFile, enter_superseded, swap_manifest, write_file
 from storage.metadata.tables import connections
 from storage.series import ensure_series
 
@@ -46,7 +46,7 @@ def rebuild(place: Place) -> RebuildReport:
     known = manifest(place)
     by_partition: dict[tuple[Series, str], list[str]] = defaultdict(list)
     skipped: list[str] = []
-    for path in sorted(tree_files(place.root)):
+    for path in sorted(stored_files(place, layout.CANDLES)):
         if path in known:
             continue
         try:
@@ -57,7 +57,7 @@ def rebuild(place: Place) -> RebuildReport:
     for (series, label), paths in sorted(by_partition.items()):
         frames, readable = {}, []
         for path in paths:
-            frame = _read(place.root, path)
+            frame = _read(place, path)
             if frame is None:
                 skipped.append(path)
             else:
@@ -72,9 +72,9 @@ def rebuild(place: Place) -> RebuildReport:
     return RebuildReport(made, len(seen), files, rows, skipped)
 
 
-def _read(root: Path, path: str) -> pl.DataFrame | None:
+def _read(place: Place, path: str) -> pl.DataFrame | None:
     try:
-        frame = pl.read_parquet(root / path, hive_partitioning=False)
+        frame = pl.read_parquet(present(place, path), hive_partitioning=False)
         return frame.select(list(STORED_SCHEMA)).cast(STORED_SCHEMA) if frame.height else None
     except (pl.exceptions.PolarsError, OSError):
         return None  # the report names it
@@ -85,24 +85,28 @@ def _take_in(place: Place, series: Series, label: str, frames: dict[str, pl.Data
         made, connection_id = _ensure_connection(tx, series.connection, place.clock.now_us())
         row = ensure_series(tx, connection_id, series.symbol, series.timeframe, place.clock.now_us())
         live = live_by_label(tx, row.id).get(label)
-    below = _read(place.root, live.path) if live else None
+    below = _read(place, live.path) if live else None
     parts = [*frames.values(), *([below] if below is not None else [])]
     merged = pl.concat(parts).sort("ts", "known_at").unique("ts", keep="last", maintain_order=True)
     if len(parts) == 1:
-        path, frame = next(iter(frames.items()))
-        content = (place.root / path).read_bytes()
-        new = NewFile(path, label, frame.height, to_us(merged["ts"][0]), to_us(merged["ts"][-1]), len(content),
-                      hashlib.sha256(content).hexdigest())
+        new = _described(place, label, *next(iter(frames.items())))
         gone: list[str] = []
     else:
         new = write_file(place, series, label, merged)
         gone = [*frames, *([live.path] if live else [])]
     with place.metadata.write() as tx:
         lock_series(tx, row.id)
+        if gone and place.objects is not None:  # they stay there for a grace: noted, so that they are not taken in once more
+            enter_superseded(tx, row.id, [_described(place, label, path, frame) for path, frame in frames.items()], place.clock.now_us())
         swap_manifest(tx, row.id, [new], {label: (live.id, live.generation)} if live else {}, place.clock.now_us())
         refresh_watermarks(tx, row.id)
     publish(place.root, new.path, gone)
     return made
+
+
+def _described(place: Place, label: str, path: str, frame: pl.DataFrame) -> NewFile:
+    content = present(place, path).read_bytes()
+    return NewFile(path, label, frame.height, to_us(frame["ts"][0]), to_us(frame["ts"][-1]), len(content), hashlib.sha256(content).hexdigest())
 
 
 def _ensure_connection(tx: Connection, slug: str, now_us: int) -> tuple[int, int]:

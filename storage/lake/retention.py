@@ -178,12 +178,24 @@ def _apply(place: Place, item: RetentionItem, before_us: int) -> RetentionResult
             publish(place.root, file.path, {live[file.label].path})
         for label in whole:
             retire(place.root, live[label].path)
+        _mark(place, item.series_id, before_us)
         return RetentionResult(count, len(whole) + len(cut))
     raise StoreBusyError(f"{item.series}: other writers keep changing its partitions; try again")
 
 
+def _mark(place: Place, series_id: int, before_us: int) -> None:
+    """Note in the object store which files hold candles that were removed, also those that a flush had superseded before."""
+    if place.objects is None:
+        return
+    with place.metadata.read() as tx:
+        paths = fetch(tx, "SELECT path FROM lake_files WHERE series_id = ? AND dataset = 'candles' AND superseded_at_us IS NOT NULL"
+                          " AND first_us < ?", (series_id, before_us))
+    for (path,) in paths:
+        place.objects.mark_removed(path)
+
+
 def _kept(place: Place, path: str, before_us: int) -> pl.DataFrame:
-    return read_files(place.root, [path], Interval(before_us, LATEST_US))
+    return read_files(place, [path], Interval(before_us, LATEST_US))
 
 
 def _commit(place: Place, series_id: int, files: list[NewFile], whole: list[str], before_us: int, *,

@@ -23,7 +23,8 @@ from core.errors import StoreCorruptError
 from core.series import Series
 from storage.lake import layout
 from storage.lake.flush import lock_series
-from storage.lake.place import Place, retire
+from storage.lake.local import present, remove, stored_files
+from storage.lake.place import Place
 from storage.lake.publish import drop_staged, publish, writing
 from storage.lake.writer import NewFile, stage
 from storage.series import get_series, list_series
@@ -59,11 +60,15 @@ def flush_revisions(place: Place, series_id: int, series: Series) -> int:
                 files.append(_write(place, series, label, part))
             with place.metadata.write() as tx:
                 lock_series(tx, series_id)
-                _enter(tx, series_id, files, max((row[0] for row in rows), default=after), place.clock.now_us())
+                is_first = _last(tx, series_id) == after
+                if is_first:
+                    _enter(tx, series_id, files, max((row[0] for row in rows), default=after), place.clock.now_us())
         except BaseException:
-            for file in files:
-                drop_staged(place.root, file.path)
+            _drop(place, files)
             raise
+        if not is_first:  # another machine has written them; what came after them is with the next flush
+            _drop(place, files)
+            return 0
         for file in files:
             publish(place.root, file.path, set())
     return len(rows)
@@ -86,12 +91,12 @@ def restore_revisions(place: Place) -> int:
     with place.metadata.read() as tx:
         ids = {row.series: row.id for row in list_series(tx)}
     count = 0
-    for file in sorted((place.root / layout.REVISIONS).rglob("*.parquet")):
-        path = file.relative_to(place.root).as_posix()
+    for path in sorted(item for item in stored_files(place, layout.REVISIONS) if item.endswith(".parquet")):
         series, label = layout.parse_path(path)
         with place.metadata.write() as tx:
             if series not in ids or fetch(tx, "SELECT 1 FROM lake_files WHERE path = ?", (path,)):
                 continue
+            file = present(place, path)
             frame = _read(file)
             execute_many(tx, _RESTORE, [
                 (ids[series], to_us(row["ts"]), to_us(row["known_at"]), to_us(row["old_known_at"]), _side(row, "old"), _side(row, "new"))
@@ -107,8 +112,14 @@ def restore_revisions(place: Place) -> int:
 def drop_revision_files(place: Place, tx: Connection, series_ids: Sequence[int]) -> None:
     """Move the revision files of series that are purged to .old/; call it before their rows leave the manifest."""
     for series_id in series_ids:
-        for (path,) in fetch(tx, "SELECT path FROM lake_files WHERE series_id = ? AND dataset = 'revisions'", (series_id,)):
-            retire(place.root, path)
+        for path, dataset in fetch(tx, "SELECT path, dataset FROM lake_files WHERE series_id = ?", (series_id,)):
+            if dataset == layout.REVISIONS or place.objects is not None:  # the folder's superseded candles lie in .old/ already
+                remove(place, path)
+
+
+def _drop(place: Place, files: Sequence[NewFile]) -> None:
+    for file in files:
+        drop_staged(place.root, file.path)
 
 
 def _waiting(tx: Connection, series_id: int) -> bool:

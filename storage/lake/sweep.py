@@ -11,6 +11,7 @@ from pathlib import Path
 
 from core.errors import StoreBusyError, StoreCorruptError
 from storage.lake import layout
+from storage.lake.object_sweep import sweep_copies, sweep_objects
 from storage.lake.place import Place, locked, retire, translated
 from storage.lake.publish import settle, settle_all
 from storage.statements import execute_many, fetch
@@ -27,11 +28,21 @@ def sweep(place: Place, grace_hours: float) -> SweepResult:
     """Delete .old/ past its grace; finish or delete what lies in .staging/; move to .old/ what the manifest does not call live.
 
     Safe while others write: a file counts as left over only while we hold the lock that its writer would hold. Files of
-    series that the metadata store does not know stay: `rebuild` may want them.
+    series that the metadata store does not know stay: `rebuild` may want them. On S3 the same is done to the objects.
+
+    Raises:
+        StoreFullError, StoreUnwritableError: a folder cannot be changed.
+        TransientError, PermanentError: the object store does not answer, or refuses; the folder is swept.
     """
     with translated(place.root):
         count = settle_all(place) + _sweep_tree(place)
-        return SweepResult(count + _sweep_old(place, grace_hours))
+        count += _sweep_old(place, grace_hours)
+        if place.objects is not None:
+            count += sweep_copies(place, _now_of_files(place.root), grace_hours)
+            _remove_empty(place.root / layout.CACHE)
+    if place.objects is not None:
+        count += sweep_objects(place, place.objects, grace_hours)
+    return SweepResult(count)
 
 
 def tree_files(root: Path) -> Iterator[str]:
@@ -91,8 +102,9 @@ def _sweep_old(place: Place, grace_hours: float) -> int:
         if not known.get(path, False) and path not in pinned and now - file.stat().st_ctime >= grace_hours * 3600:
             file.unlink(missing_ok=True)
             gone.append((path,))
-    with place.metadata.write() as tx:
-        execute_many(tx, "DELETE FROM lake_files WHERE path = ? AND superseded_at_us IS NOT NULL", gone)
+    if place.objects is None:  # else the manifest keeps them for as long as the object store does
+        with place.metadata.write() as tx:
+            execute_many(tx, "DELETE FROM lake_files WHERE path = ? AND superseded_at_us IS NOT NULL", gone)
     _remove_empty(old)
     return len(gone)
 

@@ -14,6 +14,9 @@ from core.clock import to_us
 from core.errors import StoreCorruptError
 from core.series import Series
 from storage.lake import layout
+from storage.lake.local import find
+from storage.lake.object_sweep import stray_objects
+from storage.lake.objects import Objects
 from storage.lake.place import Place, locked
 from storage.lake.publish import writing
 from storage.lake.revision_files import REVISION_SCHEMA
@@ -21,6 +24,7 @@ from storage.lake.sweep import manifest, tree_files
 from storage.statements import fetch
 
 Progress = Callable[[int, int, str], None]
+_SWEPT = "`candlelake cleanup --apply` sweeps what a killed writer left; `candlelake audit --rebuild` takes it in after lost metadata"
 _REFETCH = "move the file out of the lake, run `candlelake audit --rebuild` and backfill its range"
 
 
@@ -54,7 +58,13 @@ class _Entry:
 
 
 def verify(place: Place, progress: Progress | None = None) -> VerifyReport:
-    """Check digest, row count, schema and order of every live file, and look for files that are missing or not ours."""
+    """Check digest, row count, schema and order of every live file, and look for files that are missing or not ours.
+
+    On S3 it is the objects that are read, and this machine's copies besides.
+
+    Raises:
+        TransientError, PermanentError: the object store does not answer, or refuses.
+    """
     with place.metadata.read() as tx:
         entries = _entries(tx)
     problems: list[Problem] = []
@@ -64,7 +74,7 @@ def verify(place: Place, progress: Progress | None = None) -> VerifyReport:
         problem = _check(place, entry)
         if problem is not None and _is_live(place, entry.path):  # superseded meanwhile: nothing is wrong
             problems.append(problem)
-    problems += _strays(place)
+    problems += _strays(place) if place.objects is None else _stray_objects(place, place.objects)
     if progress is not None:
         progress(len(entries), len(entries), "verified")
     return VerifyReport(len(entries), sum(entry.rows for entry in entries), problems)
@@ -80,18 +90,38 @@ def _is_live(place: Place, path: str) -> bool:
 
 
 def _check(place: Place, entry: _Entry) -> Problem | None:
+    return _check_file(place, entry) if place.objects is None else _check_object(place, place.objects, entry)
+
+
+def _check_object(place: Place, objects: Objects, entry: _Entry) -> Problem | None:
+    try:
+        content = objects.get(entry.path)
+    except FileNotFoundError:
+        return Problem(entry.path, f"missing in {objects.url}", "restore it from a version or replica of the bucket, or put a machine's copy back")
+    problem = _bytes_problem(content, entry)
+    copy = find(place.root, entry.path)
+    if problem is None and copy is not None and copy.read_bytes() != content:
+        return Problem(entry.path, f"the copy at {copy} is not what was written", "delete that copy: it is fetched anew")
+    return problem
+
+
+def _check_file(place: Place, entry: _Entry) -> Problem | None:
     root, path = place.root, place.root / entry.path
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         with writing(place, layout.parse_path(entry.path)[0]):  # it may be on its way in, or its writer was killed
             if path.exists():
-                return _check(place, entry)
+                return _check_file(place, entry)
         if layout.old_path(root, entry.path).exists():
             return Problem(entry.path, "live, but lies in .old/", f"move it back from .old/ to {entry.path}")
         return Problem(entry.path, "missing", "restore it from a backup, or run `candlelake audit --rebuild` and backfill its range")
     except OSError as error:
         return Problem(entry.path, f"cannot be read: {error.strerror}", "check the disk and the file's mode")
+    return _bytes_problem(content, entry)
+
+
+def _bytes_problem(content: bytes, entry: _Entry) -> Problem | None:
     if hashlib.sha256(content).hexdigest() != entry.digest:
         size = "" if len(content) == entry.size_bytes else f" ({len(content)} bytes instead of {entry.size_bytes})"
         return Problem(entry.path, f"its bytes are not those that were written{size}", _REFETCH)
@@ -121,6 +151,12 @@ def _strays(place: Place) -> list[Problem]:
             and (problem := _stray(place, path)) is not None]
 
 
+def _stray_objects(place: Place, objects: Objects) -> list[Problem]:
+    return [Problem(path, f"in {objects.url}, but not in the manifest", _SWEPT) if is_ours
+            else Problem(path, f"in {objects.url}, but not a file of the lake", "move it out of the lake's prefix")
+            for path, is_ours in sorted(stray_objects(place, objects))]
+
+
 def _stray(place: Place, path: str) -> Problem | None:
     try:
         key: Series | None = layout.parse_path(path)[0]
@@ -134,5 +170,4 @@ def _stray(place: Place, path: str) -> Problem | None:
             return None
     if path in known:
         return Problem(path, "superseded, but still in the tree: plain readers see its rows twice", "run `candlelake cleanup --apply`, which sweeps")
-    return Problem(path, "not in the manifest", "`candlelake cleanup --apply` sweeps what a killed writer left;"
-                         " `candlelake audit --rebuild` takes it in after lost metadata")
+    return Problem(path, "not in the manifest", _SWEPT)

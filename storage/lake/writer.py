@@ -16,6 +16,7 @@ from core.clock import to_us
 from core.errors import StoreCorruptError
 from core.series import Series
 from storage.lake import layout
+from storage.lake.local import keep
 from storage.lake.place import Place, make_durable_folder, sync_folder, translated
 from storage.lake.publish import drop_staged
 from storage.lake.schema import COMPRESSION_LEVEL, ROW_GROUP_ROWS
@@ -44,12 +45,15 @@ def write_file(place: Place, series: Series, label: str, frame: pl.DataFrame) ->
     Raises:
         StoreFullError, StoreUnwritableError: nothing is left behind.
         StoreCorruptError: what came back from the disk is not what was written.
+        TransientError, PermanentError: the object store does not answer, or refuses.
     """
     return stage(place, layout.new_file(series, label), encode(frame), frame)
 
 
 def stage(place: Place, path: str, content: memoryview, frame: pl.DataFrame) -> NewFile:
     """Write the bytes of `frame` (ascending by ts, not empty) into staging as the file that will lie at `path`.
+
+    On S3 they are in the object store when this returns.
 
     Raises: as `write_file`.
     """
@@ -64,6 +68,7 @@ def stage(place: Place, path: str, content: memoryview, frame: pl.DataFrame) -> 
             _check_back(staged, digest, frame.height)
             sync_folder(staged.parent)
             sync_folder(staged.parent.parent)
+            keep(place, path, content)
         except BaseException:
             drop_staged(place.root, path)
             raise
@@ -88,6 +93,15 @@ def swap_manifest(tx: Connection, series_id: int, files: list[NewFile], old: dic
         " generation, created_at_us) VALUES ('candles', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [(series_id, file.label, file.path, file.rows, file.first_us, file.last_us, file.size_bytes, file.digest,
           old.get(file.label, (0, 0))[1] + 1, now_us) for file in files])
+
+
+def enter_superseded(tx: Connection, series_id: int, files: list[NewFile], now_us: int) -> None:
+    """Enter files that another one has taken the place of already."""
+    execute_many(
+        tx, "INSERT INTO lake_files (dataset, series_id, period, path, rows, first_us, last_us, size_bytes, digest,"
+        " generation, created_at_us, superseded_at_us) VALUES ('candles', ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+        [(series_id, file.label, file.path, file.rows, file.first_us, file.last_us, file.size_bytes, file.digest, now_us, now_us)
+         for file in files])
 
 
 def _write_synced(staged: os.PathLike[str], content: memoryview) -> None:

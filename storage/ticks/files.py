@@ -22,12 +22,13 @@ import polars as pl
 from sqlalchemy import Connection
 
 from core.clock import to_us
-from core.errors import StoreCorruptError
+from core.errors import StoreBusyError, StoreCorruptError
 from core.ticks import STORED_TICK_SCHEMA
 from storage.lake import layout
+from storage.lake.local import keep, present
 from storage.lake.place import Place, locked, make_durable_folder, retire, sync_folder, translated
 from storage.lake.publish import exchange
-from storage.statements import execute_many, fetch
+from storage.statements import execute_many, fetch, is_sqlite
 
 STAGING: Final = ".ticks"  # below the lake's root; the candles' staging has a sweeper of its own
 ROW_GROUP_ROWS: Final = 65_536
@@ -102,6 +103,7 @@ def stage(place: Place, key: str, folder: PurePosixPath, series_id: int, ticks: 
             _check_back(staged, digest)
             sync_folder(staged.parent)
             sync_folder(staged.parent.parent)
+            keep(place, str(path), content)
         except BaseException:
             _drop(staged)
             raise
@@ -110,7 +112,15 @@ def stage(place: Place, key: str, folder: PurePosixPath, series_id: int, ticks: 
 
 
 def enter(tx: Connection, new: Sequence[TickFile], superseded: Sequence[TickFile], now_us: int) -> None:
-    """Make `new` files live and others superseded, in the caller's transaction."""
+    """Make `new` files live and others superseded, in the caller's transaction.
+
+    Raises:
+        StoreBusyError: another machine has superseded one of them meanwhile; nothing is changed.
+    """
+    for file in superseded:
+        lock = "" if is_sqlite(tx) else " FOR UPDATE"
+        if not fetch(tx, f"SELECT id FROM tick_files WHERE id = ? AND superseded_at_us IS NULL{lock}", (file.id,)):  # noqa: S608  a constant
+            raise StoreBusyError(f"{file.path} was superseded by another machine meanwhile; try again")
     execute_many(tx, "UPDATE tick_files SET superseded_at_us = ? WHERE id = ?", [(now_us, file.id) for file in superseded])
     execute_many(
         tx, "INSERT INTO tick_files (tick_series_id, date, path, rows, first_us, last_us, size_bytes, digest, created_at_us)"
@@ -155,13 +165,20 @@ def all_live(tx: Connection) -> list[TickFile]:
         tx, f"SELECT {_COLUMNS} FROM tick_files WHERE superseded_at_us IS NULL ORDER BY path")]  # noqa: S608  a constant
 
 
-def where(root: Path, path: str) -> Path:
-    """Return where a live or superseded file lies now: in the tree, in staging on its way in, or in .old/."""
-    if (root / path).exists():
-        return root / path
-    staged = next((root / STAGING).glob(f"*/{PurePosixPath(path).name}"), None)
-    old = layout.old_path(root, path)
-    return staged if staged is not None else old if old.exists() else root / path
+def where(place: Place, path: str) -> Path:
+    """Return where a live or superseded file lies now: in the tree, in staging on its way in, in .old/, or fetched.
+
+    Raises: as `storage.lake.local.present`.
+    """
+    if (place.root / path).exists():
+        return place.root / path
+    staged = next((place.root / STAGING).glob(f"*/{PurePosixPath(path).name}"), None)
+    return present(place, path) if staged is None else staged
+
+
+def stored_bytes(place: Place, path: str) -> bytes:
+    """Return a file's bytes from where it is kept for good; FileNotFoundError when it is not there."""
+    return where(place, path).read_bytes() if place.objects is None else place.objects.get(path)
 
 
 def _staged(root: Path, key: str, path: str) -> Path:

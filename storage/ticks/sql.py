@@ -55,7 +55,7 @@ def tick_views(place: Place, tree: Iterable[Mapping[str, Any]], texts: set[str])
         with place.metadata.read() as tx:
             live = files.live_files(tx, key, EARLIEST_US, LATEST_US)
         name = "_".join(["ticks", slug.encode().hex().upper(), symbol.encode().hex().upper()])
-        out.append(TickView(name, tuple(files.where(place.root, item.path) for item in live), fresh[slug, symbol]))
+        out.append(TickView(name, tuple(files.where(place, item.path) for item in live), fresh[slug, symbol]))
     return out
 
 

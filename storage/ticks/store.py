@@ -14,7 +14,8 @@ from core.errors import NotFoundError, StoreCorruptError
 from core.interval import Interval
 from core.ticks import KEYS, STORED_TICK_SCHEMA, key_columns, without_repeats
 from storage.lake import layout
-from storage.lake.place import Place, locked, retire
+from storage.lake.local import remove
+from storage.lake.place import Place, locked
 from storage.ticks import files, journal, losses
 from storage.ticks.files import TickFile
 
@@ -126,7 +127,7 @@ class TickStore:
         with self.place.metadata.write() as tx:
             files.enter(tx, [], plan.files, self.place.clock.now_us())
         for item in plan.files:
-            retire(self.place.root, item.path)
+            remove(self.place, item.path)
         return plan.rows
 
     def _journalled(self, slug: str, symbol: str, interval: Interval) -> pl.DataFrame:
@@ -217,7 +218,7 @@ def _groups(live: Sequence[TickFile]) -> list[list[TickFile]]:
 
 def _read(place: Place, item: TickFile) -> pl.DataFrame:
     try:
-        return pl.read_parquet(files.where(place.root, item.path), hive_partitioning=False)
+        return pl.read_parquet(files.where(place, item.path), hive_partitioning=False)
     except pl.exceptions.PolarsError as error:
         raise StoreCorruptError(f"cannot read {item.path}: {str(error).splitlines()[0]}; run `candlelake verify`") from error
 

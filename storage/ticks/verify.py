@@ -36,7 +36,7 @@ def _is_live(place: Place, path: str) -> bool:
 
 def _check(place: Place, item: TickFile) -> Problem | None:
     try:
-        content = files.where(place.root, item.path).read_bytes()
+        content = files.stored_bytes(place, item.path)
     except FileNotFoundError:
         return Problem(item.path, "missing", "restore it from a backup, or run `candlelake backfill-ticks` over its day")
     if hashlib.sha256(content).hexdigest() != item.digest:
@@ -55,7 +55,9 @@ def _check(place: Place, item: TickFile) -> Problem | None:
 
 
 def _strays(place: Place) -> list[Problem]:
-    out = []
+    out: list[Problem] = []
+    if place.objects is not None:  # the folder is a working copy: `storage.lake.verify` names strays of the object store
+        return out
     for folder, _, names in os.walk(place.root / layout.TICKS):
         for name in sorted(names):
             path = (Path(folder) / name).relative_to(place.root).as_posix()

@@ -365,21 +365,6 @@ def test_a_full_or_unwritable_place_leaves_everything_as_it_was(lake, add_series
     assert lake.candles(*KEY).height == 5
 
 
-def test_a_remote_lake_is_refused_as_yet(tmp_path, monkeypatch):
-    """An s3:// lake is named as not supported rather than made as a folder of that name."""
-    from core.errors import UnsupportedError
-    from core.settings import settings
-
-    settings.cache_clear()
-    monkeypatch.setenv("CANDLELAKE_LAKE", "s3://bucket/x")
-    try:
-        with pytest.raises(UnsupportedError, match="s3://bucket"):
-            open_lake(tmp_path)
-    finally:
-        monkeypatch.undo()
-        settings.cache_clear()
-
-
 @pytest.mark.parametrize("kind", ["parquet", "csv", "json"])
 def test_export_comes_back_the_same(lake, add_series, tmp_path, kind):
     """What is exported reads back as the same candles."""

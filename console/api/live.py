@@ -32,7 +32,7 @@ async def watch_candles(
 ) -> StreamingResponse:
     """Send the newest candles as server-sent events whenever they change."""
     series = await run_in_threadpool(readings.seen_series, feed_of(request), identity_of(request), slug, symbol, timeframe)
-    hub.check_room()
+    hub.check_room(identity_of(request).user.name)
     return StreamingResponse(live.events(hub, request, series, seconds), media_type="text/event-stream")
 
 

@@ -69,6 +69,22 @@ def test_viewers_are_counted_and_bounded(monkeypatch):
     hub.check_room()
 
 
+def test_one_person_does_not_take_all_the_room(monkeypatch):
+    """Whoever has as many views open as one may have waits; others do not, and the room is theirs again when a view closes."""
+    monkeypatch.setattr("console.live.PERSON_MAX", 2)
+    hub, series = Hub(), Series.parse("anns", "BTC/USD", "1m")
+    for _ in range(2):
+        hub.check_room("ann")
+        hub.enter(series, "ann")
+    with pytest.raises(RateLimitedError, match="close some"):
+        hub.check_room("ann")
+    hub.check_room("bob")
+    hub.leave(series, "ann")
+    hub.check_room("ann")
+    hub.leave(series, "ann")
+    assert hub.viewers == 0
+
+
 async def test_the_map_counts_what_is_stored(browser, token):
     """Ann's 300 candles of one day: the cell says so, and opens the day's causes."""
     http, headers = browser().http, token("ann")

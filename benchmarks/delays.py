@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 
 
 class Delays:
-    """Seconds with how many ticks each; quantiles of all ticks. No dependency: a peer's environment has none."""
+    """Seconds with how many ticks each; quantiles of all ticks. No dependency: a peer's environment has none.
+
+    Bare numbers in arrays: objects would burden the memory that is measured, and the garbage collector.
+    """
 
     def __init__(self) -> None:
-        self._runs: list[tuple[float, int]] = []
+        self._seconds, self._ticks = array("d"), array("l")
 
     def add(self, seconds: float, ticks: int = 1) -> None:
         """Note that so many ticks took so long."""
-        self._runs.append((seconds, ticks))
+        self._seconds.append(seconds)
+        self._ticks.append(ticks)
 
     def add_all(self, seconds: Iterable[float]) -> None:
         """Note one tick each."""
-        self._runs += [(each, 1) for each in seconds]
+        before = len(self._seconds)
+        self._seconds.extend(seconds)
+        self._ticks.extend([1] * (len(self._seconds) - before))
 
     @property
     def count(self) -> int:
         """How many ticks were noted."""
-        return sum(ticks for _, ticks in self._runs)
+        return sum(self._ticks)
 
     def ms(self, share: float) -> float:
         """Return the delay below which so large a share of the ticks stayed, milliseconds."""
         left = share * self.count
-        for seconds, ticks in sorted(self._runs):
+        for seconds, ticks in sorted(zip(self._seconds, self._ticks, strict=True)):
             left -= ticks
             if left <= 0:
                 return round(seconds * 1000, 1)

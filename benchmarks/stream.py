@@ -36,6 +36,7 @@ from sandbox.server import running
 from storage.vault import KeyRing
 
 RATE, SECONDS = 20_000.0, 30.0
+WARM_UP = 3.0  # seconds from the first tick on that are not counted: each reader still begins
 TARGETS = {"receipt_to_disk_p99_ms": 1500.0, "receipt_to_subscriber_p99_ms": 50.0}
 
 
@@ -86,16 +87,21 @@ class Watch:
     """Counts what subscribers get and what is on disk."""
 
     def __init__(self) -> None:
-        self.to_subscriber, self.of_event, self.to_disk = Delays(), Delays(), Delays()
-        self.begun = self.cpu = self.written = 0.0
+        self.total = 0
         self.first = asyncio.Event()
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from here on."""
+        self.to_subscriber, self.of_event, self.to_disk = Delays(), Delays(), Delays()
+        self.writes: list[tuple[float, int]] = []  # when each ended, and how many ticks were on disk then
+        self.begun, self.cpu = time.monotonic(), time.process_time()
 
     def heard(self, ticks: Sequence[Tick]) -> None:
         """Take what a subscriber of the process gets."""
         now = time.time_ns() // 1000
-        if not self.begun:
-            self.begun, self.cpu = time.monotonic(), time.process_time()
-            self.first.set()
+        self.total += len(ticks)
+        self.first.set()
         for received_us, run in groupby(ticks, attrgetter("received_us")):
             self.to_subscriber.add((now - received_us) / 1e6, len(list(run)))
         for ts_us, run in groupby(ticks, attrgetter("ts_us")):
@@ -106,7 +112,7 @@ class Watch:
         now = time.time_ns() // 1000
         for received_us, run in groupby(ticks, attrgetter("received_us")):
             self.to_disk.add((now - received_us) / 1e6, len(list(run)))
-        self.written = time.monotonic()
+        self.writes.append((time.monotonic(), self.to_disk.count))
 
 
 async def measure(feed_of: Feed, seconds: float, home: Path) -> dict[str, float]:
@@ -120,22 +126,23 @@ async def measure(feed_of: Feed, seconds: float, home: Path) -> dict[str, float]
         run = asyncio.create_task(stream(feed, "bench", stop=stop, options=StreamOptions(),
                                          subscribers=Subscribers(watch.heard, durable=watch.durable)))
         await asyncio.wait([run, asyncio.ensure_future(watch.first.wait())], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([run], timeout=WARM_UP)
         feed_of.begin()
-        before = watch.to_subscriber.count
+        watch.begin()
         while not run.done() and time.monotonic() - watch.begun < seconds:
             await asyncio.sleep(1)
             memory.append(resident_mb())
         sent = feed_of.sent()
         ran, cpu = time.monotonic() - watch.begun, time.process_time() - watch.cpu
-        received, durable, took = watch.to_subscriber.count, watch.to_disk.count, watch.written - watch.begun
+        received, durable, (first, last) = watch.to_subscriber.count, watch.to_disk.count, (watch.writes[0], watch.writes[-1])
         stop.set()
         result = await run
         in_lake = feed.lake.sql("SELECT sum(rows) FROM tick_files").item()
-    if int(in_lake or 0) != watch.to_subscriber.count or result.losses:
-        raise SystemExit(f"{watch.to_subscriber.count} ticks were received, {in_lake} lie in the lake, {result.losses} losses booked")
+    if int(in_lake or 0) != watch.total or result.losses:
+        raise SystemExit(f"{watch.total} ticks were received, {in_lake} lie in the lake, {result.losses} losses booked")
     return {
-        **sent, "received": received, "received_per_second": round((received - before) / ran), "stored": durable,
-        "stored_per_second": round(durable / took), "losses": result.losses, "reconnects": result.reconnects,
+        **sent, "received": received, "received_per_second": round(received / ran), "stored": durable,
+        "stored_per_second": round((last[1] - first[1]) / (last[0] - first[0])), "losses": result.losses, "reconnects": result.reconnects,
         "cpu_microseconds_per_tick": round(cpu / received * 1e6, 1), "cpu_share": round(cpu / ran, 2),
         "memory_mb_middle": round(memory[len(memory) // 2]), "memory_mb_end": round(memory[-1]),
         "receipt_to_subscriber_p50_ms": watch.to_subscriber.ms(0.5), "receipt_to_subscriber_p99_ms": watch.to_subscriber.ms(0.99),
@@ -145,14 +152,13 @@ async def measure(feed_of: Feed, seconds: float, home: Path) -> dict[str, float]
 
 def peer(feed_of: Feed, seconds: float, folder: Path) -> dict[str, float]:
     """Let cryptofeed read the same feed and return its figures."""
-    python = python_of("cryptofeed")
-    feed_of.begin()
-    done = subprocess.run([str(python), "-m", "benchmarks.peers.trades_cryptofeed", feed_of.url, str(seconds), str(folder)], cwd=ROOT,
+    words = [str(python_of("cryptofeed")), "-m", "benchmarks.peers.trades_cryptofeed", feed_of.url, str(seconds), str(WARM_UP), str(folder)]
+    done = subprocess.run(words, cwd=ROOT,
                           capture_output=True, text=True, check=False, timeout=seconds * 3 + 60)
     if done.returncode:
         raise SystemExit(f"cryptofeed ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
     found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return feed_of.sent() | found
+    return found
 
 
 def verdicts(figures: dict[str, float], rate: float) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""cryptofeed on the same feed: `python -m benchmarks.peers.trades_cryptofeed URL SECONDS FOLDER`, in its own environment.
+"""cryptofeed on the same feed: `python -m benchmarks.peers.trades_cryptofeed URL SECONDS WARM_UP FOLDER`, in its own environment.
 
 Its Coinbase class reads the trades with its defaults (uvloop, decimals) and hands each to a storage callback made as its
 own are: a queue and a writer. cryptofeed has no storage on local disk, so the writer here appends rows to SQLite
@@ -48,15 +48,19 @@ class SqliteTrades(BackendQueue, BackendCallback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.running = True
-        self.to_callback, self.to_disk, self.of_event = Delays(), Delays(), Delays()
-        self.stored, self.cpu, self.begun, self.written = 0, 0.0, 0.0, 0.0
         self.first = asyncio.Event()
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from here on."""
+        self.to_callback, self.to_disk, self.of_event = Delays(), Delays(), Delays()
+        self.stored = 0
+        self.writes: list[tuple[float, int]] = []  # when each ended, and how many trades were stored then
+        self.begun, self.cpu = time.monotonic(), time.process_time()
 
     async def __call__(self, dtype: Any, receipt_timestamp: float) -> None:
         now = time.time()
-        if not self.begun:
-            self.begun, self.cpu = time.monotonic(), time.process_time()
-            self.first.set()
+        self.first.set()
         self.to_callback.add(now - receipt_timestamp)
         self.of_event.add(now - dtype.timestamp)
         await super().__call__(dtype, receipt_timestamp)
@@ -82,7 +86,7 @@ class SqliteTrades(BackendQueue, BackendCallback):
         now = time.time()
         self.to_disk.add_all(now - update["receipt_timestamp"] for update in updates)
         self.stored += len(updates)
-        self.written = time.monotonic()
+        self.writes.append((time.monotonic(), self.stored))
 
 
 def resident_mb() -> float:
@@ -90,16 +94,19 @@ def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
 
-async def measure(stored: SqliteTrades, seconds: float) -> dict[str, float]:
-    """Wait so long from the first trade on, and return the figures."""
+async def measure(stored: SqliteTrades, seconds: float, warm_up: float) -> dict[str, float]:
+    """Count for so long, from `warm_up` seconds after the first trade on, and return the figures."""
     await stored.first.wait()
+    await asyncio.sleep(warm_up)
+    stored.begin()
     memory = []
     while time.monotonic() - stored.begun < seconds:
         await asyncio.sleep(1)
         memory.append(resident_mb())
     ran, cpu, count = time.monotonic() - stored.begun, time.process_time() - stored.cpu, stored.to_callback.count
+    first, last = stored.writes[0], stored.writes[-1]
     return {
-        "received": count, "stored": stored.stored, "stored_per_second": round(stored.stored / (stored.written - stored.begun)),
+        "received": count, "stored": stored.stored, "stored_per_second": round((last[1] - first[1]) / (last[0] - first[0])),
         "received_per_second": round(count / ran), "seconds": round(ran, 2), "cpu_microseconds_per_tick": round(cpu / count * 1e6, 1),
         "cpu_share": round(cpu / ran, 2), "memory_mb_middle": round(memory[len(memory) // 2]), "memory_mb_end": round(memory[-1]),
         "receipt_to_subscriber_p50_ms": stored.to_callback.ms(0.5), "receipt_to_subscriber_p99_ms": stored.to_callback.ms(0.99),
@@ -107,7 +114,7 @@ async def measure(stored: SqliteTrades, seconds: float) -> dict[str, float]:
         "receipt_to_disk_p50_ms": stored.to_disk.ms(0.5), "receipt_to_disk_p99_ms": stored.to_disk.ms(0.99)}
 
 
-def main(url: str, seconds: float, folder: Path) -> None:
+def main(url: str, seconds: float, warm_up: float, folder: Path) -> None:
     """Run it and print one JSON line."""
     PlainCoinbase.websocket_endpoints = [WebsocketEndpoint(
         url.replace("http://", "wss://") + "/advanced-trade-ws.coinbase.com", options={"compression": None})]
@@ -119,8 +126,8 @@ def main(url: str, seconds: float, folder: Path) -> None:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     handler.run(start_loop=False, install_signal_handlers=False)
-    print(json.dumps(loop.run_until_complete(measure(stored, seconds))), flush=True)
+    print(json.dumps(loop.run_until_complete(measure(stored, seconds, warm_up))), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]))

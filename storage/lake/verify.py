@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -100,8 +101,10 @@ def _check_object(place: Place, objects: Objects, entry: _Entry) -> Problem | No
         return Problem(entry.path, f"missing in {objects.url}", "restore it from a version or replica of the bucket, or put a machine's copy back")
     problem = _bytes_problem(content, entry)
     copy = find(place.root, entry.path)
-    if problem is None and copy is not None and copy.read_bytes() != content:
-        return Problem(entry.path, f"the copy at {copy} is not what was written", "delete that copy: it is fetched anew")
+    if problem is None and copy is not None:
+        with contextlib.suppress(FileNotFoundError):  # swept at this moment
+            if copy.read_bytes() != content:
+                return Problem(entry.path, f"the copy at {copy} is not what was written", "delete that copy: it is fetched anew")
     return problem
 
 

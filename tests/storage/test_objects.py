@@ -343,6 +343,24 @@ def test_no_object_is_ever_overwritten(server):
     assert store.get("candles/a") == b"1"
 
 
+def test_open_lake_takes_the_address_and_the_environment_of_other_tools(server, tmp_path, clock, monkeypatch):
+    """open_lake("s3://bucket/prefix") works with the AWS_ variables alone, and keeps its working copy in CANDLELAKE_HOME."""
+    for name, value in {"AWS_ENDPOINT_URL": server, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "one", "AWS_SECRET_ACCESS_KEY": "two",
+                        "CANDLELAKE_HOME": str(tmp_path / "home")}.items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    try:
+        with open_lake(f"s3://{BUCKET}/{uuid.uuid4().hex}/", clock) as lake:
+            add_connection(lake, "kraken")
+            fill(lake, 40, 10)
+            assert lake.root == tmp_path / "home" / "lake"
+            assert keys(lake) == live(lake)
+            lake.write_catalog()
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
+
+
 def test_the_extra_is_named_when_it_is_missing(monkeypatch):
     """Without the client one line says what to install."""
     monkeypatch.setitem(sys.modules, "obstore.store", None)

@@ -21,9 +21,11 @@ from console.pages import access, connections, factor, forms, more, oidc, pipeli
 from console.policy import SAFE, SIGNED_IN, Policy, check_routes, policy_of
 from console.prefect_api import PrefectDesk
 from console.rendering import HERE, page
+from console.turns import Turns
 from feed.context import Feed
 
 TITLE = "Candlelake"
+LOGINS_AT_ONCE, LOGINS_IN_LINE = 2, 40  # each takes 19 MiB and a core while it lasts
 
 
 def make_app(feed: Feed, desk: PrefectDesk) -> FastAPI:
@@ -34,6 +36,7 @@ def make_app(feed: Feed, desk: PrefectDesk) -> FastAPI:
     """
     app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, openapi_url=None, swagger_ui_oauth2_redirect_url=None)
     app.state.feed, app.state.desk = feed, desk
+    app.state.logins = Turns(LOGINS_AT_ONCE, LOGINS_IN_LINE)
     for router in (system.router, api_connections.router, api_data.router, choices.router, udf.router, live.router,
                    api_pipelines.router, access.router, factor.router, oidc.router, forms.router, connections.router, work.router, proof.router,
                    pipelines.router, more.router):

@@ -12,6 +12,7 @@ from console.pages.factor import vault_of
 from console.policy import ACCOUNT, ENTRANCE, LEAVE, SIGNED_IN, SUPER_ADMINS, identity_of
 from console.rendering import page
 from console.state import feed_of
+from console.turns import Turns
 from core.errors import CredentialsRefusedError, InputError, NotPermittedError
 from core.secrets import Secret
 from feed.context import Feed
@@ -31,11 +32,17 @@ def show_login(request: Request) -> Response:
 
 
 @router.post("/login", dependencies=[Depends(ENTRANCE)])
-def login(request: Request, name: Text, password: Text, code: Text = "") -> Response:
+async def login(request: Request, name: Text, password: Text, code: Text = "") -> Response:
     """Sign in: a new session, whatever the browser had before; failures wait longer and longer.
 
     Where there is a second factor, its code is asked for; one answer for a wrong password and a wrong code tells neither.
+    Guesses that come at once go by turns: each meets what the ones before it have failed, and none takes the threads of others.
     """
+    turns: Turns = request.app.state.logins
+    return await turns.take(lambda: _login(request, name, password, code))
+
+
+def _login(request: Request, name: str, password: str, code: str) -> Response:
     feed, now_us = feed_of(request), feed_of(request).clock.now_us()
     name = name.strip().lower()[:63]
     keys = [f"user:{name}", f"address:{request.client.host if request.client else 'unknown'}"]

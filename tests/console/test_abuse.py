@@ -1,5 +1,6 @@
 """Abuse of the console that the other modules do not try; docs/security.md lists all twenty-five kinds and their tests."""
 
+import asyncio
 import json
 import re
 from datetime import timedelta
@@ -8,6 +9,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from console import policy
+from console.app import LOGINS_AT_ONCE
 from core.errors import NotPermittedError
 from core.secrets import redact
 from storage import access, audit, people
@@ -84,6 +86,17 @@ async def test_spraying_over_names_slows_the_address_down(browser, clock):
     assert statuses[-1] == 429
     clock.advance(timedelta(hours=1))
     assert (await http.post("/login", data={"name": "ann", "password": PASSWORD})).status_code == 303
+
+
+async def test_guesses_at_once_are_no_way_around_the_wait(browser, monkeypatch):
+    """A12, A19: of sixty guesses sent together, no more are looked at than one after the other would be, but for those under way."""
+    looked, real = [], people.verify_password
+    monkeypatch.setattr(people, "verify_password", lambda *given: (looked.append(given[1]), real(*given))[1])
+    http = browser().http
+    answers = await asyncio.gather(*(http.post("/login", data={"name": "ann", "password": f"guess {number}"}) for number in range(60)))
+    assert {answer.status_code for answer in answers} == {401, 429}
+    assert access.FREE_TRIES <= len(looked) <= access.FREE_TRIES + LOGINS_AT_ONCE
+    assert len(looked) == sum(answer.status_code == 401 for answer in answers)
 
 
 async def test_an_admin_who_is_locked_out_gets_in_by_the_command_line(browser, feed):

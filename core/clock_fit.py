@@ -200,11 +200,12 @@ def reading_as_evidence(reading: Reading) -> dict[str, object]:
 
 
 def stamp_readings(stamps: Sequence[tuple[int, int]]) -> list[Reading]:
-    """Return what orders whose time is told in UTC and by the server's clock say, once for each week and offset.
+    """Return what orders whose time is told in UTC and by the server's clock say of their week, once for each offset.
 
+    A week reaches from the weekend before its Friday to that Friday's end: clocks change in between two of them.
     An offset that is no quarter of an hour is a slip of the stamp and says nothing.
     """
-    found = {(_friday_close(utc), round((wall - utc) / _QUARTER_US) * _QUARTER_US) for utc, wall in stamps
+    found = {(_friday_close(utc + 3 * DAY_US), round((wall - utc) / _QUARTER_US) * _QUARTER_US) for utc, wall in stamps
              if abs((wall - utc + _QUARTER_US // 2) % _QUARTER_US - _QUARTER_US // 2) <= MINUTE_US}
     return [Reading(week, offset, is_hard=True, is_stamp=True) for week, offset in sorted(found) if abs(offset) <= _OFFSET_LIMIT_US]
 

@@ -90,18 +90,26 @@ def test_one_week_never_has_two_rules(shown: list[tuple[int, int, bool]]) -> Non
     assert all(left < right for left, right in itertools.pairwise(since))
 
 
-@settings(max_examples=10)
-@given(st.sampled_from(["none", "eu", "us"]), st.integers(-10, 12), st.lists(st.integers(0, 700), min_size=20, max_size=40, unique=True))
-def test_orders_that_tell_both_clocks_show_the_rule(dst: str, hours: int, days: list[int]) -> None:
+@settings(max_examples=20)
+@given(st.sampled_from(["none", "eu", "us"]), st.integers(-10, 12), st.lists(st.integers(0, 100), min_size=8, max_size=40, unique=True))
+def test_orders_that_tell_both_clocks_show_the_rule(dst: str, hours: int, weeks: list[int]) -> None:
     """Orders of two years at any times, stamped to the second by both clocks: the offset of each week that has one is found."""
     truth = ServerClock.fixed(hours * 60, dst)  # type: ignore[arg-type]
-    at = [parse_instant("2021-01-04T09:00:07") + (day - day % 7 + min(day % 7, 4)) * DAY_US for day in days]
+    at = [parse_instant("2021-01-04T00:00:07") + (week * 7 + week % 5) * DAY_US for week in weeks]
     readings = stamp_readings([(us, truth.from_utc_us(us)) for us in at])
     found = fit(readings)
     assert found is not None
     assert [found.clock.offset_us(us) for us in at] == [truth.offset_us(us) for us in at]
     told = strength(readings)
     assert (told["strength"], told["proved_by"]) == ("strong", ["order stamp"])
+
+
+def test_a_monday_after_a_change_is_of_the_new_week() -> None:
+    """Orders of a Friday, and of the Sunday evening and Monday after Europe's change: each is a reading of its own week's end."""
+    friday, sunday, monday = (parse_instant(text) for text in ("2021-03-26T20:59", "2021-03-28T21:05", "2021-03-29T00:10"))
+    readings = stamp_readings([(friday, friday + 2 * HOUR_US), (sunday, sunday + 3 * HOUR_US), (monday, monday + 3 * HOUR_US)])
+    ends = [parse_instant("2021-03-26T21:00"), parse_instant("2021-04-02T21:00")]
+    assert [(item.at_us, item.offset_us) for item in readings] == [(ends[0], 2 * HOUR_US), (ends[1], 3 * HOUR_US)]
 
 
 def test_a_stamp_that_slipped_says_nothing() -> None:

@@ -123,8 +123,14 @@ def dst_bounds_us(rule: str, year: int) -> tuple[int, int]:
 
 
 def _is_summer(rule: str, utc_us: int) -> bool:
-    start, end = dst_bounds_us(rule, to_datetime(utc_us).year)
+    start, end = dst_bounds_us(rule, _year(utc_us // DAY_US))
     return start <= utc_us < end
+
+
+@lru_cache(maxsize=32_768)
+def _year(day: int) -> int:
+    """Return the year of a day counted from 1970: every hour of a history asks for it."""
+    return to_datetime(day * DAY_US).year
 
 
 def _sunday(year: int, month: int, *, nth: int = 1, last: bool = False) -> int:

@@ -30,6 +30,10 @@ CredentialsFile = Annotated[
     str | None,
     typer.Option("--credentials", metavar="FILE|-", help="JSON object of credentials, from a file or stdin (-)."),
 ]
+OwnSettings = Annotated[
+    str | None,
+    typer.Option("--settings", metavar="JSON", help="Our own options of it: retention_days, stream, ...; null takes one away."),
+]
 
 
 @app.callback()
@@ -56,6 +60,7 @@ def add(
     credentials: CredentialsFile = None,
     name: Annotated[str | None, typer.Option(help="For people; the slug without it.")] = None,
     config: Annotated[str | None, typer.Option(metavar="JSON", help="Options of the provider, as a JSON object.")] = None,
+    settings: OwnSettings = None,
     as_json: Json = False,
 ) -> None:
     """Add a connection; credentials are stored encrypted and never shown again."""
@@ -71,7 +76,8 @@ def add(
     with service() as connections:
         row = connections.create(ConnectionInput(
             slug=slug, name=name or slug, provider=provider, base_url=base_url, credentials=secret, config=options,
-            symbols=tuple(symbols), timeframes=tuple(timeframes)))
+            symbols=tuple(symbols), timeframes=tuple(timeframes),
+            settings={} if settings is None else _json_object("--settings", settings)))
         shown = _shown(row)
     if as_json:
         print_json(shown)
@@ -107,6 +113,7 @@ def update(
     base_url: Annotated[str | None, typer.Option(help="Send all requests here; '' for the provider itself.")] = None,
     credentials: CredentialsFile = None,
     config: Annotated[str | None, typer.Option(metavar="JSON", help="Options of the provider, as a JSON object.")] = None,
+    settings: OwnSettings = None,
     as_json: Json = False,
 ) -> None:
     """Change what is given and keep the rest."""
@@ -127,9 +134,13 @@ def update(
         changes["config"] = _json_object("--config", config)
     if credentials is not None:
         changes["credentials"] = read_credentials(credentials)
-    if not changes:
+    own = None if settings is None else _json_object("--settings", settings)
+    if not changes and own is None:
         raise InputError("connections update", "nothing to change", "at least one option", "see --help")
     with service() as connections:
+        if own is not None:
+            merged = {**connections.get(slug).settings, **own}
+            changes["settings"] = {key: value for key, value in merged.items() if value is not None}
         row = connections.update(slug, **changes)
         shown = _shown(row)
     if as_json:

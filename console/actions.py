@@ -39,7 +39,7 @@ class NewConnection(Given):
     symbols: list[str] = Field(default_factory=list, max_length=5000, examples=[["BTC/USDT"]])
     timeframes: list[str] = Field(default_factory=list, max_length=50, examples=[["1m", "1h"]])
     credentials: dict[str, SecretStr] = Field(default_factory=dict, description="Write-only; stored encrypted.")
-    settings: dict[str, Any] = Field(default_factory=dict, description="retention_days, overlap_candles, settle_seconds.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="retention_days, overlap_candles, settle_seconds, stream, tick_retention_days; orders: docs/trading.md.")
 
 
 class ChangedConnection(Given):

@@ -170,7 +170,7 @@ GROUPS = {group.name for group in app.registered_groups}
 def documented_commands():
     """Every candlelake command line in the documents' code blocks and inline code."""
     out = set()
-    for page in ("README.md", "CONTRIBUTING.md", "docs/cli.md"):
+    for page in ("README.md", "CONTRIBUTING.md", "docs/cli.md", "docs/streams.md"):
         text = (ROOT / page).read_text()
         for found in re.findall(r"(?:^|`|\| |&& )(?:\.venv/bin/)?(candlelake [^`\n|]+)", text, re.MULTILINE):
             out.add((page, found.strip()))

@@ -28,6 +28,9 @@ MEANINGS = {
 }
 
 
+DAYS = {"retention_days": "retention", "tick_retention_days": "retention of ticks"}  # settings that are days, and their names
+
+
 async def entered_secrets(request: Request) -> dict[str, SecretStr]:
     """Return the credentials of the form, only those that were filled in.
 
@@ -44,6 +47,14 @@ async def entered_secrets(request: Request) -> dict[str, SecretStr]:
 
 
 Secrets = Annotated[dict[str, SecretStr], Depends(entered_secrets)]
+
+
+def entered_settings(retention_days: Text = "", tick_retention_days: Text = "", stream: Text = "") -> dict[str, str]:
+    """Return the form's part of the connection's own settings, as it was entered."""
+    return {"retention_days": retention_days, "tick_retention_days": tick_retention_days, "stream": stream}
+
+
+Entered = Annotated[dict[str, str], Depends(entered_settings)]
 
 
 @router.get("/connections/new", dependencies=SEES)
@@ -77,16 +88,16 @@ async def search_symbols(request: Request, provider: str = "", base_url: str = "
 
 @router.post("/connections/new", dependencies=SEES)
 def create(  # noqa: PLR0917  one for each field of the form
-    request: Request, secrets: Secrets, slug: Text, provider: Text, name: Text = "", base_url: Text = "", symbols: Long = "",
-    timeframes: Long = "", retention_days: Text = "",
+    request: Request, secrets: Secrets, entered: Entered, slug: Text, provider: Text, name: Text = "", base_url: Text = "",
+    symbols: Long = "", timeframes: Long = "",
 ) -> Response:
     """Add a connection and go on to its test."""
     values = {"slug": slug, "provider": provider, "name": name, "base_url": base_url, "symbols": symbols,
-              "timeframes": timeframes, "retention_days": retention_days}
+              "timeframes": timeframes, **entered}
     try:
         given = NewConnection(
             slug=slug.strip(), provider=provider.strip(), name=name.strip(), base_url=base_url.strip() or None,
-            symbols=_words(symbols), timeframes=_words(timeframes), credentials=secrets, settings=_settings(retention_days))
+            symbols=_words(symbols), timeframes=_words(timeframes), credentials=secrets, settings=_settings(entered))
         row = actions.create(feed_of(request), identity_of(request), given)
     except CandlelakeError as error:
         return _form(request, None, values, str(error))
@@ -97,22 +108,22 @@ def create(  # noqa: PLR0917  one for each field of the form
 def show_edit(request: Request, slug: str) -> Response:
     """Show the form with what is stored; credentials stay where they are."""
     row = readings.seen_connection(feed_of(request), identity_of(request), slug)
-    retention = row.settings.get("retention_days")
+    stored = {key: "" if row.settings.get(key) is None else str(row.settings[key]) for key in DAYS}
     return _form(request, row, {
         "slug": slug, "provider": row.provider, "name": row.name, "base_url": row.base_url or "",
         "symbols": " ".join(row.symbols), "timeframes": " ".join(row.timeframes),
-        "retention_days": "" if retention is None else str(retention)}, None)
+        **stored, "stream": "on" if row.settings.get("stream") else ""}, None)
 
 
 @router.post("/connections/{slug}/edit", dependencies=SEES)
 def edit(  # noqa: PLR0917  one for each field of the form
-    request: Request, secrets: Secrets, slug: str, name: Text = "", base_url: Text = "", symbols: Long = "", timeframes: Long = "",
-    retention_days: Text = "",
+    request: Request, secrets: Secrets, entered: Entered, slug: str, name: Text = "", base_url: Text = "", symbols: Long = "",
+    timeframes: Long = "",
 ) -> Response:
     """Change a connection; blank credentials keep the stored ones."""
     row = readings.seen_connection(feed_of(request), identity_of(request), slug)
     try:
-        settings = {key: value for key, value in row.settings.items() if key != "retention_days"} | _settings(retention_days)
+        settings = {key: value for key, value in row.settings.items() if key not in entered} | _settings(entered)
         given: dict[str, Any] = {"name": name.strip(), "symbols": _words(symbols), "timeframes": _words(timeframes), "settings": settings}
         if identity_of(request).user.is_admin and (base_url.strip() or None) != row.base_url:
             given["base_url"] = base_url.strip() or None
@@ -122,7 +133,7 @@ def edit(  # noqa: PLR0917  one for each field of the form
     except CandlelakeError as error:
         return _form(request, row, {
             "slug": slug, "provider": row.provider, "name": name, "base_url": base_url, "symbols": symbols, "timeframes": timeframes,
-            "retention_days": retention_days}, str(error))
+            **entered}, str(error))
     return RedirectResponse(f"/connections/{slug}?test=1", 303)
 
 
@@ -152,9 +163,12 @@ def _words(text: str) -> list[str]:
     return list(dict.fromkeys(text.replace(",", " ").split()))
 
 
-def _settings(retention_days: str) -> dict[str, Any]:
-    if not retention_days.strip():
-        return {}
-    if not retention_days.strip().isdecimal():
-        raise InputError("retention", retention_days[:20], "whole days, or nothing to keep all", "correct it")
-    return {"retention_days": int(retention_days)}
+def _settings(entered: dict[str, str]) -> dict[str, Any]:
+    out: dict[str, Any] = {"stream": True} if entered["stream"] else {}
+    for name, what in DAYS.items():
+        text = entered[name].strip()
+        if text and not (text.isdecimal() and len(text) < 6):
+            raise InputError(what, text[:20], "whole days, or nothing to keep all", "correct it")
+        if text:
+            out[name] = int(text)
+    return out

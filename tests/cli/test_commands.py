@@ -301,6 +301,16 @@ def test_a_connection_test_names_its_steps(tape):
     assert tape("connections", "test", "tape").code == 0
 
 
+def test_own_settings_are_changed_one_by_one(tape):
+    """--settings merges into what is there, null takes an option away, and what is no option is refused by name."""
+    assert tape("connections", "update", "tape", "--settings", '{"stream": true, "retention_days": 9}').code == 0
+    answer = tape("connections", "update", "tape", "--settings", '{"retention_days": null, "tick_retention_days": 3}', "--json")
+    assert answer.json["settings"] == {"stream": True, "tick_retention_days": 3}
+    refused = tape("connections", "update", "tape", "--settings", '{"streams": true}')
+    assert refused.code == 2
+    assert "streams" in refused.err
+
+
 def test_health_says_what_is_stale(filled):
     """A series whose last candle is old makes its connection stale, with a reason and exit code 1."""
     answer = filled("health", "--json")

@@ -63,6 +63,22 @@ async def test_credentials_are_fields_that_keep_what_is_stored(browser, feed):
     assert "canary" not in (await one.get("/connections/anns")).text
 
 
+async def test_the_form_switches_a_stream_on_and_keeps_other_settings(browser, feed):
+    """The box and the days of ticks become settings, leave no others changed, show again, and go when they are emptied."""
+    feed.connections.update("anns", settings={"overlap_candles": 7})
+    one = browser()
+    await one.sign_in("ann")
+    form = {"symbols": "BTC/USD", "timeframes": "1m"}
+    assert (await one.post("/connections/anns/edit", **form, stream="on", tick_retention_days="5")).status_code == 303
+    assert feed.connections.get("anns").settings == {"overlap_candles": 7, "stream": True, "tick_retention_days": 5}
+    text = (await one.get("/connections/anns/edit")).text
+    assert 'name="stream" value="on" checked' in text
+    assert 'name="tick_retention_days" inputmode="numeric" value="5"' in text
+    assert (await one.post("/connections/anns/edit", **form, tick_retention_days="soon")).status_code == 422
+    assert (await one.post("/connections/anns/edit", **form)).status_code == 303
+    assert feed.connections.get("anns").settings == {"overlap_candles": 7}
+
+
 async def test_symbols_are_searched_at_the_provider(browser, token, feed):
     """The practice exchange's own list, by every word; a user cannot point the question elsewhere; a login's list needs the login."""
     with running(mode="history") as box:

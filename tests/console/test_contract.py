@@ -159,7 +159,7 @@ def test_every_call_answers_as_written(contract):
 def test_every_call_answers_as_written_whoever_asks(contract):
     """The same in many more ways: CANDLELAKE_TEST_API_EXAMPLES of each call, correct and incorrect ones."""
     for operation in contract.operations:
-        count = EXAMPLES or 40
+        count = EXAMPLES or 20
         tried(operation, contract.callers, count // 10 if operation.path.endswith(SLOW) else count, is_random=bool(EXAMPLES))
 
 

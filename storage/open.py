@@ -40,6 +40,7 @@ from storage.metadata import migrate
 from storage.metadata.store import MetadataStore, open_metadata
 from storage.series import find_series, grid_of, list_series
 from storage.snapshots import SnapshotRow
+from storage.ticks.rebuild import rebuild_ticks
 from storage.ticks.store import TickStore
 from storage.ticks.verify import verify_ticks
 
@@ -241,7 +242,9 @@ class Lake:
     def rebuild(self) -> RebuildReport:
         """Make manifest and series rows again from the files; see `storage.lake.rebuild.rebuild`."""
         report = rebuild.rebuild(self.place)
-        return replace(report, revisions=restore_revisions(self.place))
+        found = rebuild_ticks(self.place)
+        return replace(report, revisions=restore_revisions(self.place), connections=report.connections + found.connections,
+                       tick_files=found.files, ticks=found.rows, skipped=[*report.skipped, *found.skipped])
 
 
 def open_lake(home: str | Path | None = None, clock: Clock | None = None) -> Lake:

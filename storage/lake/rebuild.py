@@ -35,6 +35,8 @@ class RebuildReport:
     rows: int
     skipped: list[str]
     revisions: int = 0
+    tick_files: int = 0
+    ticks: int = 0
 
 
 def rebuild(place: Place) -> RebuildReport:
@@ -82,7 +84,7 @@ def _read(place: Place, path: str) -> pl.DataFrame | None:
 
 def _take_in(place: Place, series: Series, label: str, frames: dict[str, pl.DataFrame]) -> int:
     with place.metadata.write() as tx:
-        made, connection_id = _ensure_connection(tx, series.connection, place.clock.now_us())
+        made, connection_id = ensure_connection(tx, series.connection, place.clock.now_us())
         row = ensure_series(tx, connection_id, series.symbol, series.timeframe, place.clock.now_us())
         live = live_by_label(tx, row.id).get(label)
     below = _read(place, live.path) if live else None
@@ -109,7 +111,8 @@ def _described(place: Place, label: str, path: str, frame: pl.DataFrame) -> NewF
     return NewFile(path, label, frame.height, to_us(frame["ts"][0]), to_us(frame["ts"][-1]), len(content), hashlib.sha256(content).hexdigest())
 
 
-def _ensure_connection(tx: Connection, slug: str, now_us: int) -> tuple[int, int]:
+def ensure_connection(tx: Connection, slug: str, now_us: int) -> tuple[int, int]:
+    """Return 1 when the connection had to be made (inactive, its provider unknown), else 0, and its id."""
     found = tx.execute(select(connections.c.id).where(connections.c.slug == slug)).scalar()
     if found is not None:
         return 0, found

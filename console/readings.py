@@ -98,16 +98,19 @@ def candles(feed: Feed, series: Series, start: str | None, end: str | None, limi
 
 def candle_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
     """Return candles as JSON-ready rows; instants are ISO 8601 with Z."""
-    wire = frame.with_columns(pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%SZ") for name, kind in frame.schema.items()
-                              if isinstance(kind, pl.Datetime))
-    return wire.to_dicts()
+    return _wire(frame).to_dicts()
 
 
 def candle_json(frame: pl.DataFrame) -> bytes:
     """Return `candle_rows` as JSON; ten thousand of them without a Python object for each value."""
-    wire = frame.with_columns(pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%SZ") for name, kind in frame.schema.items()
-                              if isinstance(kind, pl.Datetime))
-    return wire.write_json().encode()
+    return _wire(frame).write_json().encode()
+
+
+def _wire(frame: pl.DataFrame) -> pl.DataFrame:
+    # `known_at` keeps its microseconds: asked for as of it, the candle must be there.
+    return frame.with_columns(
+        pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ" if name == "known_at" else "%Y-%m-%dT%H:%M:%SZ")
+        for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime))
 
 
 def tick_json(frame: pl.DataFrame) -> bytes:

@@ -117,7 +117,7 @@ def make_report(place: Place, connection: str | None, period: Interval | None = 
     with place.metadata.read() as tx:
         revisions = [item for item in list_revisions(tx, connection) if period.start <= item.ts_us < period.end]
         repairs = _repairs(tx, connection, period)
-        clocks, retentions, runs = _clocks(tx, connection), _retentions(tx, connection), _runs(tx, period)
+        clocks, retentions, runs = _clocks(tx, connection), _retentions(tx, connection), _runs(tx, connection, period)
     return ProofReport(
         connection, isoformat(period.start), isoformat(period.end), isoformat(now_us // SECOND_US * SECOND_US),
         digest_of([{"connection": item.connection, "symbol": item.symbol, "timeframe": item.timeframe, "rows": item.stored,
@@ -257,7 +257,9 @@ def _retentions(tx: Connection, connection: str | None) -> list[dict[str, Any]]:
             for slug, symbol, timeframe, before, applied, count in rows if connection in {None, slug}]
 
 
-def _runs(tx: Connection, period: Interval) -> dict[str, int]:
+def _runs(tx: Connection, connection: str | None, period: Interval) -> dict[str, int]:
+    if connection is not None:  # a run may work on many people's connections: how many there were is the home's affair
+        return {}
     rows = fetch(tx, "SELECT kind, count(*) FROM runs WHERE last_at_us >= ? AND first_at_us < ? GROUP BY kind ORDER BY kind",
                  (period.start, period.end))
     return {kind: int(count) for kind, count in rows}

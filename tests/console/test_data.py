@@ -5,6 +5,8 @@ import io
 import polars as pl
 import pytest
 
+from core.clock import isoformat, parse_instant
+
 
 async def test_candles_are_the_lakes(browser, token, feed):
     """The API's rows are the lake's newest, ascending; ranges are half-open; the limit is kept."""
@@ -52,6 +54,19 @@ async def test_health_is_open_and_says_nothing_secret(browser):
     assert (await http.get("/livez")).json() == {"status": "ok"}
     assert (await http.get("/readyz")).json() == {"status": "ok"}
     assert (await http.get("/metrics")).status_code == 401
+
+
+async def test_a_candle_is_there_as_of_the_instant_it_says(browser, token):
+    """`known_at` is exact: asked for as of it, the series holds the candle; a microsecond earlier it does not."""
+    http, headers = browser().http, token("ann")
+    ask = {"symbol": "BTC/USD", "timeframe": "1m", "limit": 5}
+    known = (await http.get("/api/connections/anns/candles", params=ask, headers=headers)).json()[-1]["known_at"]
+    assert len(known) == len("2026-01-05T05:00:00.000000Z")
+    then = (await http.get("/api/connections/anns/candles", params={**ask, "as_of": known}, headers=headers)).json()
+    assert then[-1]["known_at"] == known
+    before = isoformat(parse_instant(known) - 1)
+    earlier = (await http.get("/api/connections/anns/candles", params={**ask, "as_of": before}, headers=headers)).json()
+    assert known not in [row["known_at"] for row in earlier]
 
 
 async def test_metrics_are_prometheus_text_for_admins(browser, token):

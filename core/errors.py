@@ -29,6 +29,7 @@ CandlelakeError
     ├── StoreUnwritableError     read-only, no permission, missing folder
     ├── StoreCorruptError        a file or a table is not what the manifest says
     ├── PluginError              a plug-in of a pipeline raised, or gave what its protocol does not allow
+    │   └── PluginOverdueError   a plug-in did not come back in time; its thread may still run
     └── LookAheadError           a pipeline's past changed with its future: a plug-in looks ahead
 """
 
@@ -178,6 +179,10 @@ class StoreCorruptError(PermanentError):
 
 class PluginError(PermanentError):
     """Raised when a plug-in of a pipeline raised, or gave what its protocol does not allow."""
+
+
+class PluginOverdueError(PluginError):
+    """Raised when a plug-in did not come back in time; its thread may still run, until the process ends."""
 
 
 class LookAheadError(PermanentError):

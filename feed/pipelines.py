@@ -91,9 +91,9 @@ def load(feed: Feed, name: str, version: int | None = None) -> tuple[PipelineRow
     return row, read_definition(content)
 
 
-def engine_of(definition: PipelineDefinition, registry: Registry | None = None) -> Engine:
+def engine_of(definition: PipelineDefinition, registry: Registry | None = None, *, stage_seconds: float | None = None) -> Engine:
     """Return the definition's engine; InputError when a plug-in is not there or refuses its parameters."""
-    return Engine(definition, registry)
+    return Engine(definition, registry, stage_seconds=stage_seconds)
 
 
 def context_of(feed: Feed, definition: PipelineDefinition, series: SeriesRow) -> Context:

@@ -18,7 +18,7 @@ import polars as pl
 
 from connections.leases import Leases
 from core.clock import DAY_US, to_us
-from core.errors import CandlelakeError, InputError, PluginError
+from core.errors import CandlelakeError, InputError, PluginError, PluginOverdueError
 from core.interval import Interval
 from feed.context import Feed
 from feed.executing import execute_pending
@@ -51,6 +51,7 @@ from storage.pipelines import (
     list_pipelines,
     move_watermark,
     prune_executions,
+    put_off,
     watermarks_of,
 )
 from storage.series import SeriesRow, find_series
@@ -102,6 +103,7 @@ class _Run:
     result: ProcessResult
     listeners: Sequence[Subscriber]
     registry: Registry
+    overdue: set[int] = field(default_factory=set)  # ids of pipelines whose plug-in did not come back: left alone until the next run
 
 
 async def process(
@@ -145,7 +147,7 @@ def _ready(run: _Run, pipeline: str | None) -> list[_Ready]:
             continue
         try:
             definition = read_definition(row.definition)
-            out.append(_Ready(row, definition, engine_of(definition, run.registry)))
+            out.append(_Ready(row, definition, engine_of(definition, run.registry, stage_seconds=feed.settings.stage_timeout)))
         except InputError as error:
             run.result.errors.append(f"{row.name}: {error}")
             with feed.lake.metadata.write() as tx:
@@ -181,7 +183,10 @@ async def _judge_all(run: _Run, ready: Sequence[_Ready], progress: Progress, *, 
         except CandlelakeError as error:
             errors[item.row.id] = str(error)
         with feed.lake.metadata.write() as tx:
-            end_run(tx, item.row.id, errors.get(item.row.id))
+            if item.row.id in run.overdue:
+                put_off(tx, item.row.id, errors[item.row.id], feed.clock.now_us())
+            else:
+                end_run(tx, item.row.id, errors.get(item.row.id))
     run.result.errors += [f"{item.row.name}: {errors[item.row.id]}" for item in ready if item.row.id in errors]
 
 
@@ -197,7 +202,7 @@ def _pending(run: _Run, ready: Sequence[_Ready]) -> list[tuple[SeriesRow, list[t
             except CandlelakeError:
                 log.warning("%s is not in the store; pipelines on it wait", key)
     work: dict[Any, list[tuple[_Ready, list[int]]]] = {}
-    for item in ready:
+    for item in (item for item in ready if item.row.id not in run.overdue):
         for key in item.definition.keys:
             row = rows.get(key)
             if row is None or row.last_us is None:
@@ -225,11 +230,26 @@ def _judge_series(run: _Run, row: SeriesRow, items: list[tuple[_Ready, list[int]
     as_of = to_us(newest) if isinstance(newest, datetime) else feed.clock.now_us()
     for item, slots in items:
         mine = Context(item.definition.name, item.definition.version, row.series, context.grid, context.market_type)
-        outcomes = [_judge(item, candles, ts, mine, as_of) for ts in slots]
+        outcomes = _judge_slots(run, item, candles, slots, mine, as_of)
         failed = [outcome.error for outcome in outcomes if outcome.error is not None]
         if failed:
             errors[item.row.id] = f"{row.series}: {failed[-1]}"
-        _store(run, item, row, outcomes, as_of)
+        if outcomes:
+            _store(run, item, row, outcomes, as_of)
+
+
+def _judge_slots(  # noqa: PLR0917  what `_judge` takes
+    run: _Run, item: _Ready, candles: pl.DataFrame, slots: Sequence[int], context: Context, as_of_us: int,
+) -> list[Outcome]:
+    """Judge candles in order; one on which a plug-in did not come back is the last of this run."""
+    outcomes: list[Outcome] = []
+    for ts in slots:
+        if item.row.id in run.overdue:
+            break
+        outcomes.append(_judge(item, candles, ts, context, as_of_us))
+        if isinstance(outcomes[-1].error, PluginOverdueError):
+            run.overdue.add(item.row.id)
+    return outcomes
 
 
 def _judge(item: _Ready, candles: pl.DataFrame, ts_us: int, context: Context, as_of_us: int) -> Outcome:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -17,8 +18,9 @@ import polars as pl
 
 from core.candles import CANDLE_SCHEMA
 from core.clock import to_datetime
-from core.errors import CandlelakeError, InputError, PluginError
+from core.errors import CandlelakeError, InputError, PluginError, PluginOverdueError
 from core.interval import Interval
+from pipeline.deadline import OverdueError, within
 from pipeline.definition import PipelineDefinition
 from pipeline.frozen import FrozenInput, RowDigests, candles_only, output_digest, times_us
 from pipeline.outcome import Outcome, Part, Scan, StageRun
@@ -44,8 +46,16 @@ class _State:
 class Engine:
     """One pipeline's plug-ins, made once; an engine holds no candles and can be used for every series."""
 
-    def __init__(self, definition: PipelineDefinition, registry: Registry | None = None) -> None:
+    def __init__(self, definition: PipelineDefinition, registry: Registry | None = None, *, stage_seconds: float | None = None) -> None:
+        """Make the plug-ins.
+
+        Args:
+            definition: what to run.
+            registry: where plug-ins come from.
+            stage_seconds: how long `run` waits for one call of a foreign plug-in; None waits for ever, as `scan` does.
+        """
         self.definition = definition
+        self.stage_seconds = stage_seconds
         self.built = (registry or Registry()).build(definition)
         self.stages: dict[Kind, list[Built]] = {
             kind: [item for item in self.built if item.kind == kind]
@@ -156,7 +166,12 @@ class Engine:
         for item in self.stages[kind]:
             at = time.perf_counter()
             try:
-                stage(item, state, context, last_only)
+                if self.stage_seconds is None or item.is_ours or not last_only:
+                    stage(item, state, context, last_only)
+                else:
+                    within(self.stage_seconds, partial(stage, item, state, context, last_only))
+            except OverdueError:
+                error = _overdue(item, self.stage_seconds or 0)
             except (Exception, SystemExit) as failure:  # noqa: BLE001  a plug-in's failure ends its own pipeline's run only
                 error = _blame(item, failure)
             parts.append(Part(item.use.label, item.use.plugin, (time.perf_counter() - at) * MS))
@@ -232,6 +247,12 @@ def _blame(item: Built, failure: BaseException) -> CandlelakeError:
         return failure
     text = " ".join(str(failure).split())[:500]
     return PluginError(f"{where} raised {type(failure).__name__}: {text}; correct the plug-in or its parameters")
+
+
+def _overdue(item: Built, seconds: float) -> PluginOverdueError:
+    return PluginOverdueError(
+        f"{item.kind} {item.use.label} ({item.use.plugin}) did not come back within {seconds:g} s; correct the plug-in, or raise"
+        " CANDLELAKE_STAGE_TIMEOUT when it needs more")
 
 
 def _broken(item: Built, received: object, allowed: str) -> PluginError:

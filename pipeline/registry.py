@@ -63,6 +63,11 @@ class Built:
     plugin: Any
     is_causal: bool
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it ships with Candlelake."""
+        return type(self.plugin).__module__.partition(".")[0] in {"pipeline", "addons"}
+
 
 class Registry:
     """The plug-ins by name. A name that two packages give is refused when it is asked for, and both are named."""

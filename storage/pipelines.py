@@ -187,6 +187,14 @@ def begin_run(tx: Connection, pipeline_ids: Iterable[int], now_us: int, *, suspe
         tx.execute(pipelines.update().where(pipelines.c.id == pipeline_id).values(**changes))
 
 
+def put_off(tx: Connection, pipeline_id: int, error: str, now_us: int) -> None:
+    """Note that a run ended without the pipeline's plug-in: its next try comes later each time."""
+    failures = tx.execute(select(pipelines.c.failures).where(pipelines.c.id == pipeline_id)).scalar_one() + 1
+    wait = min(2 ** failures, LONGEST_BACKOFF_MINUTES)
+    tx.execute(pipelines.update().where(pipelines.c.id == pipeline_id).values(
+        running_since_us=None, failures=failures, retry_at_us=now_us + wait * MINUTE_US, last_error=error))
+
+
 def end_run(tx: Connection, pipeline_id: int, error: str | None) -> None:
     """Note that the run is over, and its last error."""
     tx.execute(pipelines.update().where(pipelines.c.id == pipeline_id).values(

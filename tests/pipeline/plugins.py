@@ -1,5 +1,6 @@
 """Plug-ins of the tests: one that looks ahead, one that raises, one that is slow to see, executors that are told to fail."""
 
+import threading
 from typing import ClassVar
 
 import polars as pl
@@ -19,6 +20,29 @@ class Peeking:
 
     def calculate(self, frame: pl.DataFrame, context: Context) -> pl.DataFrame:
         return frame.select(peek=pl.col("close").shift(-1) - pl.col("close"))
+
+
+class Hanging:
+    """An indicator that does not come back before `release` is set; with `spins` it burns its time, without it sleeps."""
+
+    kind: ClassVar = "indicator"
+    is_causal: ClassVar[bool] = True
+    release: ClassVar[threading.Event] = threading.Event()
+    calls: ClassVar[list[str]] = []
+
+    class Parameters(Parameters):
+        """How it hangs."""
+
+        spins: bool = False
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+
+    def calculate(self, frame: pl.DataFrame, context: Context) -> pl.DataFrame:
+        self.calls.append(context.pipeline)
+        while not self.release.wait(0 if self.parameters.spins else 60):
+            continue
+        return frame.select(slow=pl.col("close"))
 
 
 class Raising:
@@ -84,4 +108,4 @@ class Noting:
         return ExecutionReport("done", "noted", record.key)
 
 
-PLUGINS = {name: f"tests.pipeline.plugins:{name}" for name in ("Peeking", "Raising", "Scribbling", "Alone", "Noting")}
+PLUGINS = {name: f"tests.pipeline.plugins:{name}" for name in ("Peeking", "Raising", "Hanging", "Scribbling", "Alone", "Noting")}

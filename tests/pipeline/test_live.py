@@ -22,7 +22,7 @@ from storage.pipelines import (
     set_enabled,
 )
 from tests.pipeline.conftest import START, definition, market
-from tests.pipeline.plugins import PLUGINS, Noting
+from tests.pipeline.plugins import PLUGINS, Hanging, Noting
 
 REGISTRY = Registry({**SHIPPED, **PLUGINS}, extra=[])
 FIRST = 300  # candles that are there before the first run
@@ -157,6 +157,41 @@ async def test_a_failing_plugin_touches_no_other_pipeline(feed, store, enabled):
     with feed.lake.metadata.read() as tx:
         assert "ZeroDivisionError" in get_pipeline(tx, "broken").last_error
         assert get_pipeline(tx, "trend").last_error is None
+
+
+@pytest.fixture
+def hanging():
+    """The calls of the plug-in that does not come back; it is let go after the test."""
+    Hanging.release.clear()
+    Hanging.calls.clear()
+    yield Hanging.calls
+    Hanging.release.set()
+
+
+@pytest.mark.parametrize("spins", [True, False])
+async def test_a_plugin_that_hangs_holds_nobody_up(feed, store, enabled, hanging, spins):
+    """It is given up after the stage's time and tried later and later; pipelines beside it judge every candle, and the run ends."""
+    object.__setattr__(feed, "settings", feed.settings.model_copy(update={"stage_timeout": 0.3}))
+    enabled("hung", indicators=[{"plugin": "Hanging", "parameters": {"spins": spins}}], signals=[{"plugin": "breakout"}], confidence=[])
+    create(feed, definition("trend"), "me", REGISTRY)
+    with feed.lake.metadata.write() as tx:
+        set_enabled(tx, "trend", enabled=True, now_us=1)
+    await process(feed, registry=REGISTRY)
+    store(market(FIRST + 5).tail(5))
+    result = await process(feed, registry=REGISTRY)
+    assert hanging == ["hung", "hung"]  # once a run, however many candles wait
+    (error,) = result.errors
+    assert "hung: kraken BTC/USD 1h" in error
+    assert "indicator Hanging (Hanging) did not come back within 0.3 s" in error
+    (replayed,) = replay_pipeline(feed, "trend", Interval(START + (FIRST - 1) * HOUR_US, START + (FIRST + 5) * HOUR_US))
+    assert replayed.result.lines == told(feed)
+    with feed.lake.metadata.read() as tx:
+        row = get_pipeline(tx, "hung")
+        rows = [item for item in list_executions(tx, row.id) if item["stage"] == "indicator"]
+    assert row.retry_at_us > feed.clock.now_us()
+    assert row.running_since_us is None
+    assert "did not come back" in row.last_error
+    assert {item["status"] for item in rows} == {"error"}
 
 
 async def test_a_pipeline_whose_process_died_runs_alone_and_later(feed, store, enabled):

@@ -1,0 +1,70 @@
+"""Runs ordered on the console's pages at a real server: a person sees them begin, get on and end."""
+
+import asyncio
+import re
+
+import httpx
+import pytest
+
+from connections.service import ConnectionInput
+from console.app import make_app
+from console.prefect_api import PrefectDesk
+from core.clock import DAY_US, isoformat
+from core.secrets import Secret
+from feed import open_feed
+from storage import people
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("only_ordered", "runner")]
+PASSWORD = "seven green lamps at noon"
+AGAIN = 20  # a run that finds another one's lease is Skipped, and ordered again
+
+
+@pytest.fixture
+def feed(home, box):
+    """The home of the flow runs with a connection of this test and an admin; both are gone after it."""
+    with open_feed(home) as opened:
+        with opened.lake.metadata.write() as tx:
+            people.add_user(tx, "pat", "super_admin", opened.clock.now_us())
+            people.set_password(tx, "pat", Secret(PASSWORD), opened.clock.now_us())
+        opened.connections.create(ConnectionInput(
+            slug="paged", provider="ccxt:coinbase", base_url=box.url, symbols=("BTC/USD",), timeframes=("1h",), is_admin_owned=True))
+        yield opened
+        opened.connections.delete("paged", purge=True)
+
+
+async def ordered(http, flow, **form):
+    """Order a run on the page and watch its page until it has ended; returns all that the page showed."""
+    shown = []
+    for _ in range(AGAIN):
+        csrf = re.search(r'name="csrf" value="([^"]+)"', (await http.get("/connections/paged/runs")).text).group(1)
+        answer = await http.post("/connections/paged/runs", data={"csrf": csrf, "flow": flow, **form})
+        assert answer.status_code == 303, answer.text
+        page = answer.headers["location"]
+        while True:
+            part = await http.get(page, headers={"hx-request": "true"})
+            assert part.status_code in {200, 286}
+            shown.append(part.text)
+            if part.status_code == 286:
+                break
+            await asyncio.sleep(0.5)
+        state = (await http.get(f"/api{page}")).json()
+        if state["state"] not in {"Skipped", "SkippedLate"}:
+            return state, shown
+    pytest.fail(f"its place stayed taken: {shown[-1]}")
+
+
+async def test_a_backfill_and_a_repair_are_ordered_and_watched(feed, server):
+    """The page of a run shows its state until it ends, its log and Prefect's own page; what it fetched is in the lake."""
+    app = make_app(feed, PrefectDesk(server.url))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as http:
+        await http.post("/login", data={"name": "pat", "password": PASSWORD})
+        today = feed.clock.now_us() // DAY_US * DAY_US
+        start, end = isoformat(today - 9 * DAY_US), isoformat(today - 2 * DAY_US)
+        state, shown = await ordered(http, "backfill", symbol="BTC/USD", timeframe="1h", start=start, end=end)
+        assert state["state"].startswith("Completed"), shown[-1]
+        assert "/runs/flow-run/" in shown[-1]
+        assert "168/168 candles" in shown[-1]
+        assert feed.lake.candles("paged", "BTC/USD", "1h").height > 100  # the recorded market has silent hours
+        state, _ = await ordered(http, "repair")
+        assert state["state"].startswith("Completed")
+        assert f"/connections/paged/runs/{state['id']}" in (await http.get("/connections/paged/runs")).text

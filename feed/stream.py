@@ -217,7 +217,8 @@ class StreamRun:
             self.message = message
         now, last, result = self.feed.clock.now_us(), self.last_tick, self.result()
         counts = {name: getattr(result, name) for name in (
-            "ticks", "repeats", "late", "candles", "agreed", "contradicted", "reconnects", "losses")} | self.keeper.quantiles() | {"histograms": histograms(self.slug)}
+            "ticks", "repeats", "late", "candles", "agreed", "contradicted", "reconnects", "losses")}
+        counts |= self.keeper.quantiles() | {"histograms": histograms(self.slug)}
         ran = max(1, now - self.started_us) / SECOND_US
         lag = None if last is None else (last.received_us - last.ts_us) / SECOND_US
         row = StreamState(self.slug, self.run_id, state, self.message or None, self.started_us, now,

@@ -13,6 +13,7 @@ from prefect import task
 
 from core.errors import CandlelakeError, LeaseHeldError
 from core.interval import Interval
+from core.secrets import redact
 from feed import Feed, open_feed
 from feed.announce import candles_streamed
 from feed.stream import StreamOptions, StreamResult, Subscribers, stream
@@ -75,8 +76,8 @@ async def telling(feed: Feed, run_id: str) -> AsyncIterator[Callable[[Sequence[B
             await asyncio.sleep(TELL_SECONDS)
             try:
                 await asyncio.to_thread(tell)
-            except CandlelakeError as error:
-                run_logger().warning("pipelines were not told of streamed candles, their sweep will find them: %s", error)
+            except Exception as error:  # noqa: BLE001  a hint that cannot be given, for whatever reason, must not end the telling
+                run_logger().warning("pipelines were not told of streamed candles, their sweep will find them: %s", redact(str(error)))
 
     teller = asyncio.create_task(again_and_again())
     try:

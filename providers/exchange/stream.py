@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
@@ -18,7 +19,7 @@ from ccxt.base.errors import BadResponse, BaseError
 from ccxt.base.exchange import Exchange
 
 from core.clock import LATEST_US, Clock
-from core.errors import BadPayloadError, CandlelakeError, OverrunError, UnsupportedError
+from core.errors import BadPayloadError, CandlelakeError, OverrunError, StalledError, UnsupportedError
 from core.ticks import Tick
 from core.timeframe import Timeframe
 from providers.base import StreamedCandle
@@ -28,6 +29,8 @@ from providers.exchange.guard import Guards
 
 BUFFER: Final = 200_000  # ticks, or changes of candles, that may wait for the reader
 KEEP_ALIVE_MS: Final = 10_000  # between pings; a dead peer is noticed after two that stay unanswered
+CONFIRM_SECONDS: Final = 30.0  # an exchange that confirms subscriptions does so by then
+QUIET_SECONDS: Final = 600.0  # of others the first trade may be long in coming
 _STUMBLES: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, BaseError)
 # What says that a subscription stands, and whether each symbol gets one; elsewhere any message does.
 _ANY: Final = (re.compile(""), False)
@@ -44,6 +47,7 @@ class StreamGuards(Guards):
 
     confirmed: int = 0  # messages that say that a subscription stands
     awaited: int = 1
+    confirm_seconds: float | None = None  # how long to wait for them; None is what suits the exchange
     take_frame: Callable[[Any], bool] | None = None  # True when it has taken a message's text
 
     def client(self, url: Any) -> Any:
@@ -243,11 +247,9 @@ async def _session(
     for task in tasks:
         task.add_done_callback(lambda _task: buffer.bell.set())
     try:
-        is_told = False
+        await _confirmed(exchanges, tasks)
+        yield []
         while True:
-            if not is_told and all(exchange.confirmed >= exchange.awaited for exchange in exchanges):
-                is_told = True
-                yield []
             items = buffer.take()
             if items:
                 yield items
@@ -255,16 +257,29 @@ async def _session(
             for task in tasks:
                 if task.done():
                     raise _failure(task, str(exchanges[0].id))
-            if is_told:
-                await buffer.bell.wait()
-            else:
-                await asyncio.wait([*tasks, bell := asyncio.ensure_future(buffer.bell.wait())],
-                                   timeout=0.01, return_when=asyncio.FIRST_COMPLETED)
-                bell.cancel()
+            await buffer.bell.wait()
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _confirmed(exchanges: Sequence[Any], tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait until every exchange has answered to all subscriptions; what comes meanwhile waits in the buffer.
+
+    Raises:
+        StalledError: one that confirms subscriptions has not done so in time; one that does not gets longer, its market may be quiet.
+        CandlelakeError: a watcher ended.
+    """
+    begun = time.monotonic()
+    while lacking := [exchange for exchange in exchanges if exchange.confirmed < exchange.awaited]:
+        for task in tasks:
+            if task.done():
+                raise _failure(task, str(lacking[0].id))
+        limit = max(exchange.confirm_seconds or (CONFIRM_SECONDS if exchange.id in _CONFIRMS else QUIET_SECONDS) for exchange in lacking)
+        if time.monotonic() - begun > limit:
+            raise StalledError(f"{lacking[0].id}: {lacking[0].confirmed} of {lacking[0].awaited} subscriptions confirmed within {limit:g} s")
+        await asyncio.wait(tasks, timeout=0.01, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _failure(task: asyncio.Task[None], exchange_id: str) -> CandlelakeError:

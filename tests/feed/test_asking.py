@@ -1,13 +1,17 @@
 """feed.asking: patience with transient errors, none with permanent ones."""
 
+import polars as pl
 import pytest
 
+from core.candles import CANDLE_SCHEMA
 from core.errors import CredentialsRefusedError, NetworkError, RateLimitedError
 from core.interval import Interval
 from core.timeframe import Timeframe
 from feed.asking import LONGEST_WAIT, Asker
+from providers.base import CandlePage
 
 MINUTE = Timeframe.parse("1m")
+PAGE = CandlePage(pl.DataFrame(schema=CANDLE_SCHEMA), Interval(0, 1), 0, "request")
 
 
 class Failing:
@@ -19,13 +23,13 @@ class Failing:
     async def fetch_candles(self, symbol, timeframe, interval):
         if self.errors:
             raise self.errors.pop(0)
-        return "page"
+        return PAGE
 
 
 async def test_transient_errors_are_tried_again() -> None:
     """Up to four failures are survived; each request is counted."""
     asker = Asker(Failing(*[NetworkError("reset")] * 4), 0)
-    assert await asker.page("X", MINUTE, Interval(0, 1)) == "page"
+    assert await asker.page("X", MINUTE, Interval(0, 1)) is PAGE
     assert asker.requests == 5
 
 

@@ -151,6 +151,48 @@ def test_real_orders_need_every_switch(feed):  # noqa: F811
     assert "storm" in ask(2).error
 
 
+LIMITS = {"live_trading": True, "max_order_quantity": 1.0, "max_daily_loss": 10.0, "max_open_orders": 1}
+
+
+@pytest.mark.parametrize(("what", "words"), [
+    ("nothing", None),
+    ("settings", "CANDLELAKE_LIVE_TRADING"),
+    ("switch", "storm"),
+    ("pipeline", "candlelake orders allow trend"),
+    ("connection", "connection kraken has no setting live_trading"),
+    ("max_daily_loss", "lacks the settings max_daily_loss"),
+    ("size", "quantity 1 is above max_order_quantity 0.5"),
+    ("open", "1 orders are open, max_open_orders is 1"),
+    ("loss", "today's loss 50.00 has reached max_daily_loss 10"),
+])
+def test_each_switch_and_limit_stops_a_real_order_by_itself(feed, what, words):  # noqa: F811
+    """With all switches on and all limits kept an order is sent; any one of them off or reached refuses it, in words that name it."""
+    create(feed, definition(), "me")
+    own = {key: value for key, value in LIMITS.items() if (what, key) != ("connection", "live_trading") and key != what}
+    feed.settings = feed.settings.model_copy(update={"live_trading": what != "settings"})
+    feed.connections.update("kraken", settings=own | ({"max_order_quantity": 0.5} if what == "size" else {}))
+    orders = StoredOrders(feed)
+
+    def ask(at, price=100.0):
+        made = orders.write_down(OrderRequest(f"k{at}", "trend", 1, SERIES, START + at * HOUR_US, "buy", 1.0, price, "live"))
+        return orders.begin_sending(made.key)
+
+    with feed.lake.metadata.write() as tx:
+        set_live(tx, "trend", live=what != "pipeline", now_us=START)
+        if what == "switch":
+            set_switch(tx, halted=True, reason="storm", by="me", now_us=START)
+    if what in {"open", "loss"}:
+        assert ask(1).status == "sending"
+    if what == "loss":
+        orders.settle("k1", Fill(100.0, 1.0, feed.clock.now_us(), broker_order_id="1"))
+    answer = ask(2, price=50.0)
+    if words is None:
+        assert (answer.status, answer.error) == ("sending", None)
+    else:
+        assert answer.status == "refused"
+        assert words in answer.error
+
+
 @given(st.lists(st.tuples(st.sampled_from([1, -1]), st.integers(1, 50), st.integers(1, 500)), min_size=1, max_size=40))
 def test_money_is_what_flowed_plus_what_is_held(steps):
     """Equity at the last price equals the cash that flowed plus the holding's worth, for any order of trades."""

@@ -1,4 +1,4 @@
-"""The benchmarks that are programs of their own - replay, ledger, stream - run for the one report."""
+"""The benchmarks that are programs of their own - replay, ledger, stream, console - run for the one report."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ PROGRAMS = {
     "replay": ("Replay beside vectorbt and backtesting.py", ["--rounds", "1", "--repeats", "2"]),
     "ledger": ("Ledger and coverage of a large lake", []),
     "stream": ("Ticks of a stream beside cryptofeed", []),
+    "console": ("Console over a large home", []),
 }
 
 
@@ -49,6 +50,9 @@ def _markdown(name: str, said: str) -> str:
         return "\n".join(line for line in lines if line.startswith("|"))
     if name == "stream":
         return _streams(json.loads(lines[-1])) if lines and lines[-1].startswith("{") else "It said nothing."
+    if name == "console":
+        begin = next((at for at, line in enumerate(lines) if line == "{"), None)
+        return "It said nothing." if begin is None else _console(json.loads("\n".join(lines[begin:])))
     return "\n".join(["```text", *lines, "```"])
 
 
@@ -63,3 +67,18 @@ def _streams(found: dict[str, Any]) -> str:
         ratio = f"{other / value:.2f}x" if other is not None and value else "-"
         lines.append(f"| {key.replace('_', ' ')} | {value} | {'-' if other is None else other} | {ratio} |")
     return "\n".join([*lines, "", *(f"* {name.replace('_', ' ')}: {said if said == 'met' else '**missed**'}" for name, said in found["targets"].items())])
+
+
+def _console(found: dict[str, Any]) -> str:
+    """Return the figures of the console, and each target with whether it is met; without a browser the chart is not compared."""
+    painted = found["chart_painted_ms"]
+    figures = {key: value for key, value in found.items() if key != "p95_by_path_ms"}
+    lines = ["| figure | value |", "|---|---|", *(f"| {key.replace('_', ' ')} | {'-' if value is None else value} |" for key, value in figures.items())]
+    slowest = [f"`{path}` {value}" for path, value in list(found["p95_by_path_ms"].items())[:5]]
+    lines += ["", f"The slowest, p95 in ms: {', '.join(slowest)}.", ""]
+    targets: dict[str, bool | None] = {
+        "95 % of reads below 50 ms": found["share_under_50_ms"] >= 0.95,
+        "chart of 10,000 candles below 150 ms": None if painted is None or found["chart_candles"] < 10_000 else painted < 150,
+        "200 live viewers served": None if found["viewers"] < 200 else found["viewers_served"] >= found["viewers"]}
+    words = {True: "met", False: "**missed**", None: "not compared"}
+    return "\n".join([*lines, *(f"* {target}: {words[met]}" for target, met in targets.items())])

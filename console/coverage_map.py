@@ -18,7 +18,7 @@ from storage.ledger import GapRow, list_gaps
 from storage.series import SeriesRow, grids_of, list_series
 
 DAYS_MAX: Final = 120
-SERIES_MAX: Final = 20
+SERIES_MAX: Final = 20  # on one page
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +49,45 @@ class Cell:
         return f"{self.day}: {self.stored} of {self.expected} stored, {self.explained} explained"
 
 
-def days_of(feed: Feed, slug: str, days: int) -> list[tuple[Series, list[Cell]]]:
-    """Return the newest `days` days of a connection's series, oldest first; at most `SERIES_MAX` series."""
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a connection's series: each with its days, oldest first; `total` series match on `last` pages."""
+
+    found: list[tuple[Series, list[Cell]]]
+    number: int
+    last: int
+    total: int
+
+
+def days_of(feed: Feed, slug: str, days: int, text: str = "", number: int = 1) -> Page:
+    """Return the newest `days` days of a connection's series, `SERIES_MAX` to a page.
+
+    Args:
+        feed: the open home.
+        slug: the connection.
+        days: how many days, 1 to `DAYS_MAX`.
+        text: only series whose symbol and timeframe hold each of its words, whatever the case.
+        number: of the page, from 1; past the end it is the last one.
+
+    Raises:
+        InputError: too many days, or no page's number.
+    """
     if not 1 <= days <= DAYS_MAX:
         raise InputError("days", days, f"1 to {DAYS_MAX}", "look at another part of the time")
     end = (feed.clock.now_us() // DAY_US + 1) * DAY_US
     whole = Interval(max(to_us(EPOCH), end - days * DAY_US), end)
+    if number < 1:
+        raise InputError("page_number", number, "1 or more", "begin at the first page")
+    words = text.casefold().split()
     with feed.lake.metadata.read() as tx:
-        rows = list_series(tx, slug)[:SERIES_MAX]
+        wanted = [row for row in list_series(tx, slug)
+                  if all(word in f"{row.series.symbol} {row.series.timeframe.name}".casefold() for word in words)]
+        last = max(1, -(-len(wanted) // SERIES_MAX))
+        number = min(number, last)
+        rows = wanted[(number - 1) * SERIES_MAX:number * SERIES_MAX]
         grids = grids_of(tx, rows)
-        gaps = list_gaps(tx, slug)
-    return [(row.series, _cells(feed, row, grids[row.id], [gap for gap in gaps if gap.series == row.series], whole)) for row in rows]
+        gaps = {row.id: list_gaps(tx, slug, row.series.symbol, row.series.timeframe) for row in rows}
+    return Page([(row.series, _cells(feed, row, grids[row.id], gaps[row.id], whole)) for row in rows], number, last, len(wanted))
 
 
 def _cells(feed: Feed, row: SeriesRow, grid: Grid, gaps: Sequence[GapRow], whole: Interval) -> list[Cell]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
@@ -18,11 +19,18 @@ SEES = [Depends(CONNECTIONS)]
 
 
 @router.get("/connections/{slug}/coverage", dependencies=SEES)
-def show_map(request: Request, slug: str, days: Annotated[int, Query()] = 60) -> Response:
-    """Show each series by day."""
+def show_map(
+    request: Request, slug: str, days: Annotated[int, Query()] = 60, series: str = "",
+    page_number: Annotated[int, Query(lt=2**31)] = 1,
+) -> Response:
+    """Show each series by day, a page of them at a time; `series` are words of symbol and timeframe to look for."""
     feed = feed_of(request)
     row = readings.seen_connection(feed, identity_of(request), slug)
-    return page(request, "connection_coverage.html", {"row": row, "tab": "coverage", "days": days, "found": coverage_map.days_of(feed, slug, days)})
+    shown = coverage_map.days_of(feed, slug, days, series[:200], page_number)
+    turn = {name: f"?{urlencode({'days': days, 'series': series[:200], 'page_number': number})}" if 1 <= number <= shown.last else None
+            for name, number in (("before", shown.number - 1), ("after", shown.number + 1))}
+    return page(request, "connection_coverage.html", {
+        "row": row, "tab": "coverage", "days": days, "series": series[:200], "shown": shown, "turn": turn})
 
 
 @router.get("/connections/{slug}/day", dependencies=SEES)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,26 @@ async def test_the_map_counts_what_is_stored(browser, token):
     assert (await http.get("/connections/anns/day?symbol=BTC/USD&timeframe=1m&day=2026-01-05", headers=headers)).status_code == 200
     assert (await http.get("/connections/anns/coverage?days=100000", headers=headers)).status_code == 422
     assert (await http.get("/connections/anns/day?day=never", headers=headers)).status_code == 422
+
+
+async def test_the_map_has_pages_and_a_search(browser, token, feed):
+    """Every series of a connection is on some page, twenty to each; words of symbol and timeframe find one, a page past the end is the last."""
+    symbols = [f"C{n}/USD" for n in range(23)]
+    feed.connections.update("anns", symbols=["BTC/USD", *symbols], timeframes=["1m", "1h"])
+    http, headers = browser().http, token("ann")
+
+    async def shown(query):
+        text = (await http.get(f"/connections/anns/coverage?{query}", headers=headers)).text
+        return re.findall(r"<h2>([^<]*)</h2>", text), text
+
+    pages = [await shown(f"page_number={number}") for number in (1, 2, 3)]
+    assert [len(found) for found, _ in pages] == [20, 20, 8]
+    assert len({name for found, _ in pages for name in found}) == 48
+    assert "Page 2 of 3, 48 series" in pages[1][1]
+    assert (await shown("page_number=9"))[0] == pages[2][0]
+    assert (await shown("series=c7+1h"))[0] == ["C7/USD 1h"]
+    assert "No series of this connection holds" in (await shown("series=nothing"))[1]
+    assert (await http.get("/connections/anns/coverage?page_number=0", headers=headers)).status_code == 422
 
 
 async def test_pipelines_are_their_owners_and_admins(browser, token, pipeline):

@@ -60,6 +60,9 @@ def test_an_operators_pause_survives(server):
     assert held["schedules"][0]["active"] is False
     assert held["schedules"][0]["schedule"]["cron"] == "*/15 * * * *"
     assert server.get(f"/automations/{automation['id']}")["enabled"] is False
+    server.patch(f"/automations/{automation['id']}", {"enabled": True})  # the server is shared: other tests need it on
+    server.patch(path, {"paused": False})
+    server.patch(f"{path}/schedules/{held['schedules'][0]['id']}", {"active": True})
 
 
 def test_a_schedule_that_left_the_file_is_removed(server):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any, Final, Literal
 
-import yaml
 from pydantic import Field
 
 from addons.execution.accounts import equity
@@ -25,7 +24,6 @@ from pipeline.definition import PipelineDefinition, read_definition, read_yaml
 from storage.pipelines import PipelineRow
 
 TEXT_MAX: Final = 50_000  # characters
-DEPTH_MAX: Final = 20
 SHOWN: Final = ("table", "markdown", "image", "progress")
 PICTURE: Final = "data:image/png;base64,"
 
@@ -56,7 +54,6 @@ def read_text(feed: Feed, who: Identity, text: str) -> PipelineDefinition:
     """
     if len(text) > TEXT_MAX:
         raise InputError("definition", f"{len(text)} characters", f"at most {TEXT_MAX}", "give the YAML of one pipeline")
-    _check_shape(text)
     definition = read_yaml(text)
     for key in definition.keys:
         seen_connection(feed, who, key.connection)
@@ -136,16 +133,3 @@ def equity_rows(feed: Feed, row: PipelineRow) -> list[dict[str, Any]]:
 def _json(data: object) -> object:
     """Tables come as JSON text or as rows, by Prefect's version."""
     return json.loads(data) if isinstance(data, str) else data
-
-
-def _check_shape(text: str) -> None:
-    depth = 0
-    try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise InputError("definition", f"*{event.anchor}"[:60], "YAML without aliases", "write it out")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEPTH_MAX:
-                raise InputError("definition", f"{depth} levels", f"at most {DEPTH_MAX}", "see an existing pipeline's definition")
-    except yaml.YAMLError as error:
-        raise InputError("definition", text[:60], "YAML", " ".join(str(error).split())[:300]) from None

@@ -36,6 +36,9 @@ CandlelakeError
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
+
+RECEIVED_MAX: Final = 300  # characters of bad input that are repeated
 
 
 class CandlelakeError(Exception):
@@ -113,7 +116,9 @@ class InputError(PermanentError):
         self.received = received
         self.allowed = allowed if isinstance(allowed, str) else ", ".join(str(item) for item in allowed)
         self.fix = fix
-        text = f"{what}: received {received!r}; allowed: {self.allowed}"
+        shown = repr(received)
+        shown = shown if len(shown) <= RECEIVED_MAX else f"{shown[:RECEIVED_MAX]}..."  # one line stays one that a person reads
+        text = f"{what}: received {shown}; allowed: {self.allowed}"
         super().__init__(f"{text}; {fix}" if fix else text)
 
 

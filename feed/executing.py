@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -34,8 +35,14 @@ async def execute_pending(feed: Feed, pipeline: PipelineRow, engine: Engine, run
         reports, failure = [], None
         for item in executors:
             try:
-                reports.append(await item.plugin.execute(record_of(row), services))
-            except (Exception, SystemExit) as error:  # noqa: BLE001  an executor's failure ends this signal's try only
+                # Ours wait for the broker as long as the provider's own time-outs say; what is cut off is asked about, never sent again.
+                async with asyncio.timeout(None if item.is_ours else feed.settings.stage_timeout):
+                    reports.append(await item.plugin.execute(record_of(row), services))
+            except (asyncio.CancelledError, KeyboardInterrupt):
+                raise
+            except TimeoutError:
+                failure = PluginError(f"executor {item.use.label} ({item.use.plugin}) did not answer within {feed.settings.stage_timeout:g} s")
+            except BaseException as error:  # noqa: BLE001  an executor's failure ends this signal's try only
                 text = " ".join(str(error).split())[:500]
                 failure = PluginError(f"executor {item.use.label} ({item.use.plugin}) raised {type(error).__name__}: {text}")
         status, message = _joined(reports, failure)

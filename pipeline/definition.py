@@ -18,6 +18,7 @@ from pipeline.stages import KINDS, Kind
 
 NAME: Final = r"^[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*$"
 NAME_MAX: Final = 63
+DEPTH_MAX: Final = 20  # levels of a YAML text
 PLUGINS_MAX: Final = 64  # for each stage
 _FIELDS: Final[dict[Kind, str]] = {
     "cleaner": "cleaners", "filter": "filters", "indicator": "indicators", "signal": "signals", "confidence": "confidence",
@@ -151,8 +152,9 @@ def read_yaml(text: str) -> PipelineDefinition:
     """Return the definition that a YAML text holds.
 
     Raises:
-        InputError: no YAML, no mapping, or a wrong field.
+        InputError: no YAML, no mapping, too deep, with aliases, or a wrong field.
     """
+    _check_shape(text)
     try:
         values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, AttributeError) as error:  # a date or a number that is none is no YAMLError
@@ -160,6 +162,20 @@ def read_yaml(text: str) -> PipelineDefinition:
     if not isinstance(values, dict):
         raise InputError("pipeline", text[:60], "a YAML mapping with name, series and stages", "see docs/INTEGRATION_GUIDE.md")
     return read_definition(values)
+
+
+def _check_shape(text: str) -> None:
+    """Refuse what costs more to read than it says: deep nesting, and aliases, by which a few bytes become gigabytes."""
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError("definition", f"*{event.anchor}", "YAML without aliases", "write it out")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH_MAX:
+                raise InputError("definition", f"{depth} levels", f"at most {DEPTH_MAX}", "see an existing pipeline's definition")
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError("definition", text[:60], "YAML", " ".join(str(error).split())[:300]) from None
 
 
 def explain(what: str, error: ValidationError, model: type[BaseModel]) -> InputError:

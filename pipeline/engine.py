@@ -7,6 +7,7 @@ plug-in is not causal or not vectorised it goes candle by candle, so both always
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -172,7 +173,9 @@ class Engine:
                     within(self.stage_seconds, partial(stage, item, state, context, last_only))
             except OverdueError:
                 error = _overdue(item, self.stage_seconds or 0)
-            except (Exception, SystemExit) as failure:  # noqa: BLE001  a plug-in's failure ends its own pipeline's run only
+            except BaseException as failure:
+                if isinstance(failure, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                    raise  # a person's Ctrl-C comes to the main thread and to no other
                 error = _blame(item, failure)
             parts.append(Part(item.use.label, item.use.plugin, (time.perf_counter() - at) * MS))
             if error is not None:

@@ -1,5 +1,6 @@
 """Plug-ins of the tests: one that looks ahead, one that raises, one that is slow to see, executors that are told to fail."""
 
+import builtins
 import threading
 from typing import ClassVar
 
@@ -45,18 +46,27 @@ class Hanging:
         return frame.select(slow=pl.col("close"))
 
 
+class StrangeError(BaseException):
+    """What is no Exception."""
+
+
 class Raising:
-    """An indicator that fails."""
+    """An indicator that fails, with what it is told to."""
 
     kind: ClassVar = "indicator"
     is_causal: ClassVar[bool] = True
-    Parameters = Parameters
+
+    class Parameters(Parameters):
+        """What it raises."""
+
+        what: str = "ZeroDivisionError"
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
 
     def calculate(self, frame: pl.DataFrame, context: Context) -> pl.DataFrame:
-        raise ZeroDivisionError("a plug-in's own mistake")
+        kind = getattr(builtins, self.parameters.what, StrangeError)
+        raise kind("a plug-in's own mistake")
 
 
 class Scribbling:

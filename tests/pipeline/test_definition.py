@@ -75,9 +75,15 @@ def test_yaml_keeps_everything(threshold, lookback, description, share):
     assert again.digest == made.digest
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "", "name: 3"])
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nname: [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+
+
+@pytest.mark.parametrize("text", [
+    "a: [", "- 1", "", "name: 3", "[" * 5_000, "a: " * 5_000, "parameters: &p {v: *p}", BOMB, f"name: {'x' * 1_000_000}", "a: 2026-99-99",
+    "\0", "!!python/object:os.system {}"])
 def test_what_is_no_definition_is_told(text):
-    """No YAML, no mapping, no fields: one line."""
+    """No YAML, no mapping, no fields, too deep, an alias that grows without end: one line, of a length that people read."""
     with pytest.raises(InputError) as caught:
         read_yaml(text)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1_000

@@ -159,6 +159,19 @@ async def test_a_failing_plugin_touches_no_other_pipeline(feed, store, enabled):
         assert get_pipeline(tx, "trend").last_error is None
 
 
+@pytest.mark.parametrize("what", ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "StrangeError", "MemoryError"])
+async def test_whatever_a_plugin_raises_ends_its_own_pipeline_only(feed, store, enabled, what):
+    """What is no Exception, too: one error that names it, and the pipeline beside it has judged its candle."""
+    enabled("broken", indicators=[{"plugin": "Raising", "parameters": {"what": what}}], signals=[{"plugin": "breakout"}], confidence=[])
+    create(feed, definition("trend"), "me", REGISTRY)
+    with feed.lake.metadata.write() as tx:
+        set_enabled(tx, "trend", enabled=True, now_us=1)
+    result = await process(feed, registry=REGISTRY)
+    (error,) = result.errors
+    assert f"raised {what}: a plug-in's own mistake" in error
+    assert result.candles == 2
+
+
 @pytest.fixture
 def hanging():
     """The calls of the plug-in that does not come back; it is let go after the test."""

@@ -11,14 +11,10 @@ from prometheus_client.registry import Collector
 
 from connections.health import HealthRow, read_health
 from feed import Feed
+from feed.stream_metrics import HISTOGRAMS
 from storage.ticks.states import ALIVE
 
 LABELS: Final = ["connection"]
-HISTOGRAMS: Final = {
-    "candlelake_tick_receipt_to_disk_seconds": "From a tick's receipt until it is on disk",
-    "candlelake_tick_event_to_disk_seconds": "From a tick's event until it is on disk",
-    "candlelake_tick_event_to_subscriber_seconds": "From a tick's event until subscribers of the stream's process have it",
-}
 COUNTERS: Final = {"ticks": "Ticks stored by the stream's run", "candles": "Candles that the stream gave out",
                    "reconnects": "Sessions that ended with an error", "losses": "Ranges booked as lost"}
 
@@ -53,10 +49,10 @@ class Figures(Collector):
             for row, stream in streams:
                 counter.add_metric([row.slug], float(stream.counts.get(name, 0)))
             yield counter
-        for name, meaning in HISTOGRAMS.items():
-            family = HistogramMetricFamily(name, meaning, labels=LABELS)
+        for told_as in (family for metric in HISTOGRAMS for family in metric.describe()):
+            family = HistogramMetricFamily(told_as.name, told_as.documentation, labels=LABELS)
             for row, stream in streams:
-                told = stream.counts.get("histograms", {}).get(name)
+                told = stream.counts.get("histograms", {}).get(told_as.name)
                 if told:
                     family.add_metric([row.slug], buckets=[(bound, count) for bound, count in told["buckets"]], sum_value=told["sum"])
             yield family

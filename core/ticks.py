@@ -130,3 +130,11 @@ def key_columns() -> list[pl.Expr]:
         pl.col("trade_id").fill_null("").alias("_id"),
         pl.when(has_id).then(pl.lit(0, pl.UInt64)).otherwise(values).alias("_values"),
     ]
+
+
+def without_known(ticks: pl.DataFrame, known: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Return `ticks` that are in none of `known`, in their order; all frames have the columns of a tick."""
+    if not known:
+        return ticks
+    held = pl.concat([frame.select(key_columns()) for frame in known])
+    return ticks.with_columns(key_columns()).join(held, on=KEYS, how="anti", maintain_order="left").drop(KEYS)

@@ -46,12 +46,12 @@ from storage.pipelines import (
     add_executions,
     add_signal,
     begin_run,
+    end_overdue,
     end_run,
     get_pipeline,
     list_pipelines,
     move_watermark,
     prune_executions,
-    put_off,
     watermarks_of,
 )
 from storage.series import SeriesRow, find_series
@@ -184,7 +184,7 @@ async def _judge_all(run: _Run, ready: Sequence[_Ready], progress: Progress, *, 
             errors[item.row.id] = str(error)
         with feed.lake.metadata.write() as tx:
             if item.row.id in run.overdue:
-                put_off(tx, item.row.id, errors[item.row.id], feed.clock.now_us())
+                end_overdue(tx, item.row.id, errors[item.row.id], feed.clock.now_us(), suspect=suspect)
             else:
                 end_run(tx, item.row.id, errors.get(item.row.id))
     run.result.errors += [f"{item.row.name}: {errors[item.row.id]}" for item in ready if item.row.id in errors]

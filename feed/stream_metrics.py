@@ -18,6 +18,7 @@ EVENT_TO_DURABLE: Final = Histogram("candlelake_tick_event_to_disk_seconds", "Fr
 EVENT_TO_SUBSCRIBER: Final = Histogram(
     "candlelake_tick_event_to_subscriber_seconds", "From a tick's event until subscribers of the process have it.", ["connection"],
     buckets=_SECONDS)
+HISTOGRAMS: Final = (DURABLE, EVENT_TO_DURABLE, EVENT_TO_SUBSCRIBER)
 TICKS: Final = Counter("candlelake_ticks_stored", "Ticks that were written to disk.", ["connection"])
 RECONNECTS: Final = Counter("candlelake_stream_reconnects", "Sessions that ended with an error.", ["connection", "cause"])
 CANDLES: Final = Counter("candlelake_stream_candles", "Candles that a stream gave out.", ["connection"])
@@ -26,7 +27,7 @@ CANDLES: Final = Counter("candlelake_stream_candles", "Candles that a stream gav
 def histograms(connection: str) -> dict[str, dict[str, object]]:
     """Return the histograms of a connection in this process by metric: `buckets` as pairs of upper bound and count below it, `sum`."""
     out: dict[str, dict[str, object]] = {}
-    for metric in (DURABLE, EVENT_TO_DURABLE, EVENT_TO_SUBSCRIBER):
+    for metric in HISTOGRAMS:
         for family in metric.collect():
             mine = [sample for sample in family.samples if sample.labels.get("connection") == connection]
             buckets = [[sample.labels["le"], sample.value] for sample in mine if sample.name.endswith("_bucket")]

@@ -167,12 +167,7 @@ class Engine:
         for item in self.stages[kind]:
             at = time.perf_counter()
             try:
-                if self.stage_seconds is None or item.is_ours or not last_only:
-                    stage(item, state, context, last_only)
-                else:
-                    within(self.stage_seconds, partial(stage, item, state, context, last_only))
-            except OverdueError:
-                error = _overdue(item, self.stage_seconds or 0)
+                self._call(item, partial(stage, item, state, context, last_only), last_only=last_only)
             except BaseException as failure:
                 if isinstance(failure, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                     raise  # a person's Ctrl-C comes to the main thread and to no other
@@ -187,6 +182,17 @@ class Engine:
             state.confidence = pl.Series("confidence", [0.0] * len(state.found), pl.Float64)
         out = _output(kind, state)
         return StageRun(kind, "ok", rows_in, len(out), digest, output_digest(out) if digests else None, spent, parts), None
+
+    def _call(self, item: Built, call: Callable[[], None], *, last_only: bool) -> None:
+        """Call a plug-in; a foreign one of a live run gets so long and no longer."""
+        if self.stage_seconds is None or item.is_ours or not last_only:
+            return call()
+        try:
+            return within(self.stage_seconds, call)
+        except OverdueError:
+            raise PluginOverdueError(
+                f"{item.kind} {item.use.label} ({item.use.plugin}) did not come back within {self.stage_seconds:g} s; correct the plug-in,"
+                " or raise CANDLELAKE_STAGE_TIMEOUT when it needs more") from None
 
     def _frame(self, state: _State, digests: Sequence[str]) -> pl.DataFrame:
         """Return the signals of a state as SIGNAL_SCHEMA with `values`."""
@@ -250,12 +256,6 @@ def _blame(item: Built, failure: BaseException) -> CandlelakeError:
         return failure
     text = " ".join(str(failure).split())[:500]
     return PluginError(f"{where} raised {type(failure).__name__}: {text}; correct the plug-in or its parameters")
-
-
-def _overdue(item: Built, seconds: float) -> PluginOverdueError:
-    return PluginOverdueError(
-        f"{item.kind} {item.use.label} ({item.use.plugin}) did not come back within {seconds:g} s; correct the plug-in, or raise"
-        " CANDLELAKE_STAGE_TIMEOUT when it needs more")
 
 
 def _broken(item: Built, received: object, allowed: str) -> PluginError:

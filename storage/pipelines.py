@@ -180,19 +180,19 @@ def begin_run(tx: Connection, pipeline_ids: Iterable[int], now_us: int, *, suspe
     for pipeline_id in pipeline_ids:
         changes: dict[str, Any] = {"running_since_us": now_us}
         if suspect:
-            failures = tx.execute(select(pipelines.c.failures).where(pipelines.c.id == pipeline_id)).scalar_one() + 1
-            wait = min(2 ** failures, LONGEST_BACKOFF_MINUTES)
-            changes |= {"failures": failures, "retry_at_us": now_us + wait * MINUTE_US,
-                        "last_error": "the process that ran it died; it is run alone and later"}
+            changes |= _put_off(tx, pipeline_id, now_us) | {"last_error": "the process that ran it died; it is run alone and later"}
         tx.execute(pipelines.update().where(pipelines.c.id == pipeline_id).values(**changes))
 
 
-def put_off(tx: Connection, pipeline_id: int, error: str, now_us: int) -> None:
-    """Note that a run ended without the pipeline's plug-in: its next try comes later each time."""
+def end_overdue(tx: Connection, pipeline_id: int, error: str, now_us: int, *, suspect: bool) -> None:
+    """Note that a run ended without the pipeline's plug-in: its next try comes later each time. A suspect's is put off already."""
+    later = {} if suspect else _put_off(tx, pipeline_id, now_us)
+    tx.execute(pipelines.update().where(pipelines.c.id == pipeline_id).values(running_since_us=None, last_error=error, **later))
+
+
+def _put_off(tx: Connection, pipeline_id: int, now_us: int) -> dict[str, Any]:
     failures = tx.execute(select(pipelines.c.failures).where(pipelines.c.id == pipeline_id)).scalar_one() + 1
-    wait = min(2 ** failures, LONGEST_BACKOFF_MINUTES)
-    tx.execute(pipelines.update().where(pipelines.c.id == pipeline_id).values(
-        running_since_us=None, failures=failures, retry_at_us=now_us + wait * MINUTE_US, last_error=error))
+    return {"failures": failures, "retry_at_us": now_us + min(2 ** failures, LONGEST_BACKOFF_MINUTES) * MINUTE_US}
 
 
 def end_run(tx: Connection, pipeline_id: int, error: str | None) -> None:

@@ -13,7 +13,6 @@ from prefect import task
 
 from core.errors import CandlelakeError, LeaseHeldError
 from core.interval import Interval
-from core.secrets import redact
 from feed import Feed, open_feed
 from feed.announce import candles_streamed
 from feed.stream import StreamOptions, StreamResult, Subscribers, stream
@@ -38,7 +37,7 @@ async def stream_connections(connection: str | None, run_id: str, *, keep_ticks:
     with open_feed() as feed, _stopped_by_signals(stop):
         slugs = [feed.connections.get(connection).slug] if connection else wanted(feed)
         options = StreamOptions(ticks=keep_ticks)
-        async with telling(feed, run_id) as closed:
+        async with telling(feed, run_id, stop) as closed:
             ends = await asyncio.gather(
                 *(stream(feed, slug, stop=stop, options=options, run_id=run_id, subscribers=Subscribers(candles=closed))
                   for slug in slugs), return_exceptions=True)
@@ -56,38 +55,44 @@ async def stream_connections(connection: str | None, run_id: str, *, keep_ticks:
 
 
 @contextlib.asynccontextmanager
-async def telling(feed: Feed, run_id: str) -> AsyncIterator[Callable[[Sequence[Batch]], None]]:
+async def telling(feed: Feed, run_id: str, stop: asyncio.Event) -> AsyncIterator[Callable[[Sequence[Batch]], None]]:
     """Give a call that takes stored candles; twice a second all of them become events, and one event wakes their pipelines.
 
-    An event is a hint: when the store or the server cannot be reached it is lost, and the sweep for unseen candles makes up for it.
+    An event is a hint: when the store cannot be reached it is lost, and the sweep for unseen candles makes up for it. Any other
+    failure is ours: it stops the streams, and is raised when they have ended.
     """
     waiting: list[Batch] = []
 
-    def tell() -> None:
-        taken, waiting[:] = list(waiting), []
+    async def tell() -> None:
+        taken = waiting.copy()
+        waiting.clear()  # here, where streams add to it too: nothing comes in between
         if taken:
-            events = candles_streamed(feed, taken, run_id)
-            publish(events)
-            emit(events)
-            wake_pipelines(feed, events)
+            try:
+                await asyncio.to_thread(_tell, feed, taken, run_id)
+            except CandlelakeError as error:
+                run_logger().warning("pipelines were not told of streamed candles, their sweep will find them: %s", error)
 
     async def again_and_again() -> None:
         while True:
             await asyncio.sleep(TELL_SECONDS)
-            try:
-                await asyncio.to_thread(tell)
-            except Exception as error:  # noqa: BLE001  a hint that cannot be given, for whatever reason, must not end the telling
-                run_logger().warning("pipelines were not told of streamed candles, their sweep will find them: %s", redact(str(error)))
+            await tell()
 
     teller = asyncio.create_task(again_and_again())
+    teller.add_done_callback(lambda _: stop.set())
     try:
         yield waiting.extend
     finally:
         teller.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await teller
-        with contextlib.suppress(CandlelakeError):  # the last candles: as above
-            await asyncio.to_thread(tell)
+        await tell()  # the last candles
+
+
+def _tell(feed: Feed, batches: Sequence[Batch], run_id: str) -> None:
+    events = candles_streamed(feed, batches, run_id)
+    publish(events)
+    emit(events)
+    wake_pipelines(feed, events)
 
 
 def wanted(feed: Feed) -> list[str]:
@@ -123,9 +128,13 @@ def _stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     before = {}
     for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(ValueError, NotImplementedError, RuntimeError):  # not in the main thread
-            before[number] = signal.getsignal(number)
+        previous = signal.getsignal(number)
+        try:
             loop.add_signal_handler(number, stop.set)
+        except (ValueError, RuntimeError, NotImplementedError):  # signals reach the main thread alone
+            run_logger().info("streams in this thread get no signals; they end with their run")
+            break
+        before[number] = previous
     try:
         yield
     finally:

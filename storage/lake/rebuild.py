@@ -59,7 +59,7 @@ def rebuild(place: Place) -> RebuildReport:
     for (series, label), paths in sorted(by_partition.items()):
         frames, readable = {}, []
         for path in paths:
-            frame = _read(place, path)
+            frame = read_sound(place, path, STORED_SCHEMA)
             if frame is None:
                 skipped.append(path)
             else:
@@ -74,12 +74,13 @@ def rebuild(place: Place) -> RebuildReport:
     return RebuildReport(made, len(seen), files, rows, skipped)
 
 
-def _read(place: Place, path: str) -> pl.DataFrame | None:
+def read_sound(place: Place, path: str, schema: pl.Schema) -> pl.DataFrame | None:
+    """Return what a file holds, as `schema`; None when it holds nothing or cannot be read: the report names it."""
     try:
         frame = pl.read_parquet(present(place, path), hive_partitioning=False)
-        return frame.select(list(STORED_SCHEMA)).cast(STORED_SCHEMA) if frame.height else None
+        return frame.select(list(schema)).cast(schema) if frame.height else None
     except (pl.exceptions.PolarsError, OSError):
-        return None  # the report names it
+        return None
 
 
 def _take_in(place: Place, series: Series, label: str, frames: dict[str, pl.DataFrame]) -> int:
@@ -87,7 +88,7 @@ def _take_in(place: Place, series: Series, label: str, frames: dict[str, pl.Data
         made, connection_id = ensure_connection(tx, series.connection, place.clock.now_us())
         row = ensure_series(tx, connection_id, series.symbol, series.timeframe, place.clock.now_us())
         live = live_by_label(tx, row.id).get(label)
-    below = _read(place, live.path) if live else None
+    below = read_sound(place, live.path, STORED_SCHEMA) if live else None
     parts = [*frames.values(), *([below] if below is not None else [])]
     merged = pl.concat(parts).sort("ts", "known_at").unique("ts", keep="last", maintain_order=True)
     if len(parts) == 1:

@@ -10,11 +10,11 @@ import polars as pl
 
 from core.clock import to_us
 from core.errors import StoreCorruptError
-from core.ticks import KEYS, STORED_TICK_SCHEMA, key_columns
+from core.ticks import STORED_TICK_SCHEMA, without_known
 from storage.lake import layout
 from storage.lake.local import present, remove, stored_files
 from storage.lake.place import Place
-from storage.lake.rebuild import ensure_connection
+from storage.lake.rebuild import ensure_connection, read_sound
 from storage.statements import fetch
 from storage.ticks import files, losses
 from storage.ticks.files import TickFile
@@ -50,16 +50,16 @@ def rebuild_ticks(place: Place) -> TickRebuild:
 
 
 def _take_day(place: Place, slug: str, symbol: str, day: str, paths: list[str], report: TickRebuild) -> None:  # noqa: PLR0917  one day
-    frames = {path: frame for path in paths if (frame := _read(place, path)) is not None}
+    frames = {path: frame for path in paths if (frame := read_sound(place, path, STORED_TICK_SCHEMA)) is not None}
     report.skipped += [path for path in paths if path not in frames]
     with files.writing(place, slug, symbol) as key:
         with place.metadata.write() as tx:
             report.connections += ensure_connection(tx, slug, place.clock.now_us())[0]
             series_id = losses.ensure_tick_series(tx, slug, symbol, place.clock.now_us())
             live = [item for item in files.all_live(tx) if (item.series_id, item.date) == (series_id, day)]
-        seen = [frame for item in live if (frame := _read(place, item.path)) is not None]
+        seen = [frame for item in live if (frame := read_sound(place, item.path, STORED_TICK_SCHEMA)) is not None]
         for path, frame in sorted(frames.items(), key=lambda item: -item[1].height):
-            news = _without(frame, seen)
+            news = without_known(frame, seen)
             seen.append(frame)
             report.files, report.rows = report.files + 1, report.rows + news.height
             if news.height == frame.height:
@@ -75,21 +75,6 @@ def _take_day(place: Place, slug: str, symbol: str, day: str, paths: list[str], 
 def _enter(place: Place, item: TickFile) -> None:
     with place.metadata.write() as tx:
         files.enter(tx, [item], [], place.clock.now_us())
-
-
-def _without(frame: pl.DataFrame, seen: list[pl.DataFrame]) -> pl.DataFrame:
-    if not seen:
-        return frame
-    held = pl.concat([other.select(key_columns()) for other in seen])
-    return frame.with_columns(key_columns()).join(held, on=KEYS, how="anti", maintain_order="left").drop(KEYS)
-
-
-def _read(place: Place, path: str) -> pl.DataFrame | None:
-    try:
-        frame = pl.read_parquet(present(place, path), hive_partitioning=False)
-        return frame.select(list(STORED_TICK_SCHEMA)).cast(STORED_TICK_SCHEMA) if frame.height else None
-    except (pl.exceptions.PolarsError, OSError):
-        return None  # the report names it
 
 
 def _described(place: Place, series_id: int, day: str, path: str, frame: pl.DataFrame) -> TickFile:

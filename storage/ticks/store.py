@@ -12,7 +12,7 @@ import polars as pl
 from core.clock import DAY_US, LATEST_US, to_datetime
 from core.errors import NotFoundError, StoreCorruptError
 from core.interval import Interval
-from core.ticks import KEYS, STORED_TICK_SCHEMA, key_columns, without_repeats
+from core.ticks import STORED_TICK_SCHEMA, without_known, without_repeats
 from storage.lake import layout
 from storage.lake.local import remove
 from storage.lake.place import Place, locked
@@ -179,11 +179,8 @@ class TickStore:
         first, last = int(ticks["ts"].dt.epoch("us").min()), int(ticks["ts"].dt.epoch("us").max())  # type: ignore[arg-type]
         with self.place.metadata.read() as tx:
             live = files.live_files(tx, series_id, first, last)
-        if not live:
-            return ticks
         span = Interval(first, last + 1)
-        stored = pl.concat([_read(self.place, item).filter(_inside(span)) for item in live]).select(key_columns())
-        return ticks.with_columns(key_columns()).join(stored, on=KEYS, how="anti", maintain_order="left").drop(KEYS)
+        return without_known(ticks, [_read(self.place, item).filter(_inside(span)) for item in live])
 
     def _compact_day(self, slug: str, symbol: str, series_id: int, day: str) -> int:
         gone = 0

@@ -205,6 +205,12 @@ async def test_a_plugin_that_hangs_holds_nobody_up(feed, store, enabled, hanging
     assert row.running_since_us is None
     assert "did not come back" in row.last_error
     assert {item["status"] for item in rows} == {"error"}
+    with feed.lake.metadata.write() as tx:
+        begin_run(tx, [row.id], feed.clock.now_us())  # its process died: run alone, and the same try is not counted twice
+    store(market(FIRST + 6).tail(1))
+    await process(feed, registry=REGISTRY)
+    with feed.lake.metadata.read() as tx:
+        assert get_pipeline(tx, "hung").failures == row.failures + 1
 
 
 async def test_a_pipeline_whose_process_died_runs_alone_and_later(feed, store, enabled):

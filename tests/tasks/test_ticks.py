@@ -34,7 +34,7 @@ async def test_a_candle_that_a_stream_closes_is_told_once_it_is_stored(tmp_path,
     with home(tmp_path, "binance") as place:
         stop = asyncio.Event()
         options = StreamOptions(lateness_seconds=10, allowance_seconds=15, confirm_seconds=0.2, beat_seconds=0.2)
-        async with telling(place.feed, "r") as closed:
+        async with telling(place.feed, "r", stop) as closed:
             run = asyncio.create_task(
                 stream(place.feed, "s", stop=stop, options=options, run_id="r", subscribers=Subscribers(candles=closed)))
             await until(lambda: run.done() or listener)

@@ -12,10 +12,6 @@ from storage.metadata.tables import connections
 T0 = parse_instant("2024-03-01T10:00Z")
 
 
-def opened(home):
-    return open_lake(home)
-
-
 def trades(first, count, step=1_000_000):
     return frame_of([Tick("A/B", T0 + n * step, T0 + n * step, None, None, 1.0 + n, 2.0, "buy", str(n))
                      for n in range(first, first + count)], "rest", "r").drop("symbol")
@@ -24,7 +20,7 @@ def trades(first, count, step=1_000_000):
 @pytest.fixture
 def home(tmp_path):
     """A home with four files of ticks, two of them of one day."""
-    with opened(tmp_path / "home") as lake:
+    with open_lake(tmp_path / "home") as lake:
         with lake.metadata.write() as tx:
             tx.execute(connections.insert().values(
                 slug="k", name="k", type="crypto", provider="replay", config={}, settings={}, status="active", is_active=True,
@@ -41,10 +37,10 @@ def lose_metadata(home):
 
 def test_ticks_come_back_when_the_metadata_is_lost(home):
     """Every tick is there again, value for value; a second rebuild finds nothing more, and verify finds no fault."""
-    with opened(home) as lake:
+    with open_lake(home) as lake:
         before = lake.ticks("k", "A/B")
     lose_metadata(home)
-    with opened(home) as lake:
+    with open_lake(home) as lake:
         report = lake.rebuild()
         assert (report.tick_files, report.ticks) == (4, before.height)
         assert lake.ticks("k", "A/B").equals(before)
@@ -54,14 +50,14 @@ def test_ticks_come_back_when_the_metadata_is_lost(home):
 def test_files_that_were_joined_and_not_yet_removed_count_once(home, tmp_path):
     """A kill in the middle of joining a day leaves its parts beside the whole: no tick comes twice, and nothing strays."""
     shutil.copytree(home / "lake" / "ticks", tmp_path / "parts")
-    with opened(home) as lake:
+    with open_lake(home) as lake:
         before = lake.ticks("k", "A/B")
         assert lake.tick_store.compact(T0 + 9 * DAY_US) > 0
     shutil.copytree(tmp_path / "parts", home / "lake" / "ticks", dirs_exist_ok=True)
     stray = home / "lake" / "ticks" / "notes.parquet"
     stray.write_bytes(b"not ours")
     lose_metadata(home)
-    with opened(home) as lake:
+    with open_lake(home) as lake:
         report = lake.rebuild()
         assert report.ticks == before.height
         assert report.skipped == ["ticks/notes.parquet"]

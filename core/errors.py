@@ -36,7 +36,7 @@ CandlelakeError
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 RECEIVED_MAX: Final = 300  # characters of bad input that are repeated
 
@@ -50,6 +50,16 @@ class CandlelakeError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes whatever the constructor asks for."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[CandlelakeError], args: tuple[Any, ...], state: dict[str, Any]) -> CandlelakeError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class TransientError(CandlelakeError):

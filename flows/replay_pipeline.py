@@ -1,15 +1,16 @@
 """Replay: what a pipeline would have said over a range of stored candles, in the same bits as its live run.
 
 A flow of its own because a person asks for it and reads its charts. Nothing is stored but artifacts and nothing is executed.
-Each series is a task of its own: with a task runner of Dask or Ray
-(`replay_pipeline.with_options(task_runner=...)`) they fan out over machines that share the home.
+Each series is a task of its own: in this process, or on the workers of a Dask cluster when CANDLELAKE_DASK_ADDRESS names its
+scheduler; they need the same metadata and lake.
 
-Requires: CANDLELAKE_HOME (or CANDLELAKE_METADATA_URL and CANDLELAKE_LAKE); no blocks.
+Requires: CANDLELAKE_HOME (or CANDLELAKE_METADATA_URL and CANDLELAKE_LAKE), the extra `dask` for a cluster; no blocks.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import flow
@@ -17,6 +18,8 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.settings import settings
+from tasks.fan_out import dask_cluster
 from tasks.outcome import state_of_work
 from tasks.pipeline import plan_replay, replay_series
 
@@ -35,9 +38,8 @@ class ReplayConfig(BaseModel):
         False, title="As first seen", description="Judge on the values known then, not on what providers corrected later.")
 
 
-def _result_of(future: PrefectFuture[Any]) -> dict[str, Any]:
-    result: dict[str, Any] = future.result()
-    return result
+async def _results_of(futures: Sequence[PrefectFuture[Any]]) -> list[dict[str, Any]]:
+    return [await asyncio.to_thread(future.result) for future in futures]
 
 
 @flow(name="replay_pipeline", validate_parameters=True)
@@ -48,9 +50,15 @@ async def replay_pipeline(config: ReplayConfig) -> State[dict[str, Any]]:
         config: what to replay.
     """
     series = await plan_replay(config.pipeline, config.series)
-    futures = [
-        replay_series.submit(config.pipeline, config.start, config.end, key, as_first_seen=config.as_first_seen) for key in series]
-    parts = [await asyncio.to_thread(_result_of, future) for future in futures]
+    calls: list[dict[str, Any]] = [
+        {"pipeline": config.pipeline, "start": config.start, "end": config.end, "series": key, "as_first_seen": config.as_first_seen}
+        for key in series]
+    address = settings().dask_address
+    if address:
+        async with dask_cluster(address) as cluster:
+            parts = await _results_of([cluster.submit(replay_series, call) for call in calls])
+    else:
+        parts = await _results_of([replay_series.submit(**call) for call in calls])
     signals, candles = sum(part["signals"] for part in parts), sum(part["candles"] for part in parts)
     message = f"{candles} candles of {len(parts)} series replayed, {signals} signals"
     return state_of_work({"status": "complete", "message": message, "series": parts})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -134,7 +135,8 @@ async def _publish_replay(replayed: Replayed) -> None:
     name, series = result.context.pipeline, result.context.series
     records = result.records
     key = artifact_key("replay", name, str(series))
-    await publish_table(signal_rows(records), f"{key}-signals", f"{len(records)} signals of {name} on {series}")
+    digest = hashlib.sha256(result.lines).hexdigest()
+    await publish_table(signal_rows(records), f"{key}-signals", f"{len(records)} signals of {name} on {series}, sha256 {digest}")
     await publish_table([item.as_dict() for item in result.statistics], f"{key}-stages", "Time of each stage in milliseconds")
     if not in_run() or not len(replayed.candles):
         return

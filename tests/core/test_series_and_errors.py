@@ -1,5 +1,7 @@
 """core.series and core.errors: keys that a person types, and errors that carry the decision."""
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,3 +44,16 @@ def test_every_error_is_transient_or_permanent() -> None:
         if cls is not CandlelakeError:
             assert issubclass(cls, TransientError) != issubclass(cls, PermanentError), cls
         assert cls.__name__ in (module.__doc__ or ""), f"{cls.__name__} is missing in the drawing"
+
+
+@pytest.mark.parametrize("error", [
+    InputError("timeframe", "7x", ("1m", "1h"), "choose one"),
+    module.KeyMissingError("no key k1", key_id="k1"),
+    module.RateLimitedError("slow down", retry_after=3.0),
+])
+def test_errors_travel_between_processes(error: CandlelakeError) -> None:
+    """An error that a worker of a cluster sends back is the same error: class, line and facts."""
+    back = pickle.loads(pickle.dumps(error))
+    assert type(back) is type(error)
+    assert str(back) == str(error)
+    assert vars(back) == vars(error)

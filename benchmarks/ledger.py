@@ -27,10 +27,11 @@ from core.clock import HOUR_US, MINUTE_US, parse_instant, to_datetime, to_us
 from core.interval import Interval
 from core.series import Series
 from storage import Batch, Lake, open_lake
+from storage.coverage import coverage
 from storage.lake import layout
 from storage.lake.flush import by_period
 from storage.lake.writer import encode
-from storage.ledger import Gap, book_gaps, coverage, list_gaps
+from storage.ledger import Gap, book_gaps, list_gaps
 from storage.metadata.tables import connections
 from storage.series import ensure_series
 

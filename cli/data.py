@@ -162,7 +162,7 @@ def coverage_rows(
     lake: Lake, slug: str | None, symbol: str | None = None, timeframe: str | None = None,
 ) -> list[dict[str, object]]:
     """Return the coverage of the series that match, with the fields of `COVERAGE`."""
-    from storage.ledger import coverage as read_coverage
+    from storage.coverage import coverage as read_coverage
 
     check_filter(lake, slug, timeframe)
     return [

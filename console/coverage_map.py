@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from console.series_pages import Page, matching, page_of
 from core.clock import DAY_US, EPOCH, isoformat, to_us
 from core.errors import InputError
 from core.interval import Interval
@@ -49,18 +51,8 @@ class Cell:
         return f"{self.day}: {self.stored} of {self.expected} stored, {self.explained} explained"
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a connection's series: each with its days, oldest first; `total` series match on `last` pages."""
-
-    found: list[tuple[Series, list[Cell]]]
-    number: int
-    last: int
-    total: int
-
-
-def days_of(feed: Feed, slug: str, days: int, text: str = "", number: int = 1) -> Page:
-    """Return the newest `days` days of a connection's series, `SERIES_MAX` to a page.
+def days_of(feed: Feed, slug: str, days: int, text: str = "", number: int = 1) -> Page[tuple[Series, list[Cell]]]:
+    """Return the newest `days` days of a connection's series, oldest first, `SERIES_MAX` series to a page.
 
     Args:
         feed: the open home.
@@ -76,31 +68,36 @@ def days_of(feed: Feed, slug: str, days: int, text: str = "", number: int = 1) -
         raise InputError("days", days, f"1 to {DAYS_MAX}", "look at another part of the time")
     end = (feed.clock.now_us() // DAY_US + 1) * DAY_US
     whole = Interval(max(to_us(EPOCH), end - days * DAY_US), end)
-    if number < 1:
-        raise InputError("page_number", number, "1 or more", "begin at the first page")
-    words = text.casefold().split()
     with feed.lake.metadata.read() as tx:
-        wanted = [row for row in list_series(tx, slug)
-                  if all(word in f"{row.series.symbol} {row.series.timeframe.name}".casefold() for word in words)]
-        last = max(1, -(-len(wanted) // SERIES_MAX))
-        number = min(number, last)
-        rows = wanted[(number - 1) * SERIES_MAX:number * SERIES_MAX]
-        grids = grids_of(tx, rows)
-        gaps = {row.id: list_gaps(tx, slug, row.series.symbol, row.series.timeframe) for row in rows}
-    return Page([(row.series, _cells(feed, row, grids[row.id], gaps[row.id], whole)) for row in rows], number, last, len(wanted))
+        page = page_of(matching(list_series(tx, slug), text), number, SERIES_MAX)
+        grids = grids_of(tx, page.found)
+        gaps = {row.id: list_gaps(tx, slug, row.series.symbol, row.series.timeframe, within=whole) for row in page.found}
+    return page.showing([(row.series, _cells(feed, row, grids[row.id], gaps[row.id], whole)) for row in page.found])
 
 
 def _cells(feed: Feed, row: SeriesRow, grid: Grid, gaps: Sequence[GapRow], whole: Interval) -> list[Cell]:
+    starts = range(whole.start, whole.end, DAY_US)
     if row.first_us is None or row.last_us is None:
-        return [Cell(isoformat(start)[:10], 0, 0, 0) for start in range(whole.start, whole.end, DAY_US)]
+        return [Cell(isoformat(start)[:10], 0, 0, 0) for start in starts]
     stored = feed.lake.stored_slots(row.id, whole)
+    held = np.searchsorted(stored, [*starts, whole.end])
+    explained = _explained(grid, gaps, whole)
     series = Interval(row.first_us, grid.next(row.last_us))
     out = []
-    for start in range(whole.start, whole.end, DAY_US):
-        day = Interval(start, start + DAY_US)
-        part = series.intersect(day)
-        met = [gap.interval.intersect(day) for gap in gaps if gap.cause != "unknown"]
-        held = int(np.searchsorted(stored, day.end) - np.searchsorted(stored, day.start))
-        explained = sum(grid.count(item) for item in met if item is not None)
-        out.append(Cell(isoformat(start)[:10], 0 if part is None else grid.count(part), held, explained))
+    for number, start in enumerate(starts):
+        part = series.intersect(Interval(start, start + DAY_US))
+        out.append(Cell(isoformat(start)[:10], 0 if part is None else grid.count(part), int(held[number + 1] - held[number]), explained[number]))
     return out
+
+
+def _explained(grid: Grid, gaps: Sequence[GapRow], whole: Interval) -> Counter[int]:
+    """Count the explained slots by number of the day; each gap is met with its own days only."""
+    counts: Counter[int] = Counter()
+    for gap in gaps:
+        part = None if gap.cause == "unknown" else gap.interval.intersect(whole)
+        if part is None:
+            continue
+        for number in range((part.start - whole.start) // DAY_US, (part.end - 1 - whole.start) // DAY_US + 1):
+            start = whole.start + number * DAY_US
+            counts[number] += grid.count(Interval(max(part.start, start), min(part.end, start + DAY_US)))
+    return counts

@@ -12,18 +12,22 @@ from sqlalchemy import ColumnElement, select
 from connections.health import HealthRow, read_health
 from connections.rows import ConnectionRow
 from console.identity import Identity, not_there
+from console.series_pages import Page, matching, page_of
 from core.clock import EARLIEST_US, isoformat, parse_instant
 from core.errors import InputError, NotFoundError
+from core.interval import Interval
 from core.series import Series
 from feed.context import Feed
+from storage.coverage import CoverageRow, coverage
 from storage.lake.revisions import list_revisions
-from storage.ledger import CoverageRow, coverage, list_gaps
+from storage.ledger import list_gaps
 from storage.metadata.tables import connection_logs, connections, notifications
-from storage.series import find_series
+from storage.series import find_series, list_series
 
 CANDLES_MAX: Final = 10_000
 ROWS_MAX: Final = 1_000
 GAPS_SHOWN: Final = 500
+SERIES_SHOWN: Final = 100
 NEAR: Final = 3  # times the page's own length that is looked at first for a page of the past
 
 
@@ -125,11 +129,23 @@ def coverage_rows(feed: Feed, rows: Sequence[ConnectionRow]) -> list[dict[str, A
     return [_covered(item) for row in rows for item in coverage(feed.lake, row.slug)]
 
 
-def gap_rows(feed: Feed, slug: str, symbol: str | None = None, timeframe: str | None = None) -> list[dict[str, Any]]:
-    """Return the ledger's entries of a connection, the newest first."""
+def coverage_page(feed: Feed, rows: Sequence[ConnectionRow], text: str, number: int) -> Page[dict[str, Any]]:
+    """Return a page of the coverage of some connections' series: those that hold each word of `text`."""
+    seen = {row.slug for row in rows}
     with feed.lake.metadata.read() as tx:
-        found = list_gaps(tx, slug, symbol, timeframe)
-    newest = sorted(found, key=lambda gap: gap.interval.start, reverse=True)[:GAPS_SHOWN]
+        known = [row for row in list_series(tx) if row.series.connection in seen]
+    shown = page_of(matching(known, text, with_connection=True), number, SERIES_SHOWN)
+    wanted = {row.series for row in shown.found}
+    covered = {item.series: item for slug in sorted({series.connection for series in wanted}) for item in coverage(feed.lake, slug)}
+    return shown.showing([_covered(covered[row.series]) for row in shown.found if row.series in covered])
+
+
+def gap_rows(feed: Feed, slug: str, symbol: str | None = None, timeframe: str | None = None,
+             within: Interval | None = None) -> list[dict[str, Any]]:
+    """Return the ledger's entries of a connection that touch a range, the newest first, `GAPS_SHOWN` at most."""
+    with feed.lake.metadata.read() as tx:
+        found = list_gaps(tx, slug, symbol, timeframe, within=within, newest=GAPS_SHOWN)
+    newest = sorted(found, key=lambda gap: gap.interval.start, reverse=True)
     return [{"symbol": gap.series.symbol, "timeframe": gap.series.timeframe.name, "start": isoformat(gap.interval.start),
              "end": isoformat(gap.interval.end), "cause": gap.cause, "attempts": gap.attempts, "next_try": _iso(gap.next_try_us),
              "proof": dict(gap.proof)} for gap in newest]

@@ -3,8 +3,9 @@
 Blind to providers and to Prefect. Start with `open_lake`.
 """
 
+from storage.coverage import CoverageRow
 from storage.head import Batch, Written
-from storage.ledger import CoverageRow, Gap, GapRow
+from storage.ledger import Gap, GapRow
 from storage.open import Lake, open_lake
 from storage.series import SeriesRow
 

@@ -7,7 +7,7 @@ from typing import Final
 import polars as pl
 
 from core.candles import TS
-from storage.ledger import StoredSlots, coverage
+from storage.coverage import StoredSlots, coverage
 
 COVERAGE_SCHEMA: Final = pl.Schema({
     "connection": pl.String(), "symbol": pl.String(), "timeframe": pl.String(), "first": TS, "last": TS,

@@ -19,13 +19,13 @@ from sqlalchemy import Connection
 from core.candles import STORED_SCHEMA
 from core.errors import InputError, NotFoundError
 from storage.catalog import TABLES, table
+from storage.coverage import StoredSlots
 from storage.coverage_table import coverage_table
 from storage.derived import read_derived
 from storage.lake import layout
 from storage.lake.place import Place
 from storage.lake.reader import head_rows, live_files, with_files
 from storage.lake.schema import HEAD_COLUMNS, HIVE_TYPES, frame_of
-from storage.ledger import StoredSlots
 from storage.query_views import DERIVED_MACRO, NOW_MACRO, PAST_MACRO, asks_past, derived_calls, past_versions
 from storage.series import SeriesRow, get_series, list_series
 from storage.statements import fetch, marks

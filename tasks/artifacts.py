@@ -17,7 +17,8 @@ from core.clock import isoformat
 from core.secrets import redact
 from feed.result import RunResult
 from feed.upkeep import CleanupPlan
-from storage.ledger import CoverageRow, GapRow
+from storage.coverage import CoverageRow
+from storage.ledger import GapRow
 
 Row = dict[str, Any]
 MOST_ROWS = 500  # an artifact is read by a person; the CLI and the lake have the rest

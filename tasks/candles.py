@@ -15,7 +15,8 @@ from feed.announce import data_received
 from feed.backfill import backfill
 from feed.fetch import due_series, fetch, ready_connections, seconds_until_due
 from feed.repair import repair
-from storage.ledger import coverage, list_gaps
+from storage.coverage import coverage
+from storage.ledger import list_gaps
 from tasks.artifacts import artifact_key, coverage_rows, gap_rows, publish_summary, publish_table
 from tasks.events import emit, wake_pipelines
 from tasks.outcome import join_results

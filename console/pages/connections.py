@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from connections.rows import ConnectionRow
 from console import actions, notes, readings
 from console.policy import CONNECTIONS, SIGNED_IN, identity_of
 from console.rendering import page
+from console.series_pages import TEXT_MAX
 from console.state import feed_of
 from core.errors import InputError
 from feed.context import Feed
@@ -39,7 +40,7 @@ def show(request: Request, slug: str, test: bool = False) -> Response:
     feed, row = _seen(request, slug)
     item = next(found for found in readings.listed(feed, identity_of(request)) if found.row.slug == slug)
     return _tab(request, row, "status", {
-        "item": item, "coverage": readings.coverage_rows(feed, [row]), "test": test, "logs": readings.log_rows(feed, slug, 8)})
+        "item": item, "shown": readings.coverage_page(feed, [row], "", 1), "test": test, "logs": readings.log_rows(feed, slug, 8)})
 
 
 @router.post("/connections/{slug}/test", dependencies=SEES)
@@ -118,11 +119,12 @@ def show_revisions(request: Request, slug: str) -> Response:
 
 
 @router.get("/coverage", dependencies=SEES)
-def show_coverage(request: Request) -> Response:
-    """Show for each series what is expected, stored, explained and unexplained."""
+def show_coverage(request: Request, series: str = "", page_number: Annotated[int, Query(lt=2**31)] = 1) -> Response:
+    """Show for each series what is expected, stored, explained and unexplained, a page of them at a time."""
     feed, who = feed_of(request), identity_of(request)
-    return page(request, "coverage.html", {
-        "rows": readings.coverage_rows(feed, [row for row in feed.connections.list() if who.may_see(row)])})
+    text = series[:TEXT_MAX]
+    shown = readings.coverage_page(feed, [row for row in feed.connections.list() if who.may_see(row)], text, page_number)
+    return page(request, "coverage.html", {"series": text, "shown": shown, "turn": shown.links(series=text)})
 
 
 @router.get("/notifications", dependencies=SEES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
@@ -11,8 +10,10 @@ from fastapi.responses import RedirectResponse, Response
 from console import coverage_map, notes, readings
 from console.policy import CONNECTIONS, identity_of
 from console.rendering import page
+from console.series_pages import TEXT_MAX
 from console.state import feed_of
 from core.clock import DAY_US, isoformat, parse_instant
+from core.interval import Interval
 
 router = APIRouter(include_in_schema=False)
 SEES = [Depends(CONNECTIONS)]
@@ -26,11 +27,10 @@ def show_map(
     """Show each series by day, a page of them at a time; `series` are words of symbol and timeframe to look for."""
     feed = feed_of(request)
     row = readings.seen_connection(feed, identity_of(request), slug)
-    shown = coverage_map.days_of(feed, slug, days, series[:200], page_number)
-    turn = {name: f"?{urlencode({'days': days, 'series': series[:200], 'page_number': number})}" if 1 <= number <= shown.last else None
-            for name, number in (("before", shown.number - 1), ("after", shown.number + 1))}
+    text = series[:TEXT_MAX]
+    shown = coverage_map.days_of(feed, slug, days, text, page_number)
     return page(request, "connection_coverage.html", {
-        "row": row, "tab": "coverage", "days": days, "series": series[:200], "shown": shown, "turn": turn})
+        "row": row, "tab": "coverage", "days": days, "series": text, "shown": shown, "turn": shown.links(days=days, series=text)})
 
 
 @router.get("/connections/{slug}/day", dependencies=SEES)
@@ -40,7 +40,7 @@ def show_day(request: Request, slug: str, symbol: str = "", timeframe: str = "",
     row = readings.seen_connection(feed, identity_of(request), slug)
     start = parse_instant(day, "day") // DAY_US * DAY_US
     since, until = isoformat(start), isoformat(start + DAY_US)
-    rows = [item for item in readings.gap_rows(feed, slug, symbol or None, timeframe or None) if item["start"] < until and item["end"] > since]
+    rows = readings.gap_rows(feed, slug, symbol or None, timeframe or None, Interval(start, start + DAY_US))
     return page(request, "connection_day.html", {
         "row": row, "tab": "coverage", "symbol": symbol, "timeframe": timeframe, "day": since[:10], "until": until, "rows": rows})
 

@@ -17,7 +17,7 @@ from core.timeframe import Grid, Timeframe
 from feed import open_feed
 from feed.backfill import backfill
 from sandbox.box import Switches
-from storage.ledger import coverage
+from storage.coverage import coverage
 
 DATA = Path(sandbox.server.__file__).parent / "data"
 YEAR = Interval.parse("2016-02-20", "2016-12-01")  # holds both changes, by the EU's rule and by New York's

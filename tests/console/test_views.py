@@ -11,10 +11,14 @@ from connections.rows import notify
 from console.app import document
 from console.documentation import markdown
 from console.live import Hub
+from core.clock import DAY_US, MINUTE_US, isoformat
 from core.errors import RateLimitedError
+from core.interval import Interval
 from core.series import Series
 from storage import pipelines
-from tests.console.conftest import store_candles
+from storage.ledger import Gap, book_gaps
+from storage.series import list_series
+from tests.console.conftest import START_US, store_candles
 
 DEFINITION = {
     "name": "crossing", "series": [{"connection": "anns", "symbol": "BTC/USD", "timeframe": "1m"}], "indicators": [{"plugin": "<b>sma</b>"}],
@@ -115,6 +119,42 @@ async def test_the_map_has_pages_and_a_search(browser, token, feed):
     assert (await shown("series=c7+1h"))[0] == ["C7/USD 1h"]
     assert "No series of this connection holds" in (await shown("series=nothing"))[1]
     assert (await http.get("/connections/anns/coverage?page_number=0", headers=headers)).status_code == 422
+
+
+async def test_a_day_of_long_ago_shows_its_own_causes(browser, token, feed):
+    """A cell opens the gaps of its day, however many were booked later; one that began on the day before is among them."""
+    with feed.lake.metadata.write() as tx:
+        (row,) = list_series(tx, "anns")
+        old = Interval(START_US - 40 * DAY_US - MINUTE_US, START_US - 40 * DAY_US + MINUTE_US)
+        later = [Gap(row.id, Interval(at, at + MINUTE_US), "provider_empty") for at in range(START_US - 30 * DAY_US, START_US, 60 * MINUTE_US)]
+        book_gaps(tx, [Gap(row.id, old, "out_of_reach"), *later], 1)
+    ask = "/connections/anns/day?symbol=BTC/USD&timeframe=1m&day="
+    http, headers = browser().http, token("ann")
+    assert len(later) > 500
+    for start in (START_US - 41 * DAY_US, START_US - 40 * DAY_US):
+        text = (await http.get(ask + isoformat(start)[:10], headers=headers)).text
+        assert "out_of_reach" in text
+        assert "provider_empty" not in text
+    assert "No gap is booked" in (await http.get(ask + isoformat(START_US - 39 * DAY_US)[:10], headers=headers)).text
+
+
+async def test_the_coverage_of_all_has_pages_and_a_search(browser, token, feed):
+    """Every series is on some page, a hundred to each; words of connection, symbol and timeframe find one; nobody finds others' series."""
+    feed.connections.update("anns", symbols=["BTC/USD", *(f"C{n}/USD" for n in range(120))])
+    http, headers = browser().http, token("ann")
+
+    async def shown(query):
+        text = (await http.get(f"/coverage?{query}", headers=headers)).text
+        return re.findall(r'scope="row"><a[^>]*>([^<]*)</a>', text), text
+
+    (first, text), (second, _) = await shown(""), await shown("page_number=2")
+    assert (len(first), len(second), len({*first, *second})) == (100, 21, 121)
+    assert "Page 1 of 2, 121 series" in text
+    assert (await shown("page_number=7"))[0] == second
+    assert (await shown("series=ANNS+c77"))[0] == ["anns C77/USD 1m"]
+    assert "No series holds" in (await shown("series=bobs"))[1]
+    status = (await http.get("/connections/anns", headers=headers)).text
+    assert 'href="/coverage?series=anns">All 121 series' in status
 
 
 async def test_pipelines_are_their_owners_and_admins(browser, token, pipeline):

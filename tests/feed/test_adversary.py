@@ -14,8 +14,9 @@ from feed.backfill import backfill
 from feed.fetch import fetch
 from feed.repair import repair
 from storage import open_lake
+from storage.coverage import coverage
 from storage.lake.revisions import list_revisions
-from storage.ledger import coverage, list_gaps
+from storage.ledger import list_gaps
 from tests.feed.conftest import OneConnection
 
 START = 1_704_067_200_000_000  # 2024-01-01

@@ -20,7 +20,8 @@ from feed.calendar_learning import learn_calendar
 from feed.fetch import fetch
 from feed.repair import repair
 from storage.calendars import put_calendar
-from storage.ledger import coverage, list_gaps
+from storage.coverage import coverage
+from storage.ledger import list_gaps
 
 DATA = Path(sandbox.__file__).parent / "data"
 NEW_YORK = ZoneInfo("America/New_York")

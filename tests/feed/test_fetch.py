@@ -8,7 +8,8 @@ from core.interval import Interval
 from feed.backfill import backfill
 from feed.fetch import SOON_SECONDS, due_series, fetch, seconds_until_due
 from feed.repair import repair
-from storage.ledger import coverage, list_gaps
+from storage.coverage import coverage
+from storage.ledger import list_gaps
 
 START = 1_704_067_200_000_000  # 2024-01-01
 

@@ -13,7 +13,8 @@ from feed.fetch import fetch
 from feed.life import rename, say_anew, say_same
 from feed.repair import repair
 from providers.base import SymbolInfo
-from storage.ledger import coverage, list_gaps
+from storage.coverage import coverage
+from storage.ledger import list_gaps
 from storage.listings import list_listings
 from storage.metadata.tables import notifications
 

@@ -11,7 +11,8 @@ from core.clock import DAY_US, HOUR_US, MINUTE_US, parse_instant
 from core.interval import Interval
 from feed.backfill import backfill
 from feed.repair import repair
-from storage.ledger import coverage, list_gaps
+from storage.coverage import coverage
+from storage.ledger import list_gaps
 
 DATA = Path(__file__).parent / "data"
 

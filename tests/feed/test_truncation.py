@@ -14,7 +14,8 @@ from feed.backfill import backfill
 from feed.fetch import fetch
 from feed.repair import repair
 from providers.base import CandlePage
-from storage.ledger import coverage, list_gaps
+from storage.coverage import coverage
+from storage.ledger import list_gaps
 
 START = 1_704_067_200_000_000  # 2024-01-01
 COUNT = 420

@@ -13,7 +13,8 @@ from core.interval import Interval
 from core.server_clock import ServerClock
 from core.timeframe import Grid, Timeframe
 from storage import Batch, Lake, open_lake
-from storage.ledger import Gap, book_gaps, coverage, list_gaps, waiting_since
+from storage.coverage import coverage
+from storage.ledger import Gap, book_gaps, list_gaps, waiting_since
 from storage.metadata.tables import connections
 from storage.series import ensure_series
 from tests.storage.conftest import START_US, candles

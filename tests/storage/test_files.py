@@ -23,11 +23,12 @@ from core.series import Series
 from core.server_clock import ServerClock
 from core.timeframe import Grid, Timeframe
 from storage import Batch, Gap, Written, open_lake
+from storage.coverage import coverage
 from storage.exchange_files import read_candle_file
 from storage.lake import layout
 from storage.lake.place import store_error
 from storage.lake.schema import HIVE_SCHEMA
-from storage.ledger import coverage, list_gaps
+from storage.ledger import list_gaps
 from storage.metadata.tables import connections
 from storage.series import ensure_series, get_series
 from storage.statements import execute_many

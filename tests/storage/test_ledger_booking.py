@@ -85,3 +85,20 @@ def test_booked_in_finds_what_reaches_into_the_interval(lake: Lake, tmp_path: Pa
                        Gap(row.id, Interval(9 * MINUTE_US, 90 * MINUTE_US), "unknown")], 7)
         assert [g.cause for g in booked_in(tx, row.id, Interval(50 * MINUTE_US, 51 * MINUTE_US))] == ["unknown"]
         assert booked_in(tx, row.id, Interval(6 * MINUTE_US, 8 * MINUTE_US)) == []
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(spans, max_size=8), spans, st.integers(1, 4))
+def test_a_part_of_the_ledger_is_that_part_of_the_whole(lake: Lake, booked, within, newest) -> None:
+    """Gaps of a range, and the newest ones, are those of all gaps that touch it and that begin last."""
+    with lake.metadata.write() as tx:
+        number = tx.exec_driver_sql("SELECT id FROM connections").scalar_one()
+        row = ensure_series(tx, number, f"S{next(COUNTER)}", "1m")
+        book_gaps(tx, [Gap(row.id, span, "provider_empty", attempts=attempts) for attempts, span in enumerate(booked, 1)], 1)
+    key = ("c", row.series.symbol, "1m")
+    with lake.metadata.read() as tx:
+        every = list_gaps(tx, *key)
+        touching = [gap for gap in every if gap.interval.intersect(within) is not None]
+        assert list_gaps(tx, *key, within=within) == touching
+        assert list_gaps(tx, *key, newest=newest) == every[-newest:]
+        assert list_gaps(tx, *key, within=within, newest=newest) == touching[-newest:]

@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     console_origins: str = Field(
         "", description="Web origins whose pages may read the API with a token, with commas, e.g. https://pro.openbb.co; none by default.")
     stage_timeout: Annotated[float, Field(gt=0, le=86_400)] = Field(
-        60.0, description="Seconds that a live run of pipelines waits for one call of a foreign plug-in before it goes on without it.")
+        60.0, description="Seconds that a live run waits until a plug-in is made, and for one call of a foreign one, before it goes on without it.")
     dask_address: str = Field(
         "", pattern=r"^$|^(tcp|tls)://[^\s/]+:\d+$",
         description="Dask scheduler on whose workers replays run, a task for each series: tcp://HOST:PORT; empty: in the run's process.")

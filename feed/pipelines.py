@@ -50,7 +50,7 @@ def create(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, owner: st
 
     Raises:
         InputError: a field, a plug-in or a parameter is wrong: names it, what was received and what is allowed.
-        NotFoundError: a series that is not in the store.
+        PluginError: a plug-in raised when it was made, or was not made in time. NotFoundError: a series that is not in the store.
     """
     definition = _ready_to_store(feed, values, owner, registry)
     with feed.lake.metadata.write() as tx:
@@ -92,7 +92,12 @@ def load(feed: Feed, name: str, version: int | None = None) -> tuple[PipelineRow
 
 
 def engine_of(definition: PipelineDefinition, registry: Registry | None = None, *, stage_seconds: float | None = None) -> Engine:
-    """Return the definition's engine; InputError when a plug-in is not there or refuses its parameters."""
+    """Return the definition's engine.
+
+    Raises:
+        InputError: a plug-in is not there or refuses its parameters. PluginError: one raised when it was made.
+        PluginOverdueError: one was not made within `stage_seconds`.
+    """
     return Engine(definition, registry, stage_seconds=stage_seconds)
 
 
@@ -122,7 +127,7 @@ def _ready_to_store(
     definition = values if isinstance(values, PipelineDefinition) else read_definition(values)
     known = registry or Registry()
     frozen = known.freeze(definition, owner, StoredResources(feed.lake))
-    known.build(frozen)
+    known.build(frozen, seconds=feed.settings.stage_timeout)
     with feed.lake.metadata.read() as tx:
         for place, key in enumerate(definition.keys):
             try:

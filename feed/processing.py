@@ -126,41 +126,49 @@ async def process(
     run = _Run(feed, ProcessResult(run_id or feed.new_run_id("process")), listeners, registry or Registry())
     leases: Leases = feed.leases
     async with leases.hold(LEASE, seconds=LEASE_SECONDS):
-        ready = await asyncio.to_thread(_ready, run, pipeline)
-        sound = [item for item in ready if item.row.running_since_us is None]
-        await _judge_all(run, sound, progress)
-        for suspect in sorted((i for i in ready if i.row.running_since_us is not None), key=lambda i: (i.row.failures, i.row.name)):
+        rows = await asyncio.to_thread(_due, run, pipeline)
+        await _judge_all(run, [row for row in rows if row.running_since_us is None], progress)
+        for suspect in sorted((row for row in rows if row.running_since_us is not None), key=lambda row: (row.failures, row.name)):
             await _judge_all(run, [suspect], progress, suspect=True)
     with feed.lake.metadata.write() as tx:
         prune_executions(tx, feed.clock.now_us() - KEEP_DAYS * DAY_US)
     return run.result
 
 
-def _ready(run: _Run, pipeline: str | None) -> list[_Ready]:
-    """Return the pipelines to run; one whose plug-ins cannot be made is noted and left out."""
+def _due(run: _Run, pipeline: str | None) -> list[PipelineRow]:
+    """Return the pipelines to run."""
     feed, now = run.feed, run.feed.clock.now_us()
     with feed.lake.metadata.read() as tx:
-        rows = list_pipelines(tx, only_enabled=True) if pipeline is None else [get_pipeline(tx, pipeline)]
+        if pipeline is not None:
+            return [get_pipeline(tx, pipeline)]
+        return [row for row in list_pipelines(tx, only_enabled=True) if row.retry_at_us is None or row.retry_at_us <= now]
+
+
+def _ready(run: _Run, rows: Sequence[PipelineRow], *, suspect: bool) -> list[_Ready]:
+    """Make the pipelines' plug-ins; one whose plug-ins cannot be made is noted and left out."""
+    feed = run.feed
     out = []
     for row in rows:
-        if row.retry_at_us is not None and row.retry_at_us > now and pipeline is None:
-            continue
         try:
             definition = read_definition(row.definition)
             out.append(_Ready(row, definition, engine_of(definition, run.registry, stage_seconds=feed.settings.stage_timeout)))
-        except InputError as error:
+        except CandlelakeError as error:
             run.result.errors.append(f"{row.name}: {error}")
             with feed.lake.metadata.write() as tx:
-                end_run(tx, row.id, str(error))
+                if isinstance(error, PluginOverdueError):
+                    end_overdue(tx, row.id, str(error), feed.clock.now_us(), suspect=suspect)
+                else:
+                    end_run(tx, row.id, str(error))
     return out
 
 
-async def _judge_all(run: _Run, ready: Sequence[_Ready], progress: Progress, *, suspect: bool = False) -> None:
-    if not ready:
+async def _judge_all(run: _Run, rows: Sequence[PipelineRow], progress: Progress, *, suspect: bool = False) -> None:
+    if not rows:
         return
     feed = run.feed
-    with feed.lake.metadata.write() as tx:
-        begin_run(tx, [item.row.id for item in ready], feed.clock.now_us(), suspect=suspect)
+    with feed.lake.metadata.write() as tx:  # first of all: to make a plug-in can end the process, too
+        begin_run(tx, [row.id for row in rows], feed.clock.now_us(), suspect=suspect)
+    ready = await asyncio.to_thread(_ready, run, rows, suspect=suspect)
     errors: dict[int, str] = {}
     for _ in range(ROUNDS):
         work = await asyncio.to_thread(_pending, run, ready)

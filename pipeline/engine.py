@@ -53,11 +53,15 @@ class Engine:
         Args:
             definition: what to run.
             registry: where plug-ins come from.
-            stage_seconds: how long `run` waits for one call of a foreign plug-in; None waits for ever, as `scan` does.
+            stage_seconds: how long to wait until a plug-in is made, and `run` for one call of a foreign one; None waits for ever, as
+                `scan` does.
+
+        Raises:
+            InputError, PluginError, PluginOverdueError: as `Registry.build`.
         """
         self.definition = definition
         self.stage_seconds = stage_seconds
-        self.built = (registry or Registry()).build(definition)
+        self.built = (registry or Registry()).build(definition, seconds=stage_seconds)
         self.stages: dict[Kind, list[Built]] = {
             kind: [item for item in self.built if item.kind == kind]
             for kind in ("cleaner", "filter", "indicator", "signal", "confidence")}

@@ -11,14 +11,16 @@ Nothing is imported before a definition asks for it, and a package that does not
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from core.errors import InputError
+from core.errors import CandlelakeError, InputError, PluginError, PluginOverdueError
+from pipeline.deadline import OverdueError, within
 from pipeline.definition import PipelineDefinition, Use, explain, field_of
 from pipeline.stages import KINDS, METHODS, Kind, Resources
 
@@ -127,18 +129,44 @@ class Registry:
             raise InputError(f"{where} plugin", use.plugin, fits, f"{use.plugin} is a {found.kind}; move it to {field_of(found.kind)}")
         return found(checked_parameters(found, use.parameters, f"{where} ({use.plugin})"))
 
-    def build(self, definition: PipelineDefinition) -> list[Built]:
+    def build(self, definition: PipelineDefinition, *, seconds: float | None = None) -> list[Built]:
         """Return the plug-ins of a definition in running order.
 
+        Args:
+            definition: what they are to do.
+            seconds: how long to wait for one that is foreign or loads files: its import, its constructor; None waits for ever.
+
         Raises:
-            InputError: as `make`.
+            InputError: as `make`. PluginError: a constructor raised. PluginOverdueError: one did not come back in time.
         """
-        out = []
-        for kind, place, use in definition.all_uses():
-            plugin = self.make(use, kind, f"pipeline {definition.name} {field_of(kind)}.{place}")
+        return [self._built_within(seconds, definition.name, kind, place, use) for kind, place, use in definition.all_uses()]
+
+    def _built_within(self, seconds: float | None, name: str, kind: Kind, place: int, use: Use) -> Built:
+        if seconds is None or _is_at_once(self._targets.get(use.plugin, ())):
+            return self._built(name, kind, place, use)
+        made: list[Built] = []
+        try:
+            within(seconds, lambda: made.append(self._built(name, kind, place, use)))
+        except OverdueError:
+            raise PluginOverdueError(
+                f"{kind} {use.label} ({use.plugin}) was not made within {seconds:g} s; correct the plug-in, or raise"
+                " CANDLELAKE_STAGE_TIMEOUT when it needs more") from None
+        return made[0]
+
+    def _built(self, name: str, kind: Kind, place: int, use: Use) -> Built:
+        try:
+            plugin = self.make(use, kind, f"pipeline {name} {field_of(kind)}.{place}")
             bind = getattr(plugin, "bind", None)  # an indicator learns the name of its column
-            out.append(Built(kind, place, use, plugin if bind is None else bind(use.label), bool(plugin.is_causal)))
-        return out
+            return Built(kind, place, use, plugin if bind is None else bind(use.label), bool(plugin.is_causal))
+        except CandlelakeError:
+            raise
+        except BaseException as failure:
+            if isinstance(failure, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # a person's Ctrl-C comes to the main thread and to no other
+            text = " ".join(str(failure).split())[:500]
+            raise PluginError(
+                f"{kind} {use.label} ({use.plugin}) raised {type(failure).__name__} when it was made: {text}; correct the plug-in or its"
+                " parameters") from failure
 
     def freeze(self, definition: PipelineDefinition, owner: str, resources: Resources) -> PipelineDefinition:
         """Return the definition with what its plug-ins name elsewhere copied into their parameters."""
@@ -155,6 +183,11 @@ class Registry:
 
     def _known(self) -> list[str]:
         return self.names()
+
+
+def _is_at_once(targets: Sequence[tuple[str, str, EntryPoint | None]]) -> bool:
+    """Whether making a plug-in is a matter of its parameters alone: those of this package load nothing."""
+    return all(point is None and target.startswith("pipeline.") for _, target, point in targets)
 
 
 def checked_parameters(plugin: type[Any], values: Mapping[str, Any], where: str) -> BaseModel:

@@ -46,6 +46,28 @@ class Hanging:
         return frame.select(slow=pl.col("close"))
 
 
+class Unborn:
+    """An indicator whose constructor does not come back before `release` is set, or raises what it is told to."""
+
+    kind: ClassVar = "indicator"
+    is_causal: ClassVar[bool] = True
+    release: ClassVar[threading.Event] = threading.Event()
+    fails: ClassVar[str] = ""
+    hangs: ClassVar[bool] = False
+    made: ClassVar[list[str]] = []
+    Parameters = Parameters
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.made.append(self.fails or "made")
+        if self.fails:
+            raise getattr(builtins, self.fails, StrangeError)("a plug-in's own mistake")
+        while self.hangs and not self.release.wait(60):
+            continue
+
+    def calculate(self, frame: pl.DataFrame, context: Context) -> pl.DataFrame:
+        return frame.select(born=pl.col("close"))
+
+
 class StrangeError(BaseException):
     """What is no Exception."""
 
@@ -118,4 +140,4 @@ class Noting:
         return ExecutionReport("done", "noted", record.key)
 
 
-PLUGINS = {name: f"tests.pipeline.plugins:{name}" for name in ("Peeking", "Raising", "Hanging", "Scribbling", "Alone", "Noting")}
+PLUGINS = {name: f"tests.pipeline.plugins:{name}" for name in ("Peeking", "Raising", "Hanging", "Unborn", "Scribbling", "Alone", "Noting")}

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from core.clock import HOUR_US
-from core.errors import InputError, LeaseHeldError, LookAheadError
+from core.errors import InputError, LeaseHeldError, LookAheadError, PluginOverdueError
 from core.interval import Interval
 from feed.executing import record_of
 from feed.pipelines import change, create, load, shadow
@@ -22,7 +22,7 @@ from storage.pipelines import (
     set_enabled,
 )
 from tests.pipeline.conftest import START, definition, market
-from tests.pipeline.plugins import PLUGINS, Hanging, Noting
+from tests.pipeline.plugins import PLUGINS, Hanging, Noting, Unborn
 
 REGISTRY = Registry({**SHIPPED, **PLUGINS}, extra=[])
 FIRST = 300  # candles that are there before the first run
@@ -184,7 +184,7 @@ def hanging():
 @pytest.mark.parametrize("spins", [True, False])
 async def test_a_plugin_that_hangs_holds_nobody_up(feed, store, enabled, hanging, spins):
     """It is given up after the stage's time and tried later and later; pipelines beside it judge every candle, and the run ends."""
-    object.__setattr__(feed, "settings", feed.settings.model_copy(update={"stage_timeout": 0.3}))
+    object.__setattr__(feed, "settings", feed.settings.model_copy(update={"stage_timeout": 1.0}))
     enabled("hung", indicators=[{"plugin": "Hanging", "parameters": {"spins": spins}}], signals=[{"plugin": "breakout"}], confidence=[])
     create(feed, definition("trend"), "me", REGISTRY)
     with feed.lake.metadata.write() as tx:
@@ -195,7 +195,7 @@ async def test_a_plugin_that_hangs_holds_nobody_up(feed, store, enabled, hanging
     assert hanging == ["hung", "hung"]  # once a run, however many candles wait
     (error,) = result.errors
     assert "hung: kraken BTC/USD 1h" in error
-    assert "indicator Hanging (Hanging) did not come back within 0.3 s" in error
+    assert "indicator Hanging (Hanging) did not come back within 1 s" in error
     (replayed,) = replay_pipeline(feed, "trend", Interval(START + (FIRST - 1) * HOUR_US, START + (FIRST + 5) * HOUR_US))
     assert replayed.result.lines == told(feed)
     with feed.lake.metadata.read() as tx:
@@ -211,6 +211,63 @@ async def test_a_plugin_that_hangs_holds_nobody_up(feed, store, enabled, hanging
     await process(feed, registry=REGISTRY)
     with feed.lake.metadata.read() as tx:
         assert get_pipeline(tx, "hung").failures == row.failures + 1
+
+
+@pytest.fixture
+def unborn():
+    """The plug-in whose making can hang or raise; what was left behind in its thread is let go after the test."""
+    Unborn.release.clear()
+    Unborn.made.clear()
+    yield Unborn
+    Unborn.hangs, Unborn.fails = False, ""
+    Unborn.release.set()
+
+
+async def test_a_plugin_whose_making_hangs_holds_nobody_up(feed, store, enabled, unborn):
+    """It is given up after its time, named and tried later; the pipelines beside it judge on, and its candles wait for it."""
+    patient = feed.settings
+    enabled("unborn", indicators=[{"plugin": "Unborn"}], signals=[{"plugin": "breakout"}], confidence=[])
+    create(feed, definition("trend"), "me", REGISTRY)
+    object.__setattr__(feed, "settings", patient.model_copy(update={"stage_timeout": 0.3}))
+    with feed.lake.metadata.write() as tx:
+        set_enabled(tx, "trend", enabled=True, now_us=1)
+    unborn.hangs = True
+    result = await process(feed, registry=REGISTRY)
+    assert result.errors == [
+        "unborn: indicator Unborn (Unborn) was not made within 0.3 s; correct the plug-in, or raise CANDLELAKE_STAGE_TIMEOUT when it needs more"]
+    assert result.candles == 1  # of the pipeline beside it
+    with feed.lake.metadata.read() as tx:
+        row = get_pipeline(tx, "unborn")
+    assert (row.failures, row.running_since_us) == (1, None)
+    assert row.retry_at_us > feed.clock.now_us()
+    assert "was not made" in row.last_error
+    tries = len(unborn.made)
+    assert not (await process(feed, registry=REGISTRY)).errors  # its next try is not due
+    assert len(unborn.made) == tries
+    with pytest.raises(PluginOverdueError, match="was not made within"):
+        change(feed, definition("unborn", indicators=[{"plugin": "Unborn"}], signals=[{"plugin": "breakout"}], confidence=[], lookback=61),
+               "me", REGISTRY)
+    unborn.hangs = False
+    object.__setattr__(feed, "settings", patient)
+    store(market(FIRST + 1).tail(1))  # an hour later
+    assert (await process(feed, registry=REGISTRY)).candles == 2
+    with feed.lake.metadata.read() as tx:
+        assert get_pipeline(tx, "unborn").last_error is None
+
+
+@pytest.mark.parametrize("what", ["ZeroDivisionError", "SystemExit", "KeyboardInterrupt", "StrangeError"])
+async def test_a_plugin_whose_making_raises_touches_no_other_pipeline(feed, store, enabled, unborn, what):
+    """Whatever a constructor raises is that pipeline's error by name; the others judge their candles."""
+    enabled("unborn", indicators=[{"plugin": "Unborn"}], signals=[{"plugin": "breakout"}], confidence=[])
+    create(feed, definition("trend"), "me", REGISTRY)
+    with feed.lake.metadata.write() as tx:
+        set_enabled(tx, "trend", enabled=True, now_us=1)
+    unborn.fails = what
+    result = await process(feed, registry=REGISTRY)
+    assert (result.candles, len(result.errors)) == (1, 1)
+    assert result.errors[0].startswith(f"unborn: indicator Unborn (Unborn) raised {what} when it was made: a plug-in's own mistake")
+    with feed.lake.metadata.read() as tx:
+        assert get_pipeline(tx, "unborn").running_since_us is None
 
 
 async def test_a_pipeline_whose_process_died_runs_alone_and_later(feed, store, enabled):

@@ -44,6 +44,8 @@ class Figures(Collector):
                           ((row, stream.lag_seconds) for row, stream in streams), "stream")
         yield self._gauge("ticks_per_second", "Ticks a second since the stream's run began",
                           ((row, stream.ticks_per_second) for row, stream in streams), "stream")
+        yield self._gauge("silent", "Symbols that say nothing while others tick and their market trades",
+                          ((row, len(stream.counts.get("silent", ()))) for row, stream in streams), "stream")
         for name, meaning in COUNTERS.items():
             counter = CounterMetricFamily(f"candlelake_stream_{name}", meaning, labels=LABELS)
             for row, stream in streams:

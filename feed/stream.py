@@ -12,15 +12,14 @@ import contextlib
 import gc
 import logging
 import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 from typing import Final
 
 from core.calendar import Calendar
-from core.clock import SECOND_US
+from core.clock import SECOND_US, isoformat
 from core.errors import (
     CandlelakeError,
     InputError,
@@ -34,73 +33,20 @@ from core.interval import Interval
 from core.ticks import Tick
 from feed.context import Feed
 from feed.stream_candles import StreamCandles
-from feed.stream_metrics import EVENT_TO_SUBSCRIBER, RECONNECTS, histograms
-from feed.stream_session import StreamSession, closed_since
+from feed.stream_heap import HEAP
+from feed.stream_metrics import EVENT_TO_SUBSCRIBER, RECONNECTS, SILENT, histograms
+from feed.stream_options import StreamOptions, StreamResult, Subscribers
+from feed.stream_session import StreamSession
+from feed.stream_silence import Channel, SilenceWatch, closed_since
 from feed.stream_ticks import Sieve, TickKeeper
-from providers.base import MarketDataProvider
-from storage.head import Batch
+from providers.base import MarketDataProvider, StreamedCandle
 from storage.series import list_series
 from storage.ticks import losses
 from storage.ticks.states import ALIVE, StreamState, read_states, write_state
 
 log = logging.getLogger(__name__)
 LONGEST_WAIT: Final = 60.0  # seconds between two tries to connect
-SETTLE_SECONDS: Final = 60.0  # between two rounds of `_Heap.settle`
 _symbol_of: Final = attrgetter("symbol")
-
-
-@dataclass(frozen=True, slots=True)
-class StreamOptions:
-    """How a stream behaves.
-
-    Attributes:
-        ticks: keep ticks and build candles from them; else the venue's own candles are taken where it has them.
-        commit_seconds: how long ticks wait at most before they are written.
-        lateness_seconds: how long after its end a candle waits for ticks.
-        grace_seconds: how long a silence may last beyond one timeframe.
-        allowance_seconds: by how much a lost range is booked wider on both sides, for what was on its way.
-        beat_seconds: how often the state is written.
-        confirm_seconds: how often REST is asked at most.
-        backoff_seconds: before the second try to reconnect; doubles, a minute at most.
-    """
-
-    ticks: bool = True
-    commit_seconds: float = 0.2
-    lateness_seconds: float = 1.0
-    grace_seconds: float = 10.0
-    allowance_seconds: float = 2.0
-    beat_seconds: float = 2.0
-    confirm_seconds: float = 1.0
-    backoff_seconds: float = 0.5
-
-
-@dataclass(slots=True)
-class StreamResult:
-    """How a stream ended, and what it did."""
-
-    run_id: str
-    connection: str
-    ticks: int = 0
-    repeats: int = 0
-    late: int = 0
-    candles: int = 0
-    agreed: int = 0
-    contradicted: int = 0
-    reconnects: int = 0
-    losses: int = 0
-    message: str = ""
-
-
-@dataclass(slots=True)
-class Subscribers:
-    """Who in this process wants to see what comes: called with each list of new ticks, and with stored candles.
-
-    `durable` is called with each list of ticks that is on disk now, in the thread that has written it.
-    """
-
-    ticks: Callable[[Sequence[Tick]], None] = lambda _ticks: None
-    candles: Callable[[Sequence[Batch]], None] = lambda _batches: None
-    durable: Callable[[Sequence[Tick]], None] = lambda _ticks: None
 
 
 async def stream(
@@ -167,6 +113,7 @@ class StreamRun:
     last_tick: Tick | None = None
     seen: int = 0
     _keeper: TickKeeper | None = None
+    _watch: SilenceWatch | None = None
     _sieves: dict[str, Sieve] = field(default_factory=dict)
     _gap_from: dict[str, tuple[int, str]] = field(default_factory=dict)  # symbol -> since when, in event time, and why
 
@@ -181,6 +128,13 @@ class StreamRun:
         if self._keeper is None:
             raise AssertionError("the run has not started")
         return self._keeper
+
+    @property
+    def watch(self) -> SilenceWatch:
+        """The watch over each symbol's silence; there after `start`."""
+        if self._watch is None:
+            raise AssertionError("the run has not started")
+        return self._watch
 
     # Begin and end
 
@@ -199,12 +153,16 @@ class StreamRun:
         self._gap_from = {symbol: (until - allowance, cause) for symbol, until in covered.items() if until is not None}
         self._keeper = TickKeeper(lake, self.slug, self.feed.clock, journal, ids, self.calendars, self.run_id,
                                   heard_us=now, on_lost=self.candles.lose, on_durable=self.subscribers.durable)
+        self._watch = SilenceWatch(self.candles.rows, self.calendars, by_symbol=self.options.ticks,
+                                   grace_us=round(self.options.grace_seconds * SECOND_US))
         self.say("connecting")
 
     async def finish(self, state: str) -> None:
         """Write what is left and the last state."""
         keeper = self.keeper
         until = keeper.heard_us if keeper.is_live else None
+        if keeper.is_live:
+            await asyncio.to_thread(self.prolong)
         keeper.is_live = False
         await keeper.close(until)
         self.say(state)
@@ -219,6 +177,7 @@ class StreamRun:
         counts = {name: getattr(result, name) for name in (
             "ticks", "repeats", "late", "candles", "agreed", "contradicted", "reconnects", "losses")}
         counts |= self.keeper.quantiles() | {"histograms": histograms(self.slug)}
+        counts["silent"] = {str(channel): isoformat(since) for channel, since in self.watch.dead(now).items()} if state == "live" else {}
         ran = max(1, now - self.started_us) / SECOND_US
         lag = None if last is None else (last.received_us - last.ts_us) / SECOND_US
         row = StreamState(self.slug, self.run_id, state, self.message or None, self.started_us, now,
@@ -272,8 +231,8 @@ class StreamRun:
     def _ended(self, cause: str) -> None:
         """A session has ended: from here on ticks are missing."""
         if self.keeper.is_live:
-            since = self.keeper.heard_us + self.candles.skew_us - self._allowance_us()
             for symbol in self.symbols:
+                since = self.watch.sure_until(symbol, self.keeper.heard_us) + self.candles.skew_us - self._allowance_us()
                 self._gap_from.setdefault(symbol, (since, cause))
         self.keeper.is_live = False
         self.candles.end()
@@ -295,20 +254,24 @@ class StreamRun:
         async with self.feed.connections.open_provider(self.slug) as opened:
             if not opened.capabilities.has_streams:
                 raise UnsupportedError(f"{opened.capabilities.provider} streams nothing; its candles come by the scheduled fetch")
-            # Behind the venue by the answer's way at most, never ahead: no candle is closed too early.
-            self.candles.skew_us = await opened.server_time_us() - self.feed.clock.now_us()
+            await self.measure_skew(opened)
             session = StreamSession(self, opened)
-            _HEAP.settle()
+            HEAP.settle()
             try:
                 await session.run(stop, helpers)
             finally:
                 if stop.is_set():
                     self.candles.end()
 
+    async def measure_skew(self, provider: MarketDataProvider) -> None:
+        """Measure how far the venue's clock is ahead of ours: too little by the answer's way at most, so no candle is closed too early."""
+        self.candles.skew_us = await provider.server_time_us() - self.feed.clock.now_us()
+
     def subscribed(self, provider: MarketDataProvider) -> None:
         """The subscriptions stand: book what was missed until now, build candles from here on."""
         now = self.feed.clock.now_us()
         self.keeper.heard_us, self.keeper.is_live = now, True
+        self.watch.begin(now)
         here = now + self.candles.skew_us
         for symbol in self.symbols:
             sieve = self._sieves.get(symbol)
@@ -330,8 +293,11 @@ class StreamRun:
         now = self.feed.clock.now_us()
         self.keeper.heard_us = now
         fresh: list[Tick] = []
+        revived: list[tuple[Channel, int]] = []
         for symbol, run in groupby(ticks, _symbol_of):
             news = self._sieves[symbol].news(list(run))
+            if news:
+                revived += self._revived(Channel(symbol), now)
             self.candles.add(symbol, news)
             fresh += news
         if fresh:
@@ -340,6 +306,55 @@ class StreamRun:
             self.subscribers.ticks(fresh)
             EVENT_TO_SUBSCRIBER.labels(self.slug).observe(max(0.0, (self.feed.clock.now_us() - fresh[-1].ts_us) / SECOND_US))
             await self.keeper.keep(fresh)
+        for channel, since in revived:
+            await asyncio.to_thread(self._lost, channel, since, now)
+
+    async def heard_candles(self, candles: Sequence[StreamedCandle]) -> None:
+        """Take the venue's own candles as they form."""
+        self.keeper.heard_us = now = self.feed.clock.now_us()
+        revived = [found for channel in {Channel(item.symbol, item.timeframe) for item in candles} for found in self._revived(channel, now)]
+        stored = await self.candles.pass_on(candles)
+        if stored:
+            self.subscribers.candles(stored)
+        for channel, since in revived:
+            await asyncio.to_thread(self._lost, channel, since, now)
+
+    # One silent symbol among others
+
+    async def fell_silent(self, channel: Channel) -> None:
+        """A channel is dead while others speak: what it may have brought is booked, and goes on being booked until it speaks."""
+        pulse = self.watch.of(channel)
+        if pulse.silent_us is None:
+            pulse.silent_us = pulse.heard_us
+            pulse.lost_us = pulse.heard_us - self._allowance_us()
+            SILENT.labels(self.slug).inc()
+            self._sieves[channel.symbol].restart()
+            self.candles.end(channel.symbol, channel.timeframe)
+            log.warning("%s: stream: %s is silent since %s while its market trades and others speak; it is subscribed again, REST "
+                        "tells its candles", self.slug, channel, isoformat(pulse.heard_us))
+        await asyncio.to_thread(self.prolong)
+        await asyncio.to_thread(self.say, self.state)
+
+    def prolong(self) -> None:
+        """Book what dead channels have lost until now: a process that is killed books nothing more."""
+        now = self.feed.clock.now_us()
+        for channel in self.watch.dead(now):
+            pulse = self.watch.of(channel)
+            since, pulse.lost_us = pulse.lost_us, now
+            self._lost(channel, since, now)
+
+    def _revived(self, channel: Channel, now_us: int) -> list[tuple[Channel, int]]:
+        """Take note of news; return a channel that was dead until now, with up to when its loss was booked."""
+        since = self.watch.of(channel).lost_us
+        if not self.watch.hear(channel, now_us):
+            return []
+        self.candles.begin_again(channel.symbol, now_us + self.candles.skew_us)
+        log.info("%s: stream: %s speaks again", self.slug, channel)
+        return [(channel, since)]
+
+    def _lost(self, channel: Channel, since_us: int, until_us: int) -> None:
+        skew = self.candles.skew_us
+        self.keeper.prolong(channel.symbol, Interval(since_us + skew, until_us + skew), "stalled", {"run_id": self.run_id, "alone": str(channel)})
 
     async def step(self) -> None:
         """Book skipped ids, close candles."""
@@ -352,29 +367,6 @@ class StreamRun:
         stored = await self.candles.close()
         if stored:
             self.subscribers.candles(stored)
-
-
-class _Heap:
-    """What the process holds when a session begins, above all the markets of an exchange.
-
-    Each full round of the garbage collector looks at all of it and stops the stream for hundreds of milliseconds, every
-    few seconds when ticks come by the ten thousand. What is there before the first tick is set aside until the next session.
-    """
-
-    def __init__(self) -> None:
-        self._settled: float | None = None
-
-    def settle(self) -> None:
-        """Free what is garbage and set aside the rest; at most once a minute: sessions may end as fast as they begin."""
-        now = time.monotonic()
-        if self._settled is None or now - self._settled > SETTLE_SECONDS:
-            self._settled = now
-            gc.unfreeze()
-            gc.collect()
-            gc.freeze()
-
-
-_HEAP: Final = _Heap()
 
 
 async def _until(stop: asyncio.Event, seconds: float) -> None:

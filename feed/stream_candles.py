@@ -12,7 +12,7 @@ from core.clock import SECOND_US, to_us
 from core.errors import CandlelakeError, LeaseHeldError
 from core.interval import Interval
 from core.ticks import Tick
-from core.timeframe import Grid
+from core.timeframe import Grid, Timeframe
 from feed.confirming import confirm
 from feed.context import Feed
 from feed.series_run import settle_seconds
@@ -58,11 +58,18 @@ class StreamCandles:
                 self._by_symbol.setdefault(row.series.symbol, []).append(builder)
             builder.restart(since_us)
 
-    def end(self) -> None:
-        """A session has ended: what forms will not be whole."""
-        for builder in self.builders.values():
-            builder.restart(None)
-        self._streamed.clear()
+    def begin_again(self, symbol: str, since_us: int) -> None:
+        """A symbol that was silent speaks again: every tick of it from `since_us` on is heard."""
+        for builder in self._by_symbol.get(symbol, ()):
+            builder.restart(since_us)
+
+    def end(self, symbol: str | None = None, timeframe: Timeframe | None = None) -> None:
+        """A session has ended, or a symbol's part in it, or that of one of its timeframes: what forms will not be whole."""
+        for row in self.rows:
+            if symbol in {None, row.series.symbol} and timeframe in {None, row.series.timeframe}:
+                if row.id in self.builders:
+                    self.builders[row.id].restart(None)
+                self._streamed.pop((row.series.symbol, row.series.timeframe.name), None)
 
     def lose(self, symbol: str, interval: Interval) -> None:
         """Ticks of a symbol were lost."""

@@ -21,6 +21,8 @@ EVENT_TO_SUBSCRIBER: Final = Histogram(
 HISTOGRAMS: Final = (DURABLE, EVENT_TO_DURABLE, EVENT_TO_SUBSCRIBER)
 TICKS: Final = Counter("candlelake_ticks_stored", "Ticks that were written to disk.", ["connection"])
 RECONNECTS: Final = Counter("candlelake_stream_reconnects", "Sessions that ended with an error.", ["connection", "cause"])
+SILENT: Final = Counter("candlelake_stream_silent_symbols", "Symbols that fell silent while others of the connection spoke.",
+                        ["connection"])
 CANDLES: Final = Counter("candlelake_stream_candles", "Candles that a stream gave out.", ["connection"])
 
 

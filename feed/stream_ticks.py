@@ -183,6 +183,18 @@ class TickKeeper:
             losses.book_losses(tx, self.ids[symbol], [(part, cause, proof) for part in parts], self.clock.now_us())
         self.losses += len(parts)
 
+    def prolong(self, symbol: str, interval: Interval, cause: str, proof: dict[str, object]) -> None:
+        """Book a range that follows one booked before: that one grows, as far as the market was open in between."""
+        self.on_lost(symbol, interval)
+        parts = open_parts(self.calendars[symbol], interval) if interval.start < interval.end else []
+        if not parts:
+            return
+        with self.lake.metadata.write() as tx:
+            if parts[0].start == interval.start and losses.extend(tx, self.ids[symbol], interval.start, parts[0].end):
+                parts = parts[1:]
+            losses.book_losses(tx, self.ids[symbol], [(part, cause, proof) for part in parts], self.clock.now_us())
+        self.losses += len(parts)
+
     async def close(self, covered_until_us: int | None) -> None:
         """Write the rest, end the journal and move it into the lake; `covered_until_us` is where the next stream's gap begins."""
         await self.commit()

@@ -248,6 +248,14 @@ class StreamingProvider(MarketDataProvider, Protocol):
             TransientError: the session ended, BadPayloadError when a message broke the protocol.
         """
 
+    async def resubscribe(self, symbols: Sequence[str]) -> None:
+        """Ask once more for the ticks of `symbols` within the running session, which has brought none of them for too long.
+
+        Raises:
+            UnsupportedError: there is no way but another stream of these symbols.
+            TransientError: it was not done.
+        """
+
     def stream_candles(self, pairs: Sequence[tuple[str, Timeframe]]) -> AsyncGenerator[list[StreamedCandle], None]:
         """Yield the forming candles as they change; a candle is final when a later one came. Errors as `stream_ticks`.
 

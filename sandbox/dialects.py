@@ -199,6 +199,11 @@ class BridgeStream(Stream):
         """Take no notice."""
         return []
 
+    def mute(self, name: str) -> None:
+        """Drop a symbol without a word."""
+        self.bridge.subscriptions.quotes.get(self.token, set()).discard(name)
+        super().mute(name)
+
     def _look(self) -> None:
         """Take over what was subscribed meanwhile."""
         if "Quote" in self.kinds:

@@ -25,7 +25,7 @@ AFTER: Final = ("drop_after", "hang_after")  # the request was carried out, its 
 DATA: Final = (
     "empty_page", "short_page", "missing_rows", "duplicate_rows", "unsorted", "off_grid", "nan", "negative_price",
     "high_below_low", "late_revision", "omit_open")
-STREAM: Final = ("ws_drop", "ws_close", "ws_stall", "ws_lose", "ws_repeat", "ws_reorder", "ws_garbage", "ws_huge")
+STREAM: Final = ("ws_drop", "ws_close", "ws_stall", "ws_lose", "ws_repeat", "ws_reorder", "ws_garbage", "ws_huge", "ws_mute")
 CLOCK: Final = ("clock_skew",)
 KINDS: Final = (*TRANSPORT, *AFTER, *DATA, "ws_refuse", *STREAM, *CLOCK)
 
@@ -47,6 +47,7 @@ class Fault:
         until: ... and before this one.
         factor: by which `late_revision` multiplies close and volume.
         location: where `redirect` points.
+        symbol: that `ws_mute` silences, by the venue's name.
     """
 
     kind: str
@@ -62,6 +63,7 @@ class Fault:
     until: float = 4_102_444_800.0
     factor: float = 1.0001
     location: str = "http://localhost.invalid/"
+    symbol: str = ""
     hits: int = 0
 
     def __post_init__(self) -> None:
@@ -98,7 +100,7 @@ class Faults:
         """Switch on a fault given as JSON; InputError when it is not one."""
         given = dict(settings)
         kinds: dict[str, type | tuple[type, ...]] = {
-            "kind": str, "path": str, "probability": (int, float), "count": (int, type(None)), "status": int,
+            "kind": str, "path": str, "symbol": str, "probability": (int, float), "count": (int, type(None)), "status": int,
             "rows": int, "seconds": (int, float), "since": (int, float), "until": (int, float), "factor": (int, float)}
         for name, value in given.items():
             if name in kinds and not isinstance(value, kinds[name]):

@@ -3,7 +3,8 @@
 Faults (paths as everywhere, e.g. `/ws.kraken.com/*`): `ws_refuse` the handshake with a status; `ws_drop` cuts the
 connection; `ws_close` closes it with code 1012, as a restart does; `ws_stall` stays open and says nothing more;
 `ws_lose` swallows what was to be sent; `ws_repeat` sends the last `rows` messages again; `ws_reorder` sends a batch in
-another order; `ws_garbage` and `ws_huge` send what is no message. `clock_skew` moves the times in messages.
+another order; `ws_garbage` and `ws_huge` send what is no message; `ws_mute` drops one `symbol` without a
+word and goes on with the others. `clock_skew` moves the times in messages.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class Stream(ABC):
     def encode(self, name: str, prints: list[Print], skew_us: int) -> list[bytes]:
         """Return what `write` returns as bytes; a dialect that is fast at it lets a load cost little beside who reads it."""
         return [orjson.dumps(message) for message in self.write(name, prints, skew_us)]
+
+    def mute(self, name: str) -> None:
+        """Drop a symbol without a word."""
+        self.symbols.pop(name, None)
 
     def bars(self, now_us: int) -> list[Any]:  # noqa: ARG002  the dialects that have them use it
         """Return messages of forming candles."""
@@ -174,7 +179,9 @@ class _Session:
         if fault.kind == "ws_close":
             await self.socket.close(1012)
             raise WebSocketDisconnect(1012)
-        if fault.kind == "ws_stall":
+        if fault.kind == "ws_mute":
+            self.stream.mute(fault.symbol)
+        elif fault.kind == "ws_stall":
             self.is_stalled = True
         elif fault.kind == "ws_repeat":
             for text in list(self.sent)[-fault.rows:]:

@@ -93,6 +93,7 @@ class StreamOut(BaseModel):
     contradicted: int
     reconnects: int
     losses: int
+    silent: int
 
 
 class HealthOut(BaseModel):

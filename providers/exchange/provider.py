@@ -223,6 +223,10 @@ class ExchangeProvider:
             async for batch in ticks:
                 yield batch
 
+    async def resubscribe(self, symbols: Sequence[str]) -> None:
+        """Refuse: venues take a second subscription of what stands for an error or for nothing; another socket serves."""
+        raise UnsupportedError(f"{self._id} subscribes a symbol once in a session; received {', '.join(symbols)}")
+
     async def stream_candles(self, pairs: Sequence[tuple[str, Timeframe]]) -> AsyncGenerator[list[StreamedCandle], None]:
         """Yield the forming candles of `pairs`; UnsupportedError where the venue streams none (Coinbase)."""
         from providers.exchange.stream import stream_candles  # noqa: PLC0415  ccxt.pro is slow to import

@@ -17,13 +17,7 @@ import polars as pl
 
 from core.candles import empty_candles
 from core.clock import HOUR_US, MINUTE_US, to_datetime
-from core.errors import (
-    BadPayloadError,
-    PermanentError,
-    SessionLostError,
-    UnknownSymbolError,
-    UnsupportedError,
-)
+from core.errors import BadPayloadError, PermanentError, SessionLostError, UnknownSymbolError, UnsupportedError
 from core.interval import Interval
 from core.server_clock import ServerClock
 from core.ticks import Tick
@@ -45,7 +39,7 @@ from providers.mtapi import clock as clocks
 from providers.mtapi import parse, trading
 from providers.mtapi.candles import aggregate, local_range, to_utc
 from providers.mtapi.client import Login, Session
-from providers.mtapi.stream import stream_bars, stream_quotes
+from providers.mtapi.stream import resubscribe_quotes, stream_bars, stream_quotes
 from providers.paging import pages
 
 MT5_URL: Final = "https://mt5.mtapi.io"
@@ -219,6 +213,10 @@ class MtapiProvider(ABC):
         async with aclosing(stream) as quotes:
             async for batch in quotes:
                 yield batch
+
+    async def resubscribe(self, symbols: Sequence[str]) -> None:
+        """Drop the subscriptions of `symbols` and make them anew; the open socket brings them again."""
+        await resubscribe_quotes(self._session, symbols)
 
     async def stream_candles(self, pairs: Sequence[tuple[str, Timeframe]]) -> AsyncGenerator[list[StreamedCandle], None]:
         """Yield the forming candles of `pairs`; UnsupportedError where the host has no socket for them, or above 1h."""

@@ -67,6 +67,14 @@ async def stream_quotes(
                 yield ticks
 
 
+async def resubscribe_quotes(session: Session, symbols: Sequence[str]) -> None:
+    """Subscribe quotes anew: a host that takes a symbol for subscribed does nothing when it is asked again."""
+    named = [("symbols", symbol) for symbol in symbols]
+    await session.call("/UnSubscribeMany", named)
+    await session.call("/SubscribeMany", named)
+    await _check_subscribed(session, frozenset(symbols))
+
+
 async def stream_bars(
     session: Session, pairs: Sequence[tuple[str, Timeframe]], clock: ServerClock, spec: ConnectionSpec,
 ) -> AsyncGenerator[list[StreamedCandle], None]:

@@ -78,6 +78,14 @@ def book_losses(tx: Connection, series_id: int, losses: Sequence[tuple[Interval,
         (series_id, span.start, span.end, cause, now_us, json.dumps(proof)) for span, cause, proof in losses if span.start < span.end])
 
 
+def extend(tx: Connection, series_id: int, end_us: int, until_us: int) -> bool:
+    """Let the open range that ends at `end_us` end at `until_us`; whether there is one."""
+    changed = tx.execute(update(tick_gaps).where(
+        tick_gaps.c.tick_series_id == series_id, tick_gaps.c.end_us == end_us, tick_gaps.c.healed_at_us.is_(None),
+    ).values(end_us=until_us))
+    return bool(changed.rowcount)
+
+
 def heal(tx: Connection, series_id: int, interval: Interval, now_us: int) -> int:
     """Mark what is booked inside `interval` as healed, cutting ranges at its ends; return how many entries it touched."""
     rows = fetch(tx, "SELECT id, start_us, end_us, cause, seen_at_us, proof FROM tick_gaps WHERE tick_series_id = ?"

@@ -14,6 +14,7 @@ from storage.metadata.tables_ticks import stream_states
 
 COUNTED = ("ticks", "candles", "contradicted", "reconnects", "losses")
 ALIVE = ("connecting", "live", "closed", "waiting")  # states of a run that has not ended by itself
+MOST_NAMED = 3  # silent symbols in one line
 SILENT_US = 60 * SECOND_US  # a run that is alive says so every few seconds
 
 
@@ -26,7 +27,8 @@ class StreamState:
         heartbeat_us: when its run last said so; one that is alive by its state and old here was killed.
         lag_seconds: from the newest tick's event to its receipt.
         counts: ticks, repeats, late, candles, agreed, contradicted, reconnects, losses, and milliseconds p50 and p99
-            from receipt to disk and from event to disk; `histograms` of the run, cumulative, by metric.
+            from receipt to disk and from event to disk; `histograms` of the run, cumulative, by metric; `silent`: since when,
+            by symbol, one says nothing while others tick and its market trades.
     """
 
     connection: str
@@ -51,6 +53,7 @@ class StreamState:
             "last_tick": None if self.last_tick_us is None else isoformat(self.last_tick_us),
             "lag_seconds": self.lag_seconds, "ticks_per_second": self.ticks_per_second,
             **{name: int(self.counts.get(name, 0)) for name in COUNTED},
+            "silent": len(self.counts.get("silent", ())),
         }
 
     def line(self, now_us: int) -> str:
@@ -59,7 +62,9 @@ class StreamState:
         if state not in ALIVE or self.ticks_per_second is None:
             return state
         lag = "" if self.lag_seconds is None else f", {self.lag_seconds:.2f} s from event to receipt"
-        return f"{state}: {self.ticks_per_second:.1f} ticks/s{lag}"
+        silent = sorted(self.counts.get("silent", ()))
+        dead = f"; {len(silent)} silent: {', '.join(silent[:MOST_NAMED])}" if silent else ""
+        return f"{state}: {self.ticks_per_second:.1f} ticks/s{lag}{dead}"
 
 
 def write_state(tx: Connection, connection_id: int, state: StreamState) -> None:

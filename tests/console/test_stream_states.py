@@ -14,7 +14,7 @@ WAITS = {"buckets": [["0.5", 90.0], ["1.0", 99.0], ["+Inf", 100.0]], "sum": 31.5
 def streamed(feed, clock):
     """A stream of Ann's connection that lives: 100 ticks, 2 losses."""
     now = clock.now_us()
-    counts = {"ticks": 100, "candles": 3, "contradicted": 1, "reconnects": 4, "losses": 2,
+    counts = {"ticks": 100, "candles": 3, "contradicted": 1, "reconnects": 4, "losses": 2, "silent": {"ETH/USD": "2024-01-01T00:00:00Z"},
               "histograms": {"candlelake_tick_receipt_to_disk_seconds": WAITS}}
     with feed.lake.metadata.write() as tx:
         write_state(tx, feed.connections.get("anns").id, StreamState(
@@ -31,6 +31,7 @@ async def test_health_tells_the_stream_and_its_silence(browser, clock):
     http = browser().http
     told = await _health(http)
     assert told["house"] is None
+    assert told["anns"]["silent"] == 1
     shown = {name: told["anns"][name] for name in ("state", "lag_seconds", "ticks_per_second", "ticks", "reconnects", "losses")}
     assert shown == {"state": "live", "lag_seconds": 0.25, "ticks_per_second": 12.5, "ticks": 100, "reconnects": 4, "losses": 2}
     clock.advance(timedelta(seconds=61))
@@ -42,7 +43,7 @@ async def test_the_connections_page_has_a_line_of_it(browser):
     """The status page of a connection says how fast its stream is and how far behind."""
     one = browser()
     await one.sign_in("ann")
-    assert "live: 12.5 ticks/s, 0.25 s from event to receipt" in (await one.get("/connections/anns")).text
+    assert "live: 12.5 ticks/s, 0.25 s from event to receipt; 1 silent: ETH/USD" in (await one.get("/connections/anns")).text
 
 
 @pytest.mark.usefixtures("streamed")
@@ -57,4 +58,5 @@ async def test_prometheus_reads_the_histograms_of_another_process(browser, token
     assert samples["candlelake_stream_losses_total", "anns", None] == 2
     assert samples["candlelake_stream_up", "anns", None] == 1
     assert samples["candlelake_stream_ticks_per_second", "anns", None] == 12.5
+    assert samples["candlelake_stream_silent", "anns", None] == 1
     assert ("candlelake_stream_up", "house", None) not in samples

@@ -33,30 +33,30 @@ class Home:
         self.provider, self.symbol, _, _, self.sockets = VENUES[venue]
         self.venue = {"mt5": "broker"}.get(venue, venue)
 
-    def gaps(self):
+    def gaps(self, symbol=None):
         with self.feed.lake.metadata.read() as tx:
-            return list_losses(tx, "s")
+            return list_losses(tx, "s", symbol)
 
-    def ticks(self):
-        return self.feed.lake.ticks("s", self.symbol)
+    def ticks(self, symbol=None):
+        return self.feed.lake.ticks("s", symbol or self.symbol)
 
-    def candles(self, timeframe="1m"):
-        return self.feed.lake.candles("s", self.symbol, timeframe)
+    def candles(self, timeframe="1m", symbol=None):
+        return self.feed.lake.candles("s", symbol or self.symbol, timeframe)
 
-    def truth(self, start_us, end_us, timeframe_us=60_000_000):
+    def truth(self, start_us, end_us, timeframe_us=60_000_000, symbol=None):
         """The candles of the venue that open in [start, end), all closed."""
-        book = self.box.shelf.of(self.venue)[self.symbol.replace("/", "")]
+        book = self.box.shelf.of(self.venue)[(symbol or self.symbol).replace("/", "")]
         rows = book.candles(timeframe_us, start_us, end_us, end_us + timeframe_us)
         return rows.select(pl.col("us").cast(pl.Datetime("us", "UTC")).alias("ts"), "open", "high", "low", "close", "volume")
 
-    def true_ticks(self, start_us, end_us):
+    def true_ticks(self, start_us, end_us, symbol=None):
         """The ticks of the venue in (start, end], as (instant, id)."""
-        book = self.box.shelf.of(self.venue)[self.symbol.replace("/", "")]
+        book = self.box.shelf.of(self.venue)[(symbol or self.symbol).replace("/", "")]
         return [(item.us, str(item.number)) for item in Tape(book, is_quotes=False).between(start_us, end_us)]
 
 
 @contextmanager
-def home(tmp_path, venue="binance", *, speed=60.0, start=NOW, timeframes=("1m",), clock=None):
+def home(tmp_path, venue="binance", *, speed=60.0, start=NOW, timeframes=("1m",), clock=None, symbols=None):
     """A running sandbox and a home with a connection to it."""
     provider, symbol, path, account, _ = VENUES[venue]
     with running(mode="replay", clock=clock or FastClock(start, speed)) as box:
@@ -67,7 +67,7 @@ def home(tmp_path, venue="binance", *, speed=60.0, start=NOW, timeframes=("1m",)
         with open_feed(settings, box.clock) as feed:
             if "s" not in [row.slug for row in feed.connections.list()]:
                 feed.connections.create(ConnectionInput(
-                    slug="s", provider=provider, base_url=box.url + path, credentials=account, symbols=[symbol],
+                    slug="s", provider=provider, base_url=box.url + path, credentials=account, symbols=symbols or [symbol],
                     timeframes=list(timeframes)))
             yield Home(box, feed, venue)
 

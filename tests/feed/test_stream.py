@@ -29,16 +29,17 @@ WORKER = Path(__file__).with_name("stream_worker.py")
 
 
 class Running:
-    """A stream that runs as a task; `seen` are its candles, `ticks` how many ticks its subscriber got."""
+    """A stream that runs as a task; `seen` are its candles, `ticks` how many ticks its subscriber got, `last` each symbol's newest instant."""
 
     def __init__(self, place, options=OPTIONS):
-        self.stop, self.seen, self.ticks = asyncio.Event(), [], 0
+        self.stop, self.seen, self.ticks, self.last = asyncio.Event(), [], 0, {}
         self.place = place
         told = Subscribers(self._ticks, self.seen.extend)
         self.task = asyncio.create_task(stream(place.feed, "s", stop=self.stop, options=options, subscribers=told))
 
     def _ticks(self, ticks):
         self.ticks += len(ticks)
+        self.last |= {tick.symbol: tick.ts_us for tick in ticks}
 
     async def until(self, condition):
         await until(lambda: self.task.done() or condition())

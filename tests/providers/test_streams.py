@@ -152,6 +152,31 @@ async def test_a_bridge_repeats_its_last_quotes_after_a_reconnect(box):
     assert again[0].ts_us <= first[-1].ts_us + MINUTE_US
 
 
+async def test_a_symbol_that_a_bridge_forgot_is_subscribed_again_on_the_same_socket(box):
+    """A bridge that drops one symbol without a word brings it again after `resubscribe`; exchanges say that they cannot."""
+    provider = open_provider(spec(box, "mtapi:mt5", "/mt5", ACCOUNT), Unlimited())
+    await provider.connect()
+    seen = []
+    async with asyncio.timeout(60), aclosing(provider.stream_ticks(["EURUSD", "XAUUSD"])) as stream:
+        async for batch in stream:
+            seen += [tick.symbol for tick in batch]
+            if "XAUUSD" in seen:
+                break
+        box.faults.add("ws_mute", "/mt5/On*", symbol="XAUUSD", count=1)
+        async for batch in stream:
+            names = {tick.symbol for tick in batch}
+            if box.faults.active[0].hits and "XAUUSD" not in names:
+                break
+        await provider.resubscribe(["XAUUSD"])
+        async for batch in stream:
+            if any(tick.symbol == "XAUUSD" for tick in batch):
+                break
+    await provider.disconnect()
+    exchange = open_provider(spec(box, "ccxt:kraken", "", {}), Unlimited())
+    with pytest.raises(UnsupportedError, match="once in a session"):
+        await exchange.resubscribe(["BTC/USD"])
+
+
 async def test_a_host_without_onquote_is_asked_for_events(box):
     """Where the socket of quotes is missing, the one that mixes all events serves."""
     box.set(no_sockets="OnQuote")

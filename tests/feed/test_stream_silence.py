@@ -1,0 +1,111 @@
+"""One silent symbol among others that tick: found, subscribed again, booked; thin symbols and weekends raise nothing."""
+
+import logging
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.calendar import default_calendar
+from core.clock import HOUR_US, MINUTE_US, SECOND_US, parse_instant
+from core.series import Series
+from feed.stream_silence import Channel, SilenceWatch
+from storage.series import SeriesRow
+from tests.feed.streaming import home, outside, stored_keys, values
+from tests.feed.test_stream import Running
+
+GRACE_US = 10 * SECOND_US
+FRIDAY = parse_instant("2021-06-18T20:59:30Z")  # half a minute before the week of FX ends in New York
+A, B = Channel("A"), Channel("B")
+
+
+def watch(market="crypto", timeframes=("1m",)):
+    rows = [SeriesRow(number, 1, Series.parse("s", symbol, timeframe), True, None, None, None, None, 0)
+            for number, (symbol, timeframe) in enumerate((symbol, timeframe) for symbol in "AB" for timeframe in timeframes)]
+    calendar = default_calendar(market)
+    return SilenceWatch(rows, {"A": calendar, "B": calendar}, by_symbol=True, grace_us=GRACE_US)
+
+
+async def test_a_silent_symbol_is_subscribed_again_while_others_go_on(tmp_path, caplog):
+    """Coinbase drops one of two symbols without a word: it is told, comes back by a socket of its own, and its loss is booked."""
+    caplog.set_level(logging.INFO)
+    with home(tmp_path, "coinbase", symbols=["BTC/USD", "ETH/USD"]) as place:
+        run = Running(place)
+        await run.until(lambda: len(run.last) == 2)
+        place.box.faults.add("ws_mute", place.sockets, symbol="ETH-USD", count=1)
+        await run.until(lambda: "ETH/USD" in run.state().counts["silent"])
+        assert "1 silent: ETH/USD" in run.state().line(place.box.clock.now_us())
+        await run.until(lambda: not run.state().counts["silent"])
+        back = run.last["ETH/USD"]
+        await run.until(lambda: run.last["ETH/USD"] > back + 2 * MINUTE_US)
+        await run.until(lambda: place.candles(symbol="ETH/USD")["ts"].dt.epoch("us").max() > back)
+        result = await run.end()
+        assert (result.reconnects, place.gaps("BTC/USD")) == (0, [])
+        (gap,) = place.gaps("ETH/USD")
+        assert (gap.cause, gap.proof["alone"]) == ("stalled", "ETH/USD")
+        stored = stored_keys(place.ticks("ETH/USD"))
+        true = place.true_ticks(min(stored)[0], max(stored)[0], "ETH/USD")
+        missing = [tick for tick in true if tick not in stored]
+        assert missing
+        assert outside(missing, [gap]) == []
+        first = gap.interval.start // MINUTE_US * MINUTE_US
+        assert values(place.candles(symbol="ETH/USD"), first, back).equals(place.truth(first, back, symbol="ETH/USD"))
+        assert "ETH/USD speaks again" in caplog.text
+
+
+@given(st.lists(st.integers(1, 3 * HOUR_US), min_size=1, max_size=30), st.integers(0, 29))
+def test_a_thin_symbol_is_asked_about_ever_more_rarely(pauses, place):
+    """No pause up to twice the longest one lately seen is looked into; after answers of no trades the patience doubles."""
+    seen, now = watch(), parse_instant("2024-01-03T00:00Z")
+    seen.begin(now)
+    for pause in pauses:
+        now += pause
+        seen.hear(A, now)
+    assert seen.due(now + max(pauses) * 2 - 1) in ([B], [])
+    before = seen.of(A).patience_us(GRACE_US)
+    assert seen.due(now + before + 1)[:1] == [A]
+    seen.of(A).was_quiet(now + before + 1)
+    assert A not in seen.due(now + 2 * before)
+    assert before <= seen.of(A).patience_us(GRACE_US) <= max(2 * before, 6 * HOUR_US)
+    seen.hear(A, now + 3 * before + place)
+    assert seen.dead(now + 3 * before + place) == {}
+
+
+def test_a_busy_symbol_is_looked_into_within_one_timeframe_and_the_grace():
+    """With ticks each second both before and after, the bound is the shortest timeframe and the grace, to the tick."""
+    seen, now = watch(timeframes=("5m", "1m")), parse_instant("2024-01-03T00:00Z")
+    seen.begin(now)
+    for _ in range(100):
+        now += SECOND_US
+        seen.hear(A, now)
+        seen.hear(B, now)
+    assert seen.due(now + MINUTE_US + GRACE_US) == []
+    seen.hear(B, now + MINUTE_US)
+    assert seen.due(now + MINUTE_US + GRACE_US + 1) == [A]
+
+
+def test_a_weekend_raises_nothing_for_any_symbol():
+    """From the end of the week until one timeframe and the grace after the next one began no symbol is looked into."""
+    seen = watch("fx")
+    seen.begin(FRIDAY)
+    sunday = parse_instant("2021-06-20T21:00Z")
+    for at in range(FRIDAY, sunday + MINUTE_US + GRACE_US, 70 * SECOND_US):
+        assert seen.due(at) == []
+    assert seen.due(sunday + MINUTE_US + GRACE_US + 1) == [A, B]
+
+
+def test_a_dead_symbol_is_tried_ever_more_rarely_and_rests_on_weekends():
+    """Tries to subscribe a dead symbol wait twice as long each time, a quarter of an hour at most, and none is due in a closed market."""
+    seen, now, tries = watch("fx"), parse_instant("2021-06-16T10:00Z"), []
+    seen.begin(now)
+    seen.of(A).silent_us = now
+    for at in range(now, now + 3 * HOUR_US, 10 * SECOND_US):
+        if A in seen.due(at):
+            tries.append(at)
+            seen.of(A).try_again(at, GRACE_US)
+    waits = [later - earlier for earlier, later in pairwise(tries)]
+    assert waits[0] == MINUTE_US + GRACE_US
+    assert waits == sorted(waits)
+    assert max(waits) <= HOUR_US // 4
+    assert seen.due(parse_instant("2021-06-19T12:00Z")) == []
+    assert seen.dead(parse_instant("2021-06-19T12:00Z")) == {}

@@ -44,7 +44,10 @@ _OWN: Final = (DecryptionError, KeyMissingError, AddressRefusedError, NotPermitt
 
 @dataclass(frozen=True, slots=True)
 class HealthRow:
-    """One connection's health. `status`: ok | stale | failing | error | inactive; lag counts open-market time.
+    """One connection's health. `status`: ok | stale | failing | error | inactive.
+
+    `lag_seconds` is by how much open-market time the most belated candle is overdue; `gaps` are the booked ranges that are
+    still asked for again.
 
     A stream only makes data early, so its state is told beside the status and does not decide it.
     """
@@ -141,7 +144,8 @@ def _judged(tx: Connection, now_us: int) -> list[tuple[ConnectionRow, HealthRow]
     for item in list_series(tx, only_active=True):
         by_connection.setdefault(item.series.connection, []).append(item)
     booked = dict(tx.execute(
-        select(series.c.connection_id, func.count()).join_from(gaps, series).group_by(series.c.connection_id)
+        select(series.c.connection_id, func.count()).join_from(gaps, series).where(gaps.c.next_try_us.is_not(None))
+        .group_by(series.c.connection_id)
     ).tuples().all())
     streams = {state.connection: state for state in read_states(tx)}
     out = []
@@ -171,7 +175,7 @@ def _judge(row: ConnectionRow, kept: list[SeriesRow], calendars: Calendars, book
 
 
 def _stale(row: ConnectionRow, kept: list[SeriesRow], calendars: Calendars, now_us: int) -> tuple[list[str], float | None]:
-    """Return the stale series, and the greatest lag in seconds of open-market time."""
+    """Return the stale series, and by how many seconds of open-market time the most belated candle is overdue."""
     names, lags = [], []
     for item in kept:
         # A candle is known when it closes; a series without any is as old as its connection.
@@ -180,9 +184,10 @@ def _stale(row: ConnectionRow, kept: list[SeriesRow], calendars: Calendars, now_
             lags.append(0.0)
             continue
         calendar = calendars.get(item.series.symbol, row.type)
-        lag = sum(part.end - part.start for part in open_parts(calendar, Interval(since, now_us))) / SECOND_US
-        lags.append(lag)
-        if lag > max(STALE_LEAST_SECONDS, STALE_CANDLES * item.series.timeframe.length_us / SECOND_US):
+        waited = sum(part.end - part.start for part in open_parts(calendar, Interval(since, now_us))) / SECOND_US
+        length = item.series.timeframe.length_us / SECOND_US
+        lags.append(max(0.0, waited - length))  # within its own length the next candle is not closed yet
+        if waited > max(STALE_LEAST_SECONDS, STALE_CANDLES * length):
             names.append(f"{item.series.symbol} {item.series.timeframe}")
     return names, max(lags, default=None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,6 +29,7 @@ CANDLES_MAX: Final = 10_000
 ROWS_MAX: Final = 1_000
 GAPS_SHOWN: Final = 500
 SERIES_SHOWN: Final = 100
+_FLOW_RUN: Final = re.compile(r"backfill-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")  # a flow's run of one connection
 NEAR: Final = 3  # times the page's own length that is looked at first for a page of the past
 
 
@@ -222,8 +224,12 @@ def _covered(row: CoverageRow) -> dict[str, Any]:
 
 
 def _run_id(kept: Mapping[str, Any] | None) -> str | None:
-    value = (kept or {}).get("run_id")
-    return value if isinstance(value, str) else None
+    """Return Prefect's number of the run that a log row is about, as far as its page shows it."""
+    known = kept or {}
+    if isinstance(known.get("run_id"), str):
+        return str(known["run_id"])
+    found = _FLOW_RUN.fullmatch(str(known.get("lake_run", "")))
+    return None if found is None else found[1]
 
 
 def _iso(value: int | None) -> str | None:

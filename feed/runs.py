@@ -1,10 +1,14 @@
-"""The end of a run: its result, kept with the run's record, and each revision that it made as a line in the log."""
+"""The end of a run: its result, kept with the run's record and in its connections' logs, and each revision as a line."""
 
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 
+from sqlalchemy import Connection
+
+from connections.rows import read_connections, write_log
 from core.clock import isoformat
 from feed.announce import announce
 from feed.context import Feed
@@ -18,12 +22,16 @@ MOST_LINES = 1000  # a provider that changes more than this at once is one line 
 
 
 def end(feed: Feed, run_id: str, what: str, series: Sequence[SeriesResult]) -> RunResult:
-    """Return the end of a run. A run that changed nothing leaves nothing behind."""
+    """Return the end of a run. A run that found nothing to change leaves nothing behind."""
     result = conclude(run_id, what, series)
     if not (result.stored or result.revised):
+        if result.status == "failed":
+            with feed.lake.metadata.write() as tx:
+                _log_for_connections(tx, result, what, feed.clock.now_us())
         return result
     with feed.lake.metadata.write() as tx:
         end_run(tx, run_id, result.status, result.message, feed.clock.now_us())
+        _log_for_connections(tx, result, what, feed.clock.now_us())
     if result.revised:
         with feed.lake.metadata.read() as tx:
             changes = revisions_of_run(tx, run_id)
@@ -32,6 +40,18 @@ def end(feed: Feed, run_id: str, what: str, series: Sequence[SeriesResult]) -> R
         if len(changes) > MOST_LINES:
             log.warning("%d revisions more; see `candlelake revisions`", len(changes) - MOST_LINES)
     return announce(feed, result)
+
+
+def _log_for_connections(tx: Connection, result: RunResult, what: str, now_us: int) -> None:
+    """Tell in each connection's log what the run did there; fetches, one a minute, only tell when they fail."""
+    parts: dict[str, list[SeriesResult]] = defaultdict(list)
+    for item in result.series:
+        parts[item.series.split(" ", 1)[0]].append(item)
+    ids = {row.slug: row.id for row in read_connections(tx)}
+    for slug, own in sorted(parts.items()):
+        ended = conclude(result.run_id, what, own)
+        write_log(tx, (ids.get(slug), slug), what.split(" ", 1)[0], "error" if ended.status == "failed" else "success", ended.message, now_us,
+                  lake_run=result.run_id)
 
 
 def revision_line(change: RevisionRow) -> str:

@@ -84,7 +84,7 @@ def test_a_daily_break_and_a_holiday_are_no_staleness_a_frozen_feed_is(service, 
         tx.execute(series.update().values(last_us=parse_instant("2024-01-09T00:59Z")))
     assert check_health(service.lake, parse_instant("2024-01-09T09:30Z"))[0].status == "ok"
     (late,) = check_health(service.lake, parse_instant("2024-01-09T10:30Z"))
-    assert (late.status, late.lag_seconds) == ("stale", 30 * 60.0)
+    assert (late.status, late.lag_seconds) == ("stale", 29 * 60.0)
 
 
 def test_a_delisted_symbol_makes_nobody_stale(service, given, clock):

@@ -16,7 +16,10 @@ from core.errors import (
     StoreFullError,
     UnknownSymbolError,
 )
+from core.interval import Interval
+from storage.ledger import Gap, book_gaps
 from storage.metadata.tables import connections, notifications, series
+from storage.series import list_series
 
 FRIDAY_CLOSE = parse_instant("2024-01-05T22:00Z")
 
@@ -42,16 +45,29 @@ def test_stale_is_told_once_and_fresh_once(service, lake, given, clock):
     now = clock.now_us()
     _last(service, now - 2 * MINUTE_US)
     (row,) = check_health(lake, now)
-    assert (row.status, row.last_candle_us, row.lag_seconds) == ("ok", now - 2 * MINUTE_US, 60.0)
+    assert (row.status, row.last_candle_us, row.lag_seconds) == ("ok", now - 2 * MINUTE_US, 0.0)
     for _ in range(3):
         (row,) = check_health(lake, now + 3 * HOUR_US)
         assert (row.slug, row.status) == ("small", "stale")
         assert "BTC/USD 1m" in row.reason
+        assert row.lag_seconds == 3 * 3600.0  # since the next candle closed
     assert _kinds(lake) == ["stale"]
     _last(service, now + 3 * HOUR_US)
     assert check_health(lake, now + 3 * HOUR_US)[0].status == "ok"
     assert check_health(lake, now + 9 * HOUR_US)[0].status == "stale"
     assert _kinds(lake) == ["stale", "fresh", "stale"]
+
+
+def test_what_is_final_counts_as_no_gap(service, lake, given):
+    """Health counts the booked ranges that are still asked for again: a weekend or a proved silence is none of them."""
+    service.create(given())
+    with lake.metadata.write() as tx:
+        (row,) = list_series(tx, "small")
+        book_gaps(tx, [
+            Gap(row.id, Interval(0, MINUTE_US), "market_closed"),
+            Gap(row.id, Interval(5 * MINUTE_US, 6 * MINUTE_US), "provider_empty", next_try_us=HOUR_US),
+        ], 1)
+    assert [item.gaps for item in read_health(lake, HOUR_US)] == [1]
 
 
 def test_reading_health_writes_nothing_and_waits_for_no_writer(service, lake, given, clock):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from connections.rows import read_logs
 from core.clock import DAY_US, HOUR_US, MINUTE_US, to_datetime
 from core.errors import CredentialsRefusedError, ProviderUnavailableError
 from core.interval import Interval
@@ -72,6 +73,20 @@ async def test_it_goes_on_where_it_stopped(make_feed, series, clock, candles_of)
     assert min(i.start for i in provider.asked) >= START + 499 * MINUTE_US  # one stored candle, for proof
     assert stored(feed, series).equals(provider.truth)
     assert gaps(feed) == []
+
+
+async def test_the_connections_log_tells_how_it_ended(make_feed, series, clock, candles_of) -> None:
+    """A backfill that stored something, and one that failed, is a line in its connection's log; one that found all stored is none."""
+    feed, provider = make_feed(candles_of(1000))
+    clock.set(START + DAY_US)
+    stored_half = await backfill(feed, series, Interval(START, START + 500 * MINUTE_US))
+    await backfill(feed, series, Interval(START, START + 500 * MINUTE_US))
+    provider.error = ProviderUnavailableError("down")
+    failed = await backfill(feed, series, Interval(START, START + 1000 * MINUTE_US))
+    with feed.lake.metadata.read() as tx:
+        lines = [row for row in read_logs(tx, series.connection, 50) if row.action == "backfill"]
+    assert [(row.status, row.message, row.metadata["lake_run"]) for row in lines] == [
+        ("error", failed.message, failed.run_id), ("success", stored_half.message, stored_half.run_id)]
 
 
 async def test_a_refused_login_stops_at_once(make_feed, series, clock, candles_of) -> None:

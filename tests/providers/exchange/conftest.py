@@ -194,7 +194,7 @@ async def opened(venue, budget, clock):
     made = []
 
     def build(exchange_id, *, credentials=None, connect=True, **spec):
-        spec = {"base_url": venue.url, "allow_private_hosts": True, "clock": clock, "timeout": 5.0, **spec}
+        spec = {"base_url": venue.url, "allow_private_hosts": True, "clock": clock, "timeout": 20.0, **spec}
         secrets = {name: Secret(value) for name, value in (credentials or {}).items()}
         provider = open_exchange(ConnectionSpec("mine", f"ccxt:{exchange_id}", credentials=secrets, **spec), budget)
         made.append(provider)

@@ -44,7 +44,8 @@ async def test_all_pages_together_are_the_truth(exchange_id, opened, venue):
     venue.requests.clear()
     pages = await read(provider, SYMBOLS[exchange_id], ALL)
     limit = provider.capabilities.page_limit(M1)
-    assert len(pages) == len(venue.requests) == -(-MINUTES // limit)
+    asked = [path for path, *_ in venue.requests if not path.endswith("/time")]  # a machine that slept reads the clock again
+    assert len(pages) == len(asked) == -(-MINUTES // limit)
     frame = pl.concat([page.candles for page in pages]).drop("spread")
     assert frame.equals(truth(venue, ALL))
     assert len(frame) == MINUTES - len(GAPS)

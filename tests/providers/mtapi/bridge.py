@@ -126,7 +126,7 @@ def _us(text: str) -> int:
 
 def spec(url: str, clock: ManualClock, provider: str = "mtapi:mt5", **more: object) -> ConnectionSpec:
     """Return a connection to a test bridge."""
-    values: dict[str, object] = {"credentials": GOOD, "timeout": 5.0, **more}
+    values: dict[str, object] = {"credentials": GOOD, "timeout": 20.0, **more}
     return ConnectionSpec("practice", provider, base_url=url, clock=clock, allow_private_hosts=True, **values)  # type: ignore[arg-type]
 
 

@@ -17,7 +17,7 @@ from tests.providers.wire import Reply, listening
 
 def session(url: str, credentials=GOOD, clock=None) -> Session:
     """Return a session with a bridge."""
-    http = Http(url, timeout=5, allow_private=True, clock=clock or ManualClock(at("2021-01-05T00:00")), headers={"ApiKey": Secret("key")})
+    http = Http(url, timeout=20, allow_private=True, clock=clock or ManualClock(at("2021-01-05T00:00")), headers={"ApiKey": Secret("key")})
     return Session(http, Login.of(credentials), Unlimited())
 
 

@@ -24,8 +24,8 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout 
 Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The connection.")]
 Symbol = Annotated[str, typer.Argument(metavar="SYMBOL", help="In the provider's spelling, e.g. BTC/USDT.")]
 GAPS = ("connection", "symbol", "start", "end", "cause", "seen_at", "healed_at")
-STATES = ("connection", "state", "heartbeat", "last_tick", "lag_seconds", "ticks_per_second", "ticks", "candles", "agreed",
-          "contradicted", "reconnects", "losses", "message")
+STATES = ("connection", "state", "heartbeat", "last_tick", "lag_seconds", "ticks_per_second_last_minute", "ticks_per_second", "ticks",
+          "candles", "agreed", "contradicted", "reconnects", "losses", "silent", "message")
 
 
 def register(app: typer.Typer) -> None:
@@ -111,7 +111,7 @@ def streams(as_json: Json = False) -> None:
         lake.close()
     rows = [{"connection": item.connection, "state": item.state, "heartbeat": isoformat(item.heartbeat_us),
              "last_tick": None if item.last_tick_us is None else isoformat(item.last_tick_us), "lag_seconds": item.lag_seconds,
-             "ticks_per_second": item.ticks_per_second, **item.counts, "message": item.message} for item in states]
+             "ticks_per_second": item.ticks_per_second, **item.counts, "silent": sorted(item.counts.get("silent", ())), "message": item.message} for item in states]
     print_rows(rows, STATES, as_json=as_json, empty="no stream has run yet: candlelake stream SLUG")
 
 

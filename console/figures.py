@@ -15,6 +15,10 @@ from feed.stream_metrics import HISTOGRAMS
 from storage.ticks.states import ALIVE
 
 LABELS: Final = ["connection"]
+GAUGES: Final = {
+    "recent_ticks_per_second": ("ticks_per_second_last_minute", "Ticks a second in the last minute"),
+    "clock_skew_seconds": ("clock_skew_seconds", "How far the venue's clock is ahead of ours"),
+}
 COUNTERS: Final = {"ticks": "Ticks stored by the stream's run", "candles": "Candles that the stream gave out",
                    "reconnects": "Sessions that ended with an error", "losses": "Ranges booked as lost"}
 
@@ -44,6 +48,8 @@ class Figures(Collector):
                           ((row, stream.lag_seconds) for row, stream in streams), "stream")
         yield self._gauge("ticks_per_second", "Ticks a second since the stream's run began",
                           ((row, stream.ticks_per_second) for row, stream in streams), "stream")
+        for name, (figure, meaning) in GAUGES.items():
+            yield self._gauge(name, meaning, ((row, stream.counts.get(figure)) for row, stream in streams), "stream")
         yield self._gauge("silent", "Symbols that say nothing while others tick and their market trades",
                           ((row, len(stream.counts.get("silent", ()))) for row, stream in streams), "stream")
         for name, meaning in COUNTERS.items():

@@ -34,7 +34,7 @@ from core.ticks import Tick
 from feed.context import Feed
 from feed.stream_candles import StreamCandles
 from feed.stream_heap import HEAP
-from feed.stream_metrics import EVENT_TO_SUBSCRIBER, RECONNECTS, SILENT, histograms
+from feed.stream_metrics import RECONNECTS, SILENT, Delays, Pace, ahead_us, histograms, quantiles
 from feed.stream_options import StreamOptions, StreamResult, Subscribers
 from feed.stream_session import StreamSession
 from feed.stream_silence import Channel, SilenceWatch, closed_since
@@ -114,6 +114,8 @@ class StreamRun:
     seen: int = 0
     _keeper: TickKeeper | None = None
     _watch: SilenceWatch | None = None
+    _delays: Delays = field(init=False)
+    _pace: Pace = field(default_factory=Pace)
     _sieves: dict[str, Sieve] = field(default_factory=dict)
     _gap_from: dict[str, tuple[int, str]] = field(default_factory=dict)  # symbol -> since when, in event time, and why
 
@@ -141,7 +143,7 @@ class StreamRun:
     def start(self) -> None:
         """Recover what an earlier run left, and note since when ticks are missing."""
         lake, now = self.feed.lake, self.feed.clock.now_us()
-        self.started_us = now
+        self.started_us, self._delays = now, Delays(self.slug)
         journal = lake.tick_store.open_journal(self.slug, self.symbols) if self.options.ticks else None
         with lake.metadata.read() as tx:
             before = next(iter(read_states(tx, self.slug)), None)
@@ -176,10 +178,13 @@ class StreamRun:
         now, last, result = self.feed.clock.now_us(), self.last_tick, self.result()
         counts = {name: getattr(result, name) for name in (
             "ticks", "repeats", "late", "candles", "agreed", "contradicted", "reconnects", "losses")}
-        counts |= self.keeper.quantiles() | {"histograms": histograms(self.slug)}
+        counts |= self.keeper.quantiles() | quantiles("receipt_to_subscriber", self._delays.samples) | {"histograms": histograms(self.slug)}
+        pace = self._pace.mark(now, self.seen)
+        counts |= {"ticks_per_second_last_minute": None if pace is None else round(pace, 3),
+                   "clock_skew_seconds": round(self.candles.skew_us / SECOND_US, 3)}
         counts["silent"] = {str(channel): isoformat(since) for channel, since in self.watch.dead(now).items()} if state == "live" else {}
         ran = max(1, now - self.started_us) / SECOND_US
-        lag = None if last is None else (last.received_us - last.ts_us) / SECOND_US
+        lag = None if last is None else (last.received_us + self.keeper.ahead_us - last.ts_us) / SECOND_US
         row = StreamState(self.slug, self.run_id, state, self.message or None, self.started_us, now,
                           None if last is None else last.ts_us, lag, round(self.seen / ran, 3), counts)
         with self.feed.lake.metadata.write() as tx:
@@ -266,6 +271,7 @@ class StreamRun:
     async def measure_skew(self, provider: MarketDataProvider) -> None:
         """Measure how far the venue's clock is ahead of ours: too little by the answer's way at most, so no candle is closed too early."""
         self.candles.skew_us = await provider.server_time_us() - self.feed.clock.now_us()
+        self.keeper.ahead_us = ahead_us(self.candles.skew_us)
 
     def subscribed(self, provider: MarketDataProvider) -> None:
         """The subscriptions stand: book what was missed until now, build candles from here on."""
@@ -304,7 +310,7 @@ class StreamRun:
             self.last_tick = fresh[-1]
             self.seen += len(fresh)
             self.subscribers.ticks(fresh)
-            EVENT_TO_SUBSCRIBER.labels(self.slug).observe(max(0.0, (self.feed.clock.now_us() - fresh[-1].ts_us) / SECOND_US))
+            self._delays.add(fresh, self.feed.clock.now_us(), self.keeper.ahead_us)
             await self.keeper.keep(fresh)
         for channel, since in revived:
             await asyncio.to_thread(self._lost, channel, since, now)

@@ -9,20 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import numpy as np
-
 from core.calendar import Calendar, open_parts
 from core.clock import SECOND_US, Clock
 from core.interval import Interval
 from core.ticks import Recent, Tick, frame_of
-from feed.stream_metrics import DURABLE, EVENT_TO_DURABLE, TICKS
+from feed.stream_metrics import DURABLE, EVENT_TO_DURABLE, SAMPLES, TICKS, quantiles
 from storage import Lake
 from storage.ticks import losses
 from storage.ticks.journal import Journal
 
 MOST_PENDING: Final = 200_000  # ticks that wait for the disk; then the stream waits
 QUIET_US: Final = 5 * SECOND_US  # silent for longer, a session's mark stands still: it may be dead already
-SAMPLES: Final = 4096
 
 
 @dataclass(slots=True)
@@ -111,6 +108,7 @@ class TickKeeper:
     run_id: str
     is_live: bool = False
     heard_us: int = 0  # when the session last said something
+    ahead_us: int = 0  # how far the venue's clock is ahead of ours, as the age of ticks is told
     stored: int = 0
     losses: int = 0
     on_lost: Callable[[str, Interval], None] = lambda _symbol, _interval: None
@@ -151,7 +149,7 @@ class TickKeeper:
         self.on_durable(ticks)
         now = self.clock.now_us()
         for tick in ticks[:: max(1, len(ticks) // 200)]:  # samples: enough for a quantile
-            wait, age = (now - tick.received_us) / SECOND_US, (now - tick.ts_us) / SECOND_US
+            wait, age = (now - tick.received_us) / SECOND_US, (now + self.ahead_us - tick.ts_us) / SECOND_US
             self._waits.append(wait)
             self._ages.append(age)
             DURABLE.labels(self.slug).observe(max(0.0, wait))
@@ -166,12 +164,7 @@ class TickKeeper:
 
     def quantiles(self) -> dict[str, float]:
         """Return p50 and p99 of the last samples, milliseconds: receipt to disk, and event to disk."""
-        out: dict[str, float] = {}
-        for name, values in (("receipt_to_disk", self._waits), ("event_to_disk", self._ages)):
-            if values:
-                low, high = np.quantile(np.array(values), [0.5, 0.99])
-                out |= {f"{name}_p50_ms": round(float(low) * 1000, 1), f"{name}_p99_ms": round(float(high) * 1000, 1)}
-        return out
+        return quantiles("receipt_to_disk", self._waits) | quantiles("event_to_disk", self._ages)
 
     def book(self, symbol: str, interval: Interval, cause: str, proof: dict[str, object]) -> None:
         """Book a range of event times as lost, as far as the market was open, and tell whoever builds candles."""

@@ -94,6 +94,10 @@ class StreamOut(BaseModel):
     reconnects: int
     losses: int
     silent: int
+    ticks_per_second_last_minute: float | None
+    clock_skew_seconds: float | None
+    receipt_to_subscriber_p99_ms: float | None
+    receipt_to_disk_p99_ms: float | None
 
 
 class HealthOut(BaseModel):

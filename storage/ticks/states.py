@@ -13,6 +13,7 @@ from storage.metadata.tables import connections
 from storage.metadata.tables_ticks import stream_states
 
 COUNTED = ("ticks", "candles", "contradicted", "reconnects", "losses")
+MEASURED = ("ticks_per_second_last_minute", "clock_skew_seconds", "receipt_to_subscriber_p99_ms", "receipt_to_disk_p99_ms")
 ALIVE = ("connecting", "live", "closed", "waiting")  # states of a run that has not ended by itself
 MOST_NAMED = 3  # silent symbols in one line
 SILENT_US = 60 * SECOND_US  # a run that is alive says so every few seconds
@@ -25,9 +26,11 @@ class StreamState:
     Attributes:
         state: connecting | live | closed (the market is) | waiting (backing off) | stopped | failed.
         heartbeat_us: when its run last said so; one that is alive by its state and old here was killed.
-        lag_seconds: from the newest tick's event to its receipt.
+        lag_seconds: from the newest tick's event to its receipt; a venue's clock that is off by more than a second is allowed for.
+        ticks_per_second: since the run began.
         counts: ticks, repeats, late, candles, agreed, contradicted, reconnects, losses, and milliseconds p50 and p99
-            from receipt to disk and from event to disk; `histograms` of the run, cumulative, by metric; `silent`: since when,
+            from receipt to disk from receipt to subscribers, and from event to disk; `ticks_per_second_last_minute`;
+            `clock_skew_seconds`, by how much the venue's clock is ahead; `histograms` of the run, cumulative, by metric; `silent`: since when,
             by symbol, one says nothing while others tick and its market trades.
     """
 
@@ -53,18 +56,21 @@ class StreamState:
             "last_tick": None if self.last_tick_us is None else isoformat(self.last_tick_us),
             "lag_seconds": self.lag_seconds, "ticks_per_second": self.ticks_per_second,
             **{name: int(self.counts.get(name, 0)) for name in COUNTED},
-            "silent": len(self.counts.get("silent", ())),
+            "silent": len(self.counts.get("silent", ())), **{name: self.counts.get(name) for name in MEASURED},
         }
 
     def line(self, now_us: int) -> str:
-        """Return it as one line: `live: 12.5 ticks/s, 0.21 s from event to receipt`."""
+        """Return it as one line: `live: 12.5 ticks/s in the last minute, 9.1 since it began, 0.21 s from event to receipt`."""
         state = self.at(now_us)
         if state not in ALIVE or self.ticks_per_second is None:
             return state
         lag = "" if self.lag_seconds is None else f", {self.lag_seconds:.2f} s from event to receipt"
         silent = sorted(self.counts.get("silent", ()))
         dead = f"; {len(silent)} silent: {', '.join(silent[:MOST_NAMED])}" if silent else ""
-        return f"{state}: {self.ticks_per_second:.1f} ticks/s{lag}{dead}"
+        recent = self.counts.get("ticks_per_second_last_minute")
+        pace = f"{self.ticks_per_second:.1f} ticks/s" if recent is None else \
+            f"{recent:.1f} ticks/s in the last minute, {self.ticks_per_second:.1f} since it began"
+        return f"{state}: {pace}{lag}{dead}"
 
 
 def write_state(tx: Connection, connection_id: int, state: StreamState) -> None:

@@ -1,7 +1,8 @@
 """Brings the metadata store's schema up and down with the Alembic scripts in `migrations/`; no alembic.ini is needed.
 
 A migration is one transaction under one lock: of two processes that start at once the second finds the work done, and a
-killed migration leaves the store as it was.
+killed migration leaves the store as it was. Every command asks whether one is needed, so that takes no Alembic: the names of
+the scripts are their revisions (`0001_first_schema.py` is `0001`), and it is imported when there is something to do.
 """
 
 from __future__ import annotations
@@ -9,17 +10,15 @@ from __future__ import annotations
 import threading
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 from core.errors import InputError, PermanentError
 from storage.metadata.store import MetadataStore
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 SCRIPTS: Final = Path(__file__).parent / "migrations"
 EMPTY: Final = "base"  # Alembic's name for a store without tables
@@ -39,6 +38,8 @@ def upgrade(metadata: MetadataStore) -> None:
     with _alembic_is_global, metadata.write() as tx:
         _lock(tx)
         if _check_known(tx) != newest():  # another process may have been faster
+            from alembic import command  # noqa: PLC0415  a fifth of a second that most commands need not wait
+
             command.upgrade(_config(tx), "head")
 
 
@@ -49,7 +50,10 @@ def downgrade(metadata: MetadataStore, revision: str) -> None:
         InputError: no script has that revision.
         PermanentError: the store's schema is newer than this code; nothing is touched.
     """
-    _check_revision(revision)
+    from alembic import command  # noqa: PLC0415  see above
+
+    if revision not in {EMPTY, *_known()}:
+        raise InputError("revision", revision, [EMPTY, *_known()], "use one of the revisions allowed")
     with _alembic_is_global, metadata.write() as tx:
         _lock(tx)
         _check_known(tx)
@@ -66,16 +70,14 @@ def current(metadata: MetadataStore) -> str | None:
         return _check_known(tx)
 
 
-@lru_cache(maxsize=1)
 def newest() -> str:
     """Return the newest revision that this code knows."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    if head is None:
-        raise PermanentError(f"no migration scripts in {SCRIPTS}; install Candlelake again")
-    return head
+    return _known()[-1]
 
 
 def _config(tx: Connection | None = None) -> Config:
+    from alembic.config import Config  # noqa: PLC0415  see above
+
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -89,7 +91,7 @@ def _lock(tx: Connection) -> None:
 
 
 def _check_known(tx: Connection) -> str | None:
-    revision = MigrationContext.configure(tx).get_current_revision()
+    revision = tx.execute(text("SELECT version_num FROM alembic_version")).scalar() if inspect(tx).has_table("alembic_version") else None
     if revision is not None and revision not in _known():
         raise PermanentError(
             f"metadata store: its schema is revision {revision}, this Candlelake knows up to {newest()}; "
@@ -98,16 +100,9 @@ def _check_known(tx: Connection) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def _known() -> frozenset[str]:
-    return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
-
-
-def _check_revision(revision: str) -> None:
-    if revision == EMPTY:
-        return
-    try:
-        found = ScriptDirectory.from_config(_config()).get_revision(revision)
-    except CommandError:
-        found = None
-    if found is None:
-        raise InputError("revision", revision, [EMPTY, *sorted(_known())], "use one of the revisions allowed")
+def _known() -> tuple[str, ...]:
+    """Return the revisions by the scripts' names, oldest first."""
+    found = sorted(path.name.partition("_")[0] for path in (SCRIPTS / "versions").glob("[0-9]*.py"))
+    if not found:
+        raise PermanentError(f"no migration scripts in {SCRIPTS}; install Candlelake again")
+    return tuple(found)

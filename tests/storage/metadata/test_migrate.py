@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
 import storage.metadata.tables_deliveries
@@ -53,6 +55,24 @@ def _constraints(engine):
         )
         for name in inspector.get_table_names() if name != "alembic_version"
     }
+
+
+def test_the_scripts_names_are_their_revisions():
+    """What is read off the names is what Alembic finds: one line of revisions, each in a script that begins with it."""
+    config = Config()
+    config.set_main_option("script_location", str(migrate.SCRIPTS))
+    config.set_main_option("path_separator", "os")
+    scripts = list(ScriptDirectory.from_config(config).walk_revisions())
+    assert [script.revision for script in reversed(scripts)] == sorted(script.revision for script in scripts)
+    assert all(Path(script.path).name.startswith(f"{script.revision}_") for script in scripts)
+    assert migrate.newest() == scripts[0].revision
+
+
+def test_a_store_that_is_new_enough_needs_no_alembic(empty_store):
+    """To open a store whose schema is the newest imports nothing of Alembic: every command does it."""
+    migrate.upgrade(empty_store)
+    asked = [sys.executable, "-c", UPGRADE + "print('alembic' in sys.modules)", empty_store.engine.url.render_as_string(hide_password=False)]
+    assert subprocess.run(asked, input="\n", capture_output=True, text=True, check=True, cwd=ROOT).stdout == "False\n"
 
 
 def test_migrated_schema_is_the_schema_of_the_tables(empty_store):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import uuid4
 
 import httpx
 
@@ -12,6 +14,8 @@ from core.errors import InputError, NotFoundError, ProviderUnavailableError
 
 DEPLOYMENTS: Final = ("fetch", "backfill", "repair", "cleanup", "flush", "replay_pipeline", "compare_pipelines")
 SECONDS: Final = 15.0
+BUSY: Final = 503  # its database is locked for a moment: SQLite under load
+BUSY_WAITS: Final = (0.2, 0.5, 1.0, 2.0)  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,8 @@ class PrefectDesk:
         if name not in DEPLOYMENTS:
             raise InputError("run", name, DEPLOYMENTS, "choose one of them")
         deployment = self._ask("GET", f"/deployments/name/{name}/{name}")
-        return _run(self._ask("POST", f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"config": dict(config)}}))
+        order = {"parameters": {"config": dict(config)}, "idempotency_key": str(uuid4())}  # asked twice it is still one run
+        return _run(self._ask("POST", f"/deployments/{deployment['id']}/create_flow_run", order))
 
     def run(self, number: str) -> Run:
         """Return a run; NotFoundError when Prefect does not know it."""
@@ -84,7 +89,11 @@ class PrefectDesk:
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         try:
             with httpx.Client(timeout=SECONDS, trust_env=False, auth=self._auth) as client:
-                answer = client.request(method, self.url + path, json=None if body is None else dict(body))
+                for wait in (0.0, *BUSY_WAITS):
+                    time.sleep(wait)
+                    answer = client.request(method, self.url + path, json=None if body is None else dict(body))
+                    if answer.status_code != BUSY:
+                        break
         except httpx.TransportError as error:
             raise ProviderUnavailableError(
                 f"Prefect's server at {self.url} does not answer ({type(error).__name__}); start it with: candlelake up") from error
@@ -92,6 +101,8 @@ class PrefectDesk:
             raise NotFoundError("Prefect does not know this run or deployment; is `candlelake up` or the deployment in place?")
         if answer.status_code == 422:
             raise InputError("parameters", "what Prefect refuses", "those of the flow's form", "check them")
+        if answer.status_code == BUSY:
+            raise ProviderUnavailableError("Prefect's server is too busy to answer; try again soon")
         if not answer.is_success:
             raise ProviderUnavailableError(f"Prefect's server answers {answer.status_code}; try again, or see its log")
         return answer.json()

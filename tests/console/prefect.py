@@ -9,9 +9,9 @@ NUMBER = "0b6f4c1e-0000-4000-8000-000000000000"
 
 
 @contextmanager
-def answering_prefect():
-    """Yield its address and the list of what was ordered, as (deployment, config)."""
-    ordered = []
+def answering_prefect(busy=0):
+    """Yield its address and the list of what was ordered, as (deployment, config); the first `busy` orders are answered 503."""
+    ordered, keys = [], []
 
     class Answers(BaseHTTPRequestHandler):
         """Answers the few calls that the console makes."""
@@ -39,6 +39,13 @@ def answering_prefect():
             """Take an order; give artifacts and log lines."""
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             if "/create_flow_run" in self.path:
+                keys.append(body["idempotency_key"])
+                if len(keys) <= busy:
+                    self.send_response(503)
+                    self.send_header("content-length", "0")
+                    self.end_headers()
+                    return
+                assert len(set(keys[:busy + 1])) == 1, "asked again with another key"
                 ordered.append((self.path.split("/")[3], body["parameters"]["config"]))
                 self.answer({"id": NUMBER, "name": "brave-otter", "state": {"name": "Scheduled", "type": "SCHEDULED"}})
             elif "/artifacts/" in self.path:

@@ -133,6 +133,20 @@ async def test_a_run_is_ordered_watched_and_found_again(visitor, prefect):
     assert wrong.status_code == 422
 
 
+async def test_an_order_waits_for_a_busy_prefect(feed):
+    """Prefect's database may be locked for a moment: the order is given again with the same key, so it is one run; if it stays so, one line."""
+    for busy, status in ((2, 303), (99, 422)):
+        with answering_prefect(busy) as (url, ordered):
+            one = Browser(make_app(feed, PrefectDesk(url)))
+            await one.sign_in("ann")
+            await one.get("/connections/anns/runs")
+            answer = await one.post("/connections/anns/runs", flow="repair")
+            await one.http.aclose()
+        assert answer.status_code == status
+        assert len(ordered) == (busy == 2)
+    assert "too busy to answer" in answer.text
+
+
 async def test_cleanup_is_planned_then_ordered(visitor, prefect, feed, clock):
     """The plan counts what would go and changes nothing; only the order of the run applies it, for this connection alone."""
     clock.advance(timedelta(days=40))

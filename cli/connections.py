@@ -99,9 +99,15 @@ def list_(as_json: Json = False) -> None:
 
 @app.command()
 def show(slug: Slug, as_json: Json = False) -> None:
-    """Show one connection; credentials stay hidden."""
+    """Show one connection, and whether its account is a demo or a REAL one; credentials stay hidden."""
+    from connections.accounts import account_of
+
     with service() as connections:
-        print_object(_shown(connections.get(slug)), as_json=as_json)
+        row = connections.get(slug)
+        with connections.lake.metadata.read() as tx:
+            account = account_of(tx, slug)
+    told = {"account": account.kind, "account_told": account.line(slug)} if row.credential_fields else {}
+    print_object({**_shown(row), **told}, as_json=as_json)
 
 
 @app.command()

@@ -97,10 +97,13 @@ def _switch(*, halted: bool, reason: str, as_json: bool) -> None:
 
 def _permit(pipeline: str, *, live: bool, as_json: bool) -> None:
     from feed import open_feed
+    from feed.order_kinds import orders_of
     from storage.pipelines import set_live
 
-    with open_feed() as feed, feed.lake.metadata.write() as tx:
-        row = set_live(tx, pipeline, live=live, now_us=feed.clock.now_us())
+    with open_feed() as feed:
+        with feed.lake.metadata.write() as tx:
+            row = set_live(tx, pipeline, live=live, now_us=feed.clock.now_us())
+        told = orders_of(feed, row)
     if live:
         note("real money moves only when CANDLELAKE_LIVE_TRADING and the connection allow it too; see docs/trading.md")
-    print_object({"pipeline": row.name, "is_live": row.is_live}, as_json=as_json)
+    print_object({"pipeline": row.name, "is_live": row.is_live, "orders": told.kind, "orders_told": told.line}, as_json=as_json)

@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import getpass
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import pipeline_filters
+from cli import pipeline_filters, pipeline_reports
 from cli.output import note, print_json, print_object, print_rows, progress_bar
 
 if TYPE_CHECKING:
     from core.interval import Interval
     from core.series import Series
     from feed import Feed
-    from feed.replaying import Replayed
     from pipeline.definition import PipelineDefinition
     from storage.pipelines import PipelineRow
 
@@ -27,7 +26,7 @@ app = typer.Typer(no_args_is_help=True, help="Signal pipelines: clean, filter, i
 app.add_typer(pipeline_filters.app, name="filters")
 
 DEFINITION_LIMIT = 1024 * 1024  # bytes; a larger file is no definition
-LISTED = ("name", "version", "enabled", "shadow_of", "series", "threshold", "owner", "last_error")
+LISTED = ("name", "version", "enabled", "shadow_of", "series", "threshold", "orders", "owner", "last_error")
 SIGNALS = ("pipeline", "version", "connection", "symbol", "timeframe", "ts", "side", "price", "confidence", "execution", "reason")
 STAGES = ("stage", "count", "mean_ms", "p95_ms", "errors")
 PLUGINS = ("name", "kind", "package", "target", "problem")
@@ -60,8 +59,10 @@ def list_(as_json: Json = False) -> None:
     """Show all pipelines."""
     from storage.pipelines import list_pipelines
 
-    with home() as feed, feed.lake.metadata.read() as tx:
-        rows = [_listed(row) for row in list_pipelines(tx)]
+    with home() as feed:
+        with feed.lake.metadata.read() as tx:
+            found = list_pipelines(tx)
+        rows = [_listed(row, feed) for row in found]
     print_rows(rows, LISTED, as_json=as_json, empty="no pipelines; `candlelake pipelines create FILE` adds one")
 
 
@@ -75,10 +76,11 @@ def show(name: Name, as_json: Json = False) -> None:
         row, definition = load(feed, name)
         with feed.lake.metadata.read() as tx:
             newest = list_signals(tx, name, limit=10)
+        shown = _listed(row, feed)
     if as_json:
-        print_json({**_listed(row), "definition": definition.model_dump(mode="json"), "signals": [_signal(item) for item in newest]})
+        print_json({**shown, "definition": definition.model_dump(mode="json"), "signals": [_signal(item) for item in newest]})
         return
-    print_object(_listed(row), as_json=False)
+    print_object(shown, as_json=False)
     print()
     print(definition.as_yaml(), end="")
     if newest:
@@ -99,7 +101,7 @@ def create(
         if enable:
             with feed.lake.metadata.write() as tx:
                 row = set_enabled(tx, row.name, enabled=True, now_us=feed.clock.now_us())
-    _say(row, "stored", as_json=as_json)
+        _say(feed, row, "stored", as_json=as_json)
 
 
 @app.command("import")
@@ -120,7 +122,7 @@ def import_(
             row = make(feed, definition, author)
         else:
             row = change(feed, definition, author)
-    _say(row, "stored", as_json=as_json)
+        _say(feed, row, "stored", as_json=as_json)
 
 
 @app.command()
@@ -165,7 +167,7 @@ def shadow(
 
     with home() as feed:
         row = make_shadow(feed, name, of)
-    _say(row, f"shadow of {of}" if of else "no shadow any more", as_json=as_json)
+        _say(feed, row, f"shadow of {of}" if of else "no shadow any more", as_json=as_json)
 
 
 @app.command()
@@ -220,11 +222,11 @@ def replay(
         found = replay_pipeline(
             feed, name, _range(start, end), series=_key(series), version=version, as_first_seen=as_first_seen,
             progress=lambda done, total, _what: progress(done, total, "candles"))
-    _draw(found, png, html)
+    pipeline_reports.draw(found, png, html)
     if lines:
         sys.stdout.buffer.write(b"".join(item.result.lines for item in found))
         return
-    reports = [_report(item, horizon) for item in found]
+    reports = [pipeline_reports.report(item, horizon) for item in found]
     if as_json:
         print_json([{**report, "list": [record.as_dict() for record in item.result.records]}
                     for report, item in zip(reports, found, strict=True)])
@@ -330,21 +332,25 @@ def _switch(name: str, *, enabled: bool, as_json: bool) -> None:
             engine_of(load(feed, name)[1])  # a plug-in that has gone is told now, not at the next candle
         with feed.lake.metadata.write() as tx:
             row = set_enabled(tx, name, enabled=enabled, now_us=feed.clock.now_us())
-    _say(row, "enabled" if enabled else "disabled", as_json=as_json)
+        _say(feed, row, "enabled" if enabled else "disabled", as_json=as_json)
 
 
-def _say(row: PipelineRow, what: str, *, as_json: bool) -> None:
+def _say(feed: Feed, row: PipelineRow, what: str, *, as_json: bool) -> None:
+    shown = _listed(row, feed)
     if as_json:
-        print_json(_listed(row))
+        print_json(shown)
     else:
-        note(f"{row.name} version {row.version}: {what}; {'enabled' if row.is_enabled else 'disabled'}")
+        note(f"{row.name} version {row.version}: {what}; {'enabled' if row.is_enabled else 'disabled'}; {shown['orders_told']}")
 
 
-def _listed(row: PipelineRow) -> dict[str, Any]:
+def _listed(row: PipelineRow, feed: Feed) -> dict[str, Any]:
+    from feed.order_kinds import orders_of
+
+    orders = orders_of(feed, row)
     return {
         "name": row.name, "version": row.version, "enabled": row.is_enabled, "shadow_of": row.shadow_of,
-        "series": len(row.definition["series"]), "threshold": row.definition["threshold"], "owner": row.owner,
-        "last_error": row.last_error}
+        "series": len(row.definition["series"]), "threshold": row.definition["threshold"],
+        "orders": orders.kind, "orders_told": orders.line, "owner": row.owner, "last_error": row.last_error}
 
 
 def _signal(item: Any) -> dict[str, Any]:
@@ -373,25 +379,3 @@ def _key(series: tuple[str, str, str] | None) -> Series | None:
     from core.series import Series
 
     return None if series is None else Series.parse(*series)
-
-
-def _report(item: Replayed, horizon: int) -> dict[str, Any]:
-    from pipeline.metrics import outcomes, returns_after, signal_statistics
-    from pipeline.replay import summary
-
-    result = item.result
-    gains = returns_after(result.signals, item.candles, horizon)
-    return {
-        **summary(result), **signal_statistics(result.signals, result.engine.definition.threshold, result.candles),
-        "outcomes": outcomes(gains, horizon).as_dict()}
-
-
-def _draw(found: Sequence[Replayed], png: Path | None, html: Path | None) -> None:
-    from pipeline.charts import chart_html, chart_png
-
-    for item in found[:1]:
-        drawn = (item.candles, item.result.records, f"{item.result.context.pipeline}: {item.result.context.series}")
-        if png:
-            png.write_bytes(chart_png(*drawn))
-        if html:
-            html.write_text(chart_html(*drawn), encoding="utf-8")

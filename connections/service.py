@@ -16,6 +16,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy import update as change
 from sqlalchemy.exc import IntegrityError
 
+from connections.accounts import kind_of
 from connections.budget import StoredBudget
 from connections.changes import entered, keep_series, merged, moves, state_after
 from connections.clocks import alarm, note_clock
@@ -38,7 +39,15 @@ from core.secrets import Secret
 from core.settings import Settings
 from providers import registry
 from providers.addresses import check_url
-from providers.base import Capabilities, ConnectionSpec, MarketDataProvider, Priority, RateBudget, Unlimited
+from providers.base import (
+    AccountInfo,
+    Capabilities,
+    ConnectionSpec,
+    MarketDataProvider,
+    Priority,
+    RateBudget,
+    Unlimited,
+)
 from storage.lake.revision_files import drop_revision_files
 from storage.metadata.tables import connections, head_candles, lake_files, series
 from storage.vault import Vault
@@ -153,7 +162,7 @@ class ConnectionService:
                 updated_at_us=now_us, **state_after(row, given, changes)))
             if {"symbols", "timeframes"} & set(changes):
                 keep_series(tx, row.id, given.symbols, given.timeframes, now_us)
-            self._log(tx, (row.id, slug), "update", f"changed {', '.join(sorted(changes))}")
+            self._log(tx, (row.id, slug), "update", f"changed {', '.join(sorted(changes))}", changed=sorted(changes))
             return read_connection(tx, slug)
 
     def activate(self, slug: str) -> ConnectionRow:
@@ -201,10 +210,10 @@ class ConnectionService:
         try:
             spec = await asyncio.to_thread(self._spec, row)
             budget = self._budget(spec, Priority.LIVE)
-            result, error = await self._try(spec, budget, row.symbols, row.timeframes)
+            result, error, account = await self._try(spec, budget, row.symbols, row.timeframes)
         except CandlelakeError as failed:  # a key is missing, or the config is not the provider's
-            result, error = ConnectionTest("error", f"{slug}: {failed}", []), failed
-        await asyncio.to_thread(self._note_test, row, result, error)
+            result, error, account = ConnectionTest("error", f"{slug}: {failed}", []), failed, None
+        await asyncio.to_thread(self._note_test, row, result, error, None if account is None else {"account": kind_of(account)})
         return result
 
     async def test_input(self, given: ConnectionInput) -> ConnectionTest:
@@ -217,7 +226,7 @@ class ConnectionService:
         secrets = entered(given.credentials)
         check_credentials(set(secrets), capabilities)
         spec = self._make_spec(given, secrets)
-        result, _ = await self._try(spec, Unlimited(), given.symbols, given.timeframes)
+        result, _, _ = await self._try(spec, Unlimited(), given.symbols, given.timeframes)
         return result
 
     def open_provider(
@@ -289,19 +298,21 @@ class ConnectionService:
 
     async def _try(
         self, spec: ConnectionSpec, budget: RateBudget, symbols: Iterable[str], timeframes: Iterable[str],
-    ) -> tuple[ConnectionTest, CandlelakeError | None]:
+    ) -> tuple[ConnectionTest, CandlelakeError | None, AccountInfo | None]:
         pairs = [(symbol, name) for symbol in symbols for name in timeframes]
         trial = Trial(spec, self._open(spec, budget), pairs)
-        return await trial.run(), trial.error
+        return await trial.run(), trial.error, trial.account
 
-    def _note_test(self, row: ConnectionRow, result: ConnectionTest, error: CandlelakeError | None) -> None:
+    def _note_test(
+        self, row: ConnectionRow, result: ConnectionTest, error: CandlelakeError | None, told: Mapping[str, object] | None,
+    ) -> None:
         if isinstance(error, CredentialsRefusedError):
             record_failure(self, row.slug, error)
         with self.lake.metadata.write() as tx:
             if error is None:
                 record_success(tx, row.id, self.clock.now_us())
             self._log(tx, (row.id, row.slug), "test", result.message, "success" if error is None else "error",
-                      steps=[{"name": step.name, "ok": step.ok, "ms": step.ms} for step in result.steps])
+                      steps=[{"name": step.name, "ok": step.ok, "ms": step.ms} for step in result.steps], **(told or {}))
 
     def _spec(self, row: ConnectionRow) -> ConnectionSpec:
         with self.lake.metadata.read() as tx:

@@ -23,7 +23,7 @@ from core.interval import Interval
 from core.secrets import redact
 from core.timeframe import Timeframe
 from providers.addresses import check_url, resolve
-from providers.base import ConnectionSpec, MarketDataProvider
+from providers.base import AccountInfo, ConnectionSpec, MarketDataProvider
 
 STEPS: Final = ("address", "tls", "login", "permission", "candle")
 _LOOK_BACK_US: Final = 4 * DAY_US  # past a weekend
@@ -58,6 +58,7 @@ class Trial:
     provider: MarketDataProvider
     series: Sequence[tuple[str, str]] = ()  # symbol, timeframe; the first is tried
     error: CandlelakeError | None = None  # the first thing that went wrong
+    account: AccountInfo | None = None  # as far as the provider has one and told of it
     steps: list[TestStep] = field(default_factory=list)
 
     async def run(self) -> ConnectionTest:
@@ -124,7 +125,7 @@ class Trial:
 
     async def _permission(self) -> str:
         try:
-            account = await self.provider.account_info()
+            account = self.account = await self.provider.account_info()
         except UnsupportedError:
             return "skipped: public data has no account"
         kind = "" if account.is_demo is None else (" (demo)" if account.is_demo else " (real)")

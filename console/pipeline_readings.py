@@ -10,6 +10,7 @@ from core.clock import isoformat
 from core.errors import NotFoundError
 from core.series import Series
 from feed.context import Feed
+from feed.order_kinds import orders_of
 from pipeline.metrics import stage_statistics
 from pipeline.registry import Registry
 from storage import audit, pipelines
@@ -33,11 +34,12 @@ def seen(feed: Feed, who: Identity, name: str) -> PipelineRow:
     raise NotFoundError(f"no pipeline {name[:80]!r} of yours; the list of pipelines shows those there are")
 
 
-def as_dict(row: PipelineRow) -> dict[str, Any]:
-    """Return a pipeline as JSON-ready values."""
+def as_dict(feed: Feed, row: PipelineRow) -> dict[str, Any]:
+    """Return a pipeline as JSON-ready values, with whose money its orders move."""
+    orders = orders_of(feed, row)
     return {
         "name": row.name, "owner": row.owner, "version": row.version, "is_enabled": row.is_enabled, "is_live": row.is_live,
-        "shadow_of": row.shadow_of, "failures": row.failures, "last_error": row.last_error,
+        "orders": orders.kind, "orders_told": orders.line, "shadow_of": row.shadow_of, "failures": row.failures, "last_error": row.last_error,
         "created_at": isoformat(row.created_at_us), "updated_at": isoformat(row.updated_at_us), "definition": dict(row.definition),
     }
 

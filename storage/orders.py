@@ -69,6 +69,11 @@ def lock_switch(tx: Connection) -> Mapping[str, Any]:
     return dict(tx.execute(select(trading_switch).where(trading_switch.c.id == 1).with_for_update()).mappings().one())
 
 
+def is_halted(tx: Connection) -> bool:
+    """Whether all real orders are halted."""
+    return bool(tx.execute(select(trading_switch.c.is_halted).where(trading_switch.c.id == 1)).scalar())
+
+
 def set_switch(tx: Connection, *, halted: bool, reason: str, by: str, now_us: int) -> Mapping[str, Any]:
     """Halt or resume real orders."""
     lock_switch(tx)

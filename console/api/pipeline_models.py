@@ -8,13 +8,19 @@ from pydantic import BaseModel
 
 
 class PipelineOut(BaseModel):
-    """A pipeline and the definition in force; `last_error` is of its last run that failed."""
+    """A pipeline and the definition in force; `last_error` is of its last run that failed.
+
+    `orders` is the most serious kind of order that the definition can lead to: none, paper, demo (a practice account), real, or unknown
+    (take it for real); `orders_told` says it in a line, with the switches that hold real orders back.
+    """
 
     name: str
     owner: str
     version: int
     is_enabled: bool
     is_live: bool
+    orders: str
+    orders_told: str
     shadow_of: str | None
     failures: int
     last_error: str | None

@@ -19,6 +19,7 @@ from console.api.pipeline_models import (
 from console.pipeline_actions import DefinitionText, PipelineRunOrder
 from console.policy import CONNECTIONS, identity_of
 from console.state import desk_of, feed_of
+from feed.context import Feed
 from storage.pipelines import PipelineRow
 
 router = APIRouter(prefix="/api")
@@ -29,19 +30,19 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 @router.get("/pipelines", dependencies=SEES)
 def list_pipelines(request: Request) -> list[PipelineOut]:
     """Return your pipelines with their definitions."""
-    return [_shown(row) for row in pipeline_readings.mine(feed_of(request), identity_of(request))]
+    return [_shown(feed_of(request), row) for row in pipeline_readings.mine(feed_of(request), identity_of(request))]
 
 
 @router.post("/pipelines", dependencies=SEES, status_code=201, responses=ABSENT)
 def create_pipeline(request: Request, given: DefinitionText) -> PipelineOut:
     """Store a new pipeline, switched off."""
-    return _shown(pipeline_actions.create(feed_of(request), identity_of(request), given.definition))
+    return _shown(feed_of(request), pipeline_actions.create(feed_of(request), identity_of(request), given.definition))
 
 
 @router.put("/pipelines/{name}", dependencies=SEES)
 def change_pipeline(request: Request, name: str, given: DefinitionText) -> PipelineOut:
     """Store the next version of a pipeline; one that does the same changes nothing."""
-    return _shown(pipeline_actions.change(feed_of(request), identity_of(request), name, given.definition))
+    return _shown(feed_of(request), pipeline_actions.change(feed_of(request), identity_of(request), name, given.definition))
 
 
 @router.get("/pipelines/{name}/equity", dependencies=SEES)
@@ -73,7 +74,7 @@ def show_pipeline(request: Request, name: str) -> PipelineTimesOut:
     feed = feed_of(request)
     row = pipeline_readings.seen(feed, identity_of(request), name)
     stages = [StageTimeOut(**item) for item in pipeline_readings.times(feed, row)]
-    return PipelineTimesOut(**pipeline_readings.as_dict(row), stages=stages)
+    return PipelineTimesOut(**pipeline_readings.as_dict(feed, row), stages=stages)
 
 
 @router.get("/pipelines/{name}/executions", dependencies=SEES)
@@ -95,13 +96,13 @@ def list_signals(request: Request, name: str, limit: Limit = 100) -> list[Signal
 @router.post("/pipelines/{name}/enable", dependencies=SEES)
 def enable_pipeline(request: Request, name: str) -> PipelineOut:
     """Let scheduled runs use it."""
-    return _shown(pipeline_readings.switch(feed_of(request), identity_of(request), name, is_enabled=True))
+    return _shown(feed_of(request), pipeline_readings.switch(feed_of(request), identity_of(request), name, is_enabled=True))
 
 
 @router.post("/pipelines/{name}/disable", dependencies=SEES)
 def disable_pipeline(request: Request, name: str) -> PipelineOut:
     """Keep scheduled runs from it."""
-    return _shown(pipeline_readings.switch(feed_of(request), identity_of(request), name, is_enabled=False))
+    return _shown(feed_of(request), pipeline_readings.switch(feed_of(request), identity_of(request), name, is_enabled=False))
 
 
 @router.post("/notifications/{note}/acknowledge", dependencies=SEES)
@@ -110,5 +111,5 @@ def acknowledge_notification(request: Request, note: Annotated[int, Path(ge=1, l
     return AcknowledgedOut(id=note, acknowledged_at=notes.acknowledge(feed_of(request), identity_of(request), note))
 
 
-def _shown(row: PipelineRow) -> PipelineOut:
-    return PipelineOut(**pipeline_readings.as_dict(row))
+def _shown(feed: Feed, row: PipelineRow) -> PipelineOut:
+    return PipelineOut(**pipeline_readings.as_dict(feed, row))

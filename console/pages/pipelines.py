@@ -39,7 +39,8 @@ signals:
 @router.get("/pipelines", dependencies=SEES)
 def show_list(request: Request) -> Response:
     """Show the reader's pipelines."""
-    rows = [pipeline_readings.as_dict(row) for row in pipeline_readings.mine(feed_of(request), identity_of(request))]
+    feed = feed_of(request)
+    rows = [pipeline_readings.as_dict(feed, row) for row in pipeline_readings.mine(feed, identity_of(request))]
     return page(request, "pipelines.html", {"rows": rows})
 
 
@@ -143,7 +144,7 @@ def _shown(request: Request, name: str, error: str | None) -> Response:
     times = pipeline_readings.times(feed, row)
     means = {item["stage"]: item["mean_ms"] for item in times}
     return page(request, "pipeline.html", {
-        "row": pipeline_readings.as_dict(row), "stages": pipeline_readings.stages(row.definition), "times": times, "means": means,
+        "row": pipeline_readings.as_dict(feed, row), "stages": pipeline_readings.stages(row.definition), "times": times, "means": means,
         "signals": pipeline_readings.signal_rows(feed, who, name, limit=50)[::-1], "executions": pipeline_readings.execution_rows(feed, row, 60),
         "curve": drawing.equity_curve(pipeline_actions.equity_rows(feed, row)), "error": error,
         "others": [item.name for item in pipeline_readings.mine(feed, who) if item.name != name]}, status=200 if error is None else 422)

@@ -155,7 +155,7 @@ def account_info(details: AccountDetails, summary: object, login: str) -> Accoun
         currency=amounts.get("currency") or details.get("currency"),
         balance=_amount(amounts.get("balance")) if synced else None,
         equity=_amount(amounts.get("equity")) if synced else None,
-        is_demo=("demo" in kind or "contest" in kind) if kind else None,
+        is_demo=True if "demo" in kind or "contest" in kind else False if "real" in kind or "live" in kind else None,
         can_trade=None if investor is None else not investor,
     )
 

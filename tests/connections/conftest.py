@@ -27,6 +27,7 @@ class Venue:
     """The other side: what it answers, and what it was asked."""
 
     password: str = "right"
+    is_demo: bool | None = True  # what it says of the account
     fault: Exception | None = None  # raised by connect
     data_fault: Exception | None = None  # raised by fetch_candles
     symbols: tuple[str, ...] = ("BTC/USD", "ETH/USD")
@@ -67,7 +68,7 @@ class SmallProvider:
         return [SymbolInfo(name) for name in self.venue.symbols]
 
     async def account_info(self):
-        return AccountInfo(login="7", server="small", is_demo=True, can_trade=True)
+        return AccountInfo(login="7", server="small", is_demo=self.venue.is_demo, can_trade=True)
 
     async def fetch_candles(self, symbol, timeframe, interval):
         async with self.budget.spend():

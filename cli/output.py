@@ -72,6 +72,8 @@ def cell(value: object) -> str:
         return f"{value:.12g}"
     if isinstance(value, int):
         return str(value)
+    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
     return orjson.dumps(value, default=_plain, option=JSON_OPTIONS & ~orjson.OPT_APPEND_NEWLINE).decode().strip('"')
 
 

@@ -186,7 +186,7 @@ def _stale(row: ConnectionRow, kept: list[SeriesRow], calendars: Calendars, now_
         calendar = calendars.get(item.series.symbol, row.type)
         waited = sum(part.end - part.start for part in open_parts(calendar, Interval(since, now_us))) / SECOND_US
         length = item.series.timeframe.length_us / SECOND_US
-        lags.append(max(0.0, waited - length))  # within its own length the next candle is not closed yet
+        lags.append(round(max(0.0, waited - length), 1))  # within its own length the next candle is not closed yet
         if waited > max(STALE_LEAST_SECONDS, STALE_CANDLES * length):
             names.append(f"{item.series.symbol} {item.series.timeframe}")
     return names, max(lags, default=None)

@@ -43,7 +43,7 @@ def test_only_named_columns_leave(capsys):
 
 @pytest.mark.parametrize(("value", "shown"), [
     (None, ""), (True, "yes"), (False, "no"), (1.10, "1.1"), (64321.12345678, "64321.1234568"), (7, "7"), ("x", "x"),
-    (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01T00:00:00Z"), ({"a": 1}, '{"a":1}'), (["a"], '["a"]'),
+    (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01T00:00:00Z"), ({"a": 1}, '{"a":1}'), (["a", "b"], "a, b"), ([], ""), ([1], "[1]"),
 ])
 def test_cells_read_well(value, shown):
     """Each kind of value is shown as a person expects it."""

@@ -3,7 +3,7 @@
 import ccxt.async_support as library
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import BadPayloadError
@@ -58,6 +58,7 @@ def assert_same(name, rows, market):
 def test_rows_equal_ccxts_own(name, market):
     """Whatever numbers an exchange sends, the frame holds what ccxt's parse_ohlcv returns, also for inverse markets."""
 
+    @settings(max_examples=30)  # of 8 exchanges and 2 kinds of markets each
     @given(st.lists(SHAPES[name], min_size=1, max_size=20))
     def check(rows):
         assert_same(name, rows, market)

@@ -64,6 +64,7 @@ class Capabilities:
         limits: requests at once, and requests per second, that the provider's rules allow one account or address.
         volume_unit: what `volume` counts: base | quote | contracts | ticks.
         sparse: whether the provider leaves out candles of times without a trade.
+        has_orders: whether it takes orders of ours: its provider is a TradingProvider.
         trade_ids_follow: whether the ids of one symbol's trades count up by one, so that a missing one shows.
     """
 
@@ -80,6 +81,7 @@ class Capabilities:
     has_tick_history: bool = False
     has_streams: bool = False
     has_spread: bool = False
+    has_orders: bool = False
     volume_unit: Literal["base", "quote", "contracts", "ticks"] = "base"
     sparse: bool = False
     trade_ids_follow: bool = False

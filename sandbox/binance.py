@@ -9,6 +9,7 @@ import polars as pl
 from starlette.responses import Response
 
 from core.clock import LATEST_US
+from sandbox import binance_orders
 from sandbox.box import Ask, json_answer
 from sandbox.exchange import LENGTHS, Meter, decimal, split
 from sandbox.market import Book
@@ -16,7 +17,7 @@ from sandbox.market import Book
 HOSTS: Final = ("api.binance.com", "fapi.binance.com", "dapi.binance.com", "data-api.binance.vision",
                 "api1.binance.com", "api2.binance.com", "api3.binance.com", "api4.binance.com", "eapi.binance.com")
 _LIMIT: Final = 1000
-_WEIGHTS: Final = {"klines": 2, "exchangeInfo": 20, "account": 20, "trades": 25, "aggTrades": 4, "historicalTrades": 25}
+_WEIGHTS: Final = {"klines": 2, "exchangeInfo": 20, "account": 20, "order": 4, "openOrders": 80, "myTrades": 20, "trades": 25, "aggTrades": 4, "historicalTrades": 25}
 # What a client with a key asks for besides: no margin markets; the coins' networks are not played.
 _KEYED: Final[dict[str, Any]] = {"allPairs": [], "allAssets": [], "getall": [], "tradeFee": []}
 
@@ -54,8 +55,8 @@ class Binance:
         fixed = {**_KEYED, "ping": {}, "time": {"serverTime": ask.now_us // 1000}}
         if endpoint in fixed:
             return fixed[endpoint], 200
-        if endpoint == "account":
-            return self._account(ask)
+        if endpoint in binance_orders.ENDPOINTS:
+            return binance_orders.answer(ask, endpoint)
         if endpoint in {"klines", "trades", "aggTrades", "historicalTrades"}:
             book = ask.book(self.venue, ask.text("symbol"))
             if book is None:
@@ -65,19 +66,6 @@ class Binance:
 
     def _markets(self, ask: Ask) -> list[dict[str, Any]]:
         return [_market(symbol, book) for symbol, book in sorted(ask.box.shelf.of(self.venue).items())]
-
-    def _account(self, ask: Ask) -> tuple[Any, int]:
-        if not ask.headers.get("x-mbx-apikey") or not ask.text("signature"):
-            return {"code": -2014, "msg": "API-key format invalid."}, 401
-        sent, window = ask.whole("timestamp"), min(ask.whole("recvWindow", 5000) or 5000, 60_000)
-        now_ms = ask.now_us // 1000
-        if sent is None or not now_ms - window <= sent <= now_ms + 1000:
-            return {"code": -1021, "msg": "Timestamp for this request is outside of the recvWindow."}, 400
-        return {"makerCommission": 10, "takerCommission": 10, "buyerCommission": 0, "sellerCommission": 0,
-                "canTrade": False, "canWithdraw": False, "canDeposit": False, "updateTime": now_ms,
-                "accountType": "SPOT", "permissions": ["SPOT"], "uid": 1, "balances": [
-                    {"asset": "USDT", "free": "1000.00000000", "locked": "0.00000000"},
-                    {"asset": "BTC", "free": "0.50000000", "locked": "0.00000000"}]}, 200
 
     def _klines(self, ask: Ask, book: Book) -> tuple[Any, int]:
         length = LENGTHS.get(ask.text("interval"))

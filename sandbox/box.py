@@ -173,6 +173,7 @@ class Ask:
         query: parameters in order; names may repeat.
         headers: lower-case names.
         now_us: the present that the server shows, skew included.
+        body: of a POST, as it came; its form fields are in `query` too.
     """
 
     box: Box
@@ -180,6 +181,8 @@ class Ask:
     query: tuple[tuple[str, str], ...]
     headers: dict[str, str]
     now_us: int
+    method: str = "GET"
+    body: bytes = b""
 
     def text(self, name: str, default: str = "") -> str:
         """Return the first value of a parameter; names are compared without case."""

@@ -134,10 +134,10 @@ class Desk:
         faults = self.box.faults.strike(path, (*TRANSPORT, *AFTER))
         fault = faults[0] if faults else None
         query = list(request.query_params.multi_items())
-        if request.method == "POST":
-            query += parse_qsl((await request.body()).decode("latin-1"))
+        body = await request.body() if request.method == "POST" else b""
+        query += parse_qsl(body.decode("latin-1"))
         ask = Ask(self.box, path, tuple(query), dict(request.headers.items()),
-                  now_us + self.box.faults.skew_us(path))
+                  now_us + self.box.faults.skew_us(path), request.method, body)
         kind = fault.kind if fault else ""
         if kind in {"hang", "drop"}:
             self._note(request, ask, 0)

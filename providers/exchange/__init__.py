@@ -48,6 +48,10 @@ def open_exchange(spec: ConnectionSpec, budget: RateBudget) -> MarketDataProvide
         InputError: an unknown exchange, credential field or configuration key.
         AddressRefusedError: the base URL is not one we may use.
     """
+    from providers.exchange.order_dialects import DIALECTS  # noqa: PLC0415  imported when used
     from providers.exchange.provider import ExchangeProvider  # noqa: PLC0415  polars and aiohttp when used
+    from providers.exchange.trading_provider import ExchangeTradingProvider  # noqa: PLC0415  as the provider
 
+    if spec.provider.removeprefix("ccxt:") in DIALECTS:
+        return ExchangeTradingProvider(spec, budget)
     return ExchangeProvider(spec, budget)

@@ -16,6 +16,7 @@ from core.errors import InputError
 from core.timeframe import NAMES, Timeframe
 from providers.base import Capabilities
 from providers.exchange import exchange_ids
+from providers.exchange.order_dialects import DIALECTS
 
 HEADROOM: Final = 0.8  # of the pace ccxt takes for the limit: others may use the same address
 DEFAULT_PAGE: Final = 100  # the least that any exchange with candles answers
@@ -119,6 +120,7 @@ def capabilities(exchange_id: str) -> Capabilities:
         has_ticks=exchange.has.get("fetchTrades") is True,
         has_tick_history=known.tick_history,
         has_streams=can_stream(exchange_id),
+        has_orders=exchange_id in DIALECTS,
         sparse=known.sparse,
         trade_ids_follow=known.ids_follow,
     )

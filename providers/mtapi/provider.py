@@ -65,6 +65,7 @@ MT5_CAPABILITIES: Final = Capabilities(
     has_ticks=True,
     has_streams=True,
     has_spread=True,
+    has_orders=True,
     volume_unit="ticks",
     sparse=True,
 )

@@ -28,7 +28,10 @@ def train(  # one option for each part of the plan
     horizon: Annotated[int, typer.Option(min=1, max=1_000, help="Candles ahead at which the close is compared.")] = 12,
     folds: Annotated[int, typer.Option(min=2, max=20, help="Parts of the walk forward.")] = 5,
     holdout: Annotated[float, typer.Option(min=0.05, max=0.5, help="Share of the newest candles that training never sees.")] = 0.2,
-    trees: Annotated[int, typer.Option(min=1, max=500, help="At most so many trees.")] = 60, as_json: Json = False,
+    trees: Annotated[int, typer.Option(min=1, max=500, help="At most so many trees.")] = 60,
+    cost: Annotated[float | None, typer.Option(
+        min=0, max=1_000, help="What a trade there and back costs, in basis points; the candles' median spread without it, 10 where they tell none.",
+    )] = None, as_json: Json = False,
 ) -> None:
     """Train a model on stored candles and say, of candles that it never saw, whether it beats the base rate."""
     from core.errors import InputError
@@ -41,7 +44,7 @@ def train(  # one option for each part of the plan
         raise InputError("range", "a start or an end alone", "both, or neither", "give --start and --end")
     interval = None if start is None or end is None else Interval.parse(start, end)
     with open_feed() as feed, progress_bar(f"train {name}", quiet=as_json) as progress:
-        row = train_model(feed, name, Series.parse(slug, symbol, timeframe), interval, Plan(horizon, folds, holdout, trees), progress=progress)
+        row = train_model(feed, name, Series.parse(slug, symbol, timeframe), interval, Plan(horizon, folds, holdout, trees, cost), progress=progress)
     if as_json:
         print_json(_shown(row))
     else:

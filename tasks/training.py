@@ -44,10 +44,10 @@ async def train_on_candles(
 
 
 def report_rows(row: ModelRow) -> list[dict[str, Any]]:
-    """Return a model's report as table rows: one for the unseen candles, one for the walk forward."""
+    """Return a model's report as table rows: one for the unseen candles, one for the walk forward, and with costs two for falls."""
     report = row.report["report"]
     return [{"candles": what.replace("_", " "), **{name: value for name, value in report[what].items() if name != "reliability"}}
-            for what in ("unseen", "walk_forward")]
+            for what in ("unseen", "walk_forward", "unseen_fall", "walk_forward_fall") if what in report]
 
 
 async def _publish(row: ModelRow) -> None:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from core.errors import InputError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+PLAIN: Final = 1  # a model without costs: who does not rise falls; all files of before are of it
 _FIELDS: Final = ("feature", "threshold", "missing_left", "left", "right", "value", "is_leaf")
 Floats = NDArray[np.float64]
 
@@ -49,8 +50,18 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
+class Fall:
+    """What says how likely the close is lower by more than the costs; fields as in `Model`."""
+
+    base: float
+    slope: float
+    shift: float
+    trees: tuple[Tree, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
-    """What says how likely the close is higher `horizon` candles later.
+    """What says how likely the close is higher `horizon` candles later, by more than a trade costs, and how likely lower.
 
     Attributes:
         features: names, in the order of the columns.
@@ -60,6 +71,8 @@ class Model:
         edges: for each feature the deciles of its training values, without the ends.
         trees: their values add up.
         about: series, range, versions, and the report of its training.
+        fall: the other side's trees; None where nothing is costed: then whatever does not rise falls.
+        cost_bp: what a trade there and back costs, in basis points of the price.
     """
 
     features: tuple[str, ...]
@@ -70,17 +83,22 @@ class Model:
     edges: tuple[tuple[float, ...], ...]
     trees: tuple[Tree, ...]
     about: dict[str, Any]
+    fall: Fall | None = None
+    cost_bp: float = 0.0
 
     def logits(self, rows: Floats) -> Floats:
         """Return what the trees say, before calibration."""
-        out = np.full(len(rows), self.base)
-        for tree in self.trees:
-            out += tree.predict(rows)
-        return out
+        return logits_of(self.base, self.trees, rows)
 
     def probabilities(self, rows: Floats) -> Floats:
-        """Return the calibrated probability of a higher close, 0..1, for each row of features."""
+        """Return the calibrated probability, 0..1, of a close that is higher by more than the costs, for each row of features."""
         return logistic(self.slope * self.logits(rows) + self.shift)
+
+    def falls(self, rows: Floats) -> Floats:
+        """Return the calibrated probability, 0..1, of a close that is lower by more than the costs, for each row of features."""
+        if self.fall is None:
+            return 1.0 - self.probabilities(rows)
+        return logistic(self.fall.slope * logits_of(self.fall.base, self.fall.trees, rows) + self.fall.shift)
 
     def drift(self, rows: Floats) -> dict[str, float]:
         """Return the population stability index of each feature: 0 as in training, above 0.25 another world."""
@@ -88,12 +106,23 @@ class Model:
 
     def to_bytes(self) -> bytes:
         """Return the file's content; the same model gives the same bytes."""
-        return orjson.dumps({"format": FORMAT, **asdict(self)}, option=orjson.OPT_SORT_KEYS)
+        values = asdict(self)
+        if self.fall is None:
+            del values["fall"], values["cost_bp"]
+        return orjson.dumps({"format": PLAIN if self.fall is None else FORMAT, **values}, option=orjson.OPT_SORT_KEYS)
 
     @property
     def digest(self) -> str:
         """The SHA-256 of the file: the model's name."""
         return digest_of(self.to_bytes())
+
+
+def logits_of(base: float, trees: tuple[Tree, ...], rows: Floats) -> Floats:
+    """Return what trees say of rows of features, before calibration."""
+    out = np.full(len(rows), base)
+    for tree in trees:
+        out += tree.predict(rows)
+    return out
 
 
 def digest_of(content: bytes) -> str:
@@ -110,10 +139,16 @@ def read_model(content: bytes, digest: str) -> Model:
     if digest_of(content) != digest:
         raise InputError("model file", digest_of(content)[:12], f"the file of digest {digest[:12]}", "restore it, or train the model again")
     values = orjson.loads(content)
-    if values.pop("format", None) != FORMAT:
-        raise InputError("model file", "another format", f"format {FORMAT}", "train the model again with this version")
-    trees = tuple(Tree(**{name: tree[name] for name in _FIELDS}) for tree in values.pop("trees"))
-    return Model(trees=trees, features=tuple(values.pop("features")), edges=tuple(tuple(row) for row in values.pop("edges")), **values)
+    if values.pop("format", None) not in {PLAIN, FORMAT}:
+        raise InputError("model file", "another format", f"format {PLAIN} or {FORMAT}", "train the model again with this version")
+    fall = values.pop("fall", None)
+    if fall is not None:
+        fall = Fall(fall["base"], fall["slope"], fall["shift"], _trees(fall["trees"]))
+    return Model(trees=_trees(values.pop("trees")), fall=fall, features=tuple(values.pop("features")), edges=tuple(tuple(row) for row in values.pop("edges")), **values)
+
+
+def _trees(values: list[dict[str, Any]]) -> tuple[Tree, ...]:
+    return tuple(Tree(**{name: tree[name] for name in _FIELDS}) for tree in values)
 
 
 def logistic(value: Floats) -> Floats:

@@ -50,8 +50,8 @@ class _Modelled:
         found = orjson.loads(resources.read(RESOURCE, owner, name if version is None else f"{name}@{version}"))
         return {**parameters, "version": found["version"], "digest": found["digest"]}
 
-    def probability(self, frame: pl.DataFrame) -> float:
-        """Return the calibrated probability that the close is higher after the model's horizon.
+    def sides(self, frame: pl.DataFrame) -> tuple[float, float]:
+        """Return the calibrated probabilities that the close is higher and that it is lower after the model's horizon, by more than costs.
 
         Raises:
             InputError: features are missing or have drifted; they are named.
@@ -68,11 +68,11 @@ class _Modelled:
         if len(drifted) >= wanted.drift_features:
             named = ", ".join(f"{name} {value:.2f}" for name, value in sorted(drifted.items()))
             raise InputError("features", f"drifted: {named}", f"fewer than {wanted.drift_features} above {wanted.drift_limit:g}", "train the model again")
-        return float(self.model.probabilities(rows[-1:])[0])
+        return float(self.model.probabilities(rows[-1:])[0]), float(self.model.falls(rows[-1:])[0])
 
 
 class AiConfidence(_Modelled):
-    """How likely the signal's side is right, in percent: the model's calibrated probability."""
+    """How likely the signal's side earns more than it costs, in percent: the model's calibrated probability."""
 
     kind: ClassVar[Kind] = "confidence"
     Parameters: ClassVar[type[ModelParameters]] = ModelParameters
@@ -81,12 +81,12 @@ class AiConfidence(_Modelled):
         """Return the probability of the signal's side, 0..100; 0 while the series is too young for the features to have settled."""
         if len(frame) < features.WARM_UP:
             return 0.0
-        up = self.probability(frame)
-        return CONFIDENCE_MAX * (up if signal.side == "buy" else 1.0 - up)
+        up, down = self.sides(frame)
+        return CONFIDENCE_MAX * (up if signal.side == "buy" else down)
 
 
 class AiSignal(_Modelled):
-    """A buy where a higher close is likely enough, a sell where a lower one is."""
+    """A buy where a close that is higher by more than the costs is likely enough, a sell where a lower one is."""
 
     kind: ClassVar[Kind] = "signal"
 
@@ -103,10 +103,11 @@ class AiSignal(_Modelled):
         """Return a signal when the probability of a side reaches the level."""
         if len(frame) < features.WARM_UP:
             return None
-        up = self.probability(frame)
-        if max(up, 1.0 - up) < self._level:
+        up, down = self.sides(frame)
+        if max(up, down) < self._level:
             return None
-        return Signal("buy" if up >= self._level else "sell", f"{max(up, 1 - up):.1%} likely after {self.model.horizon} candles")
+        net = f", net of {self.model.cost_bp:g} bp" if self.model.cost_bp else ""
+        return Signal("buy" if up >= down else "sell", f"{max(up, down):.1%} likely after {self.model.horizon} candles{net}")
 
 
 def model_path(home: Path, digest: str) -> Path:

@@ -11,12 +11,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from addons.ai_signals import features
-from addons.ai_signals.model import Floats, Model, Tree, logistic
+from addons.ai_signals.model import Fall, Floats, Model, Tree, logistic, logits_of
 from core.clock import isoformat
 from core.errors import InputError, UnsupportedError
 
 Progress = Callable[[int, int], None]
 LEAST_ROWS: Final = 1_000
+ASSUMED_COST_BP: Final = 10.0  # where the candles tell no spread: 5 bp each way, as the larger exchanges take
+BP: Final = 1e4
 _BINS: Final = 10
 _DRAWS: Final = 100
 _SEED: Final = 7
@@ -31,36 +33,78 @@ class Plan:
         folds: parts of the walk forward.
         holdout: share of the newest candles that training never sees; the report is of them.
         trees: at most so many.
+        cost_bp: what a trade there and back costs, in basis points of the price; a move that does not earn it is right for neither
+            side. None: the candles' own median spread, or ASSUMED_COST_BP where they tell none. 0: whatever does not rise falls.
     """
 
     horizon: int = 12
     folds: int = 5
     holdout: float = 0.2
     trees: int = 60
+    cost_bp: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Rows to learn from: features, whether the close is higher `horizon` candles later, and the open times."""
+    """Rows to learn from: features, whether the close is higher (lower) by more than the costs `horizon` candles later, and the open times.
+
+    `moves` is what the close does until then, in basis points.
+    """
 
     rows: Floats
     is_up: NDArray[np.bool_]
     ts_us: NDArray[np.int64]
+    is_down: NDArray[np.bool_]
+    moves: Floats
 
 
-def examples_of(candles: pl.DataFrame, horizon: int) -> Examples:
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """One side's trees with their calibration, and what the walk forward said of candles that it had not seen."""
+
+    base: float
+    trees: tuple[Tree, ...]
+    slope: float
+    shift: float
+    walked: Floats
+    came: NDArray[np.bool_]
+
+
+def cost_of(candles: pl.DataFrame, plan: Plan) -> tuple[float, str]:
+    """Return what a trade there and back costs, in basis points, and where that is from: given, spread (half of the candles have one), assumed.
+
+    Raises:
+        InputError: a cost that is none.
+    """
+    if plan.cost_bp is not None:
+        if not 0 <= plan.cost_bp <= 1_000:
+            raise InputError("cost_bp", plan.cost_bp, "0 to 1000 basis points", "give what a trade there and back costs")
+        return plan.cost_bp, "given"
+    spreads = (candles["spread"] / candles["close"] * BP).drop_nulls().drop_nans()
+    middle = spreads.median()
+    if len(spreads) * 2 >= len(candles) and isinstance(middle, float) and middle > 0:
+        return round(middle, 3), "spread"
+    return ASSUMED_COST_BP, "assumed"
+
+
+def examples_of(candles: pl.DataFrame, horizon: int, cost_bp: float = 0.0) -> Examples:
     """Return the examples of candles (CANDLE_SCHEMA, ascending).
 
-    Left out: rows before the features have settled, rows without a later close, rows whose close did not move, rows that lack a feature.
+    Left out: rows before the features have settled, rows without a later close, rows that lack a feature, and without costs those whose close
+    did not move: with costs they are right for neither side.
     """
     rows = features.compute(candles)
     close = candles["close"].to_numpy()
     later = np.full(len(close), np.nan)
     later[:-horizon] = close[horizon:]
     needed = [place for place, name in enumerate(features.NAMES) if name not in features.OPTIONAL]
-    good = ~np.isnan(rows[:, needed]).any(axis=1) & ~np.isnan(later) & (later != close)
+    good = ~np.isnan(rows[:, needed]).any(axis=1) & ~np.isnan(later)
+    if cost_bp == 0:
+        good &= later != close
     good[:features.WARM_UP] = False
-    return Examples(rows[good], (later > close)[good], candles["ts"].to_physical().to_numpy()[good])
+    moves = (later[good] / close[good] - 1) * BP
+    is_up, is_down = (later[good] > close[good], later[good] < close[good]) if cost_bp == 0 else (moves > cost_bp, moves < -cost_bp)
+    return Examples(rows[good], is_up, candles["ts"].to_physical().to_numpy()[good], is_down, moves)
 
 
 def splits(count: int, folds: int, embargo: int) -> Iterator[tuple[slice, slice]]:
@@ -81,36 +125,86 @@ def train(candles: pl.DataFrame, plan: Plan, about: dict[str, Any], progress: Pr
         UnsupportedError: scikit-learn is not installed. InputError: too few candles.
     """
     _sklearn()
-    found = examples_of(candles, plan.horizon)
+    cost_bp, cost_from = cost_of(candles, plan)
+    found = examples_of(candles, plan.horizon, cost_bp)
     seen = int(len(found.is_up) * (1 - plan.holdout)) - plan.horizon
     if seen < LEAST_ROWS:
         raise InputError("candles", f"{len(found.is_up)} usable ones", f"{LEAST_ROWS} or more before the newest {plan.holdout:.0%}", "backfill more history")
+    unseen = slice(seen + plan.horizon, len(found.is_up))
+    labels = [found.is_up] if cost_bp == 0 else [found.is_up, found.is_down]
+    for label in labels:
+        if not (label[:seen].any() and label[unseen].any()):
+            raise InputError("cost_bp", cost_bp, "less than the moves of these candles", "give a lower cost or a longer horizon")
     # A feature that this series hardly has (volume at some brokers) is left out of its model.
     places = [place for place, column in enumerate(found.rows[:seen].T) if np.isnan(column).mean() < 0.5]
-    rows, is_up = found.rows[:seen, places], found.is_up[:seen]
-    logits, labels = [], []
-    for done, (learn, judge) in enumerate(splits(seen, plan.folds, plan.horizon)):
-        progress(done, plan.folds + 1)
-        base, trees = _grow(rows[learn], is_up[learn], plan)
-        logits.append(_logits(base, trees, rows[judge]))
-        labels.append(is_up[judge])
-    slope, shift = _calibrate(np.concatenate(logits), np.concatenate(labels))
-    out_of_fold = logistic(slope * np.concatenate(logits) + shift)
-    progress(plan.folds, plan.folds + 1)
-    base, trees = _grow(rows, is_up, plan)
-    unseen = slice(seen + plan.horizon, len(found.is_up))
-    model = Model(tuple(features.NAMES[place] for place in places), plan.horizon, base, slope, shift, _deciles(rows), trees, about | {
+    rows, steps = found.rows[:seen, places], len(labels) * (plan.folds + 1)
+    sides = [_learn(rows, label[:seen], plan, _part_of(progress, place * (plan.folds + 1), steps)) for place, label in enumerate(labels)]
+    up = sides[0]
+    fall = None if cost_bp == 0 else Fall(sides[1].base, sides[1].slope, sides[1].shift, sides[1].trees)
+    model = Model(tuple(features.NAMES[place] for place in places), plan.horizon, up.base, up.slope, up.shift, _deciles(rows), up.trees, about | {
         "trained_from": isoformat(int(found.ts_us[0])), "trained_to": isoformat(int(found.ts_us[seen - 1])),
         "unseen_from": isoformat(int(found.ts_us[unseen.start])), "unseen_to": isoformat(int(found.ts_us[-1])),
-        "plan": {"horizon": plan.horizon, "folds": plan.folds, "holdout": plan.holdout, "trees": plan.trees}, "examples": seen})
-    base_rate = float(is_up.mean())
-    told = report_of(model.probabilities(found.rows[unseen][:, places]), found.is_up[unseen], base_rate, plan.horizon)
-    walked = report_of(out_of_fold, np.concatenate(labels), base_rate, plan.horizon)
-    model.about["report"] = {"unseen": told, "walk_forward": walked, "base_rate": base_rate, "versions": _versions(),
-                             "stated_error": stated_error(out_of_fold, np.concatenate(labels), len(found.is_up) - unseen.start)}
-    model.about["verdict"] = _verdict(told, model.about["report"]["stated_error"])
-    progress(plan.folds + 1, plan.folds + 1)
+        "plan": {"horizon": plan.horizon, "folds": plan.folds, "holdout": plan.holdout, "trees": plan.trees, "cost_bp": cost_bp},
+        "examples": seen}, fall, cost_bp)
+    fresh = found.rows[unseen][:, places]
+    said = [model.probabilities(fresh), model.falls(fresh)]
+    report: dict[str, Any] = {"versions": _versions(), "cost_bp": cost_bp, "cost_from": cost_from,
+                              "net": net_of(said[0], said[1], found.moves[unseen], cost_bp, plan.horizon)}
+    for name, side, label, judged in zip(("", "_fall"), sides, labels, said, strict=False):
+        base_rate = float(label[:seen].mean())
+        report |= {
+            f"unseen{name}": report_of(judged, label[unseen], base_rate, plan.horizon),
+            f"walk_forward{name}": report_of(side.walked, side.came, base_rate, plan.horizon),
+            f"base_rate{name}": base_rate, f"stated_error{name}": stated_error(side.walked, side.came, len(found.is_up) - unseen.start)}
+    model.about["report"] = report
+    model.about["verdict"] = verdict_of(report)
+    progress(steps, steps)
     return model
+
+
+def _part_of(progress: Progress, first: int, steps: int) -> Callable[[int], None]:
+    return lambda done: progress(first + done, steps)
+
+
+def _learn(rows: Floats, label: NDArray[np.bool_], plan: Plan, progress: Callable[[int], None]) -> Learned:
+    """Walk forward, calibrate on what came of it, and grow the trees that are kept on all rows."""
+    logits, labels = [], []
+    for done, (learn, judge) in enumerate(splits(len(label), plan.folds, plan.horizon)):
+        progress(done)
+        base, trees = _grow(rows[learn], label[learn], plan)
+        logits.append(logits_of(base, trees, rows[judge]))
+        labels.append(label[judge])
+    came = np.concatenate(labels)
+    slope, shift = _calibrate(np.concatenate(logits), came)
+    progress(plan.folds)
+    base, trees = _grow(rows, label, plan)
+    return Learned(base, trees, slope, shift, logistic(slope * np.concatenate(logits) + shift), came)
+
+
+def net_of(up: Floats, down: Floats, moves: Floats, cost_bp: float, block: int) -> dict[str, Any]:
+    """Return what trading the surer side would have earned, in basis points a trade with the costs taken off.
+
+    A trade is a candle at which one side is likelier than not to earn its costs; `always_buy_bp` is a buy at each candle. The 95 % interval is
+    a bootstrap of blocks, as in `report_of`; None where there was no trade.
+    """
+    taken = np.maximum(up, down) > 0.5
+    gains = np.where(up >= down, moves, -moves) - cost_bp
+    out: dict[str, Any] = {"trades": int(taken.sum()), "always_buy_bp": float(moves.mean() - cost_bp),
+                           "gain_bp": None, "gain_low_bp": None, "gain_high_bp": None, "won": None}
+    if not taken.any():
+        return out
+    means = [float(gains[take][taken[take]].mean()) for take in _blocks(len(moves), block) if taken[take].any()]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return out | {"gain_bp": float(gains[taken].mean()), "gain_low_bp": float(low), "gain_high_bp": float(high),
+                  "won": float((gains[taken] > 0).mean())}
+
+
+def _blocks(count: int, block: int) -> Iterator[NDArray[np.int64]]:
+    """Yield draws of whole blocks of rows, with the same seed each time."""
+    random, length = np.random.default_rng(_SEED), max(block, 24)
+    starts = np.arange(0, count, length)
+    for _ in range(_DRAWS):
+        yield np.concatenate([np.arange(start, min(start + length, count)) for start in random.choice(starts, len(starts))])
 
 
 def report_of(probability: Floats, is_up: NDArray[np.bool_], base_rate: float, block: int) -> dict[str, Any]:
@@ -120,11 +214,8 @@ def report_of(probability: Floats, is_up: NDArray[np.bool_], base_rate: float, b
     """
     loss, plain = _log_loss(probability, is_up), _log_loss(np.full(len(is_up), base_rate), is_up)
     gain = plain - loss
-    random, length = np.random.default_rng(_SEED), max(block, 24)
-    starts = np.arange(0, len(is_up), length)
     gains, errors = [], []
-    for _ in range(_DRAWS):
-        take = np.concatenate([np.arange(start, min(start + length, len(is_up))) for start in random.choice(starts, len(starts))])
+    for take in _blocks(len(is_up), block):
         gains.append(float(gain[take].mean()))
         errors.append(calibration_error(probability[take], is_up[take]))
     low, high = np.quantile(gains, [0.025, 0.975])
@@ -155,11 +246,26 @@ def calibration_error(probability: Floats, is_up: NDArray[np.bool_]) -> float:
     return float(sum(abs(row["said"] - row["came_true"]) * row["count"] for row in rows) / len(is_up))
 
 
-def _verdict(told: dict[str, Any], stated: float) -> str:
-    calibrated = "calibrated within" if told["calibration_error"] <= stated else "NOT calibrated within"
-    if told["gain_low"] > 0:
-        return f"beats the base rate on unseen candles; {calibrated} its stated error"
-    return f"does NOT beat the base rate on unseen candles (gain {told['gain']:.5f}, 95 % {told['gain_low']:.5f} to {told['gain_high']:.5f}); {calibrated} its stated error"
+def verdict_of(report: dict[str, Any]) -> str:
+    """Return one line for a person: whether it beats the base rate on unseen candles, its calibration, and what is left after costs."""
+    sides = [(report[f"unseen{name}"], report[f"stated_error{name}"]) for name in ("", "_fall") if f"unseen{name}" in report]
+    good = all(told["calibration_error"] <= stated for told, stated in sides)
+    calibrated = f"{'calibrated' if good else 'NOT calibrated'} within its stated error"
+    weakest = min((told for told, _ in sides), key=lambda told: float(told["gain_low"]))
+    if weakest["gain_low"] > 0:
+        said = f"beats the base rate on unseen candles; {calibrated}"
+    else:
+        said = (f"does NOT beat the base rate on unseen candles (gain {weakest['gain']:.5f}, 95 % {weakest['gain_low']:.5f} to"
+                f" {weakest['gain_high']:.5f}); {calibrated}")
+    return f"{said}; {_net_line(report['net'], report['cost_bp'])}"
+
+
+def _net_line(net: dict[str, Any], cost_bp: float) -> str:
+    if not net["trades"]:
+        return f"no unseen candle promised more than its costs of {cost_bp:g} bp"
+    earned = "earned" if net["gain_low_bp"] > 0 else "did NOT surely earn"
+    return (f"its surer side {earned} more than costs of {cost_bp:g} bp: {net['gain_bp']:.2f} bp a trade net"
+            f" (95 % {net['gain_low_bp']:.2f} to {net['gain_high_bp']:.2f}, {net['trades']} trades)")
 
 
 def _grow(rows: Floats, is_up: NDArray[np.bool_], plan: Plan) -> tuple[float, tuple[Tree, ...]]:
@@ -175,10 +281,6 @@ def _grow(rows: Floats, is_up: NDArray[np.bool_], plan: Plan) -> tuple[float, tu
             nodes["feature_idx"].tolist(), nodes["num_threshold"].astype(float).tolist(), nodes["missing_go_to_left"].astype(bool).tolist(),
             nodes["left"].tolist(), nodes["right"].tolist(), nodes["value"].astype(float).tolist(), nodes["is_leaf"].astype(bool).tolist()))
     return float(machine._baseline_prediction.ravel()[0]), tuple(trees)  # noqa: SLF001  as above
-
-
-def _logits(base: float, trees: tuple[Tree, ...], rows: Floats) -> Floats:
-    return Model((), 0, base, 1.0, 0.0, (), trees, {}).logits(rows)
 
 
 def _calibrate(logits: Floats, is_up: NDArray[np.bool_]) -> tuple[float, float]:

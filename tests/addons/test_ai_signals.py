@@ -30,7 +30,7 @@ from storage.pipelines import list_signals, set_enabled
 from tests.pipeline.conftest import SERIES, START, clock, context, definition, feed, market, store  # noqa: F401  fixtures
 
 EURUSD = Path(__file__).parents[2] / "sandbox" / "data" / "oanda_EURUSD_H1.parquet"
-SMALL = Plan(horizon=3, folds=3, trees=15)
+SMALL = Plan(horizon=3, folds=3, trees=15, cost_bp=0.0)
 HOUR = 3_600_000_000
 
 
@@ -163,7 +163,7 @@ def test_calibrated_on_the_last_unseen_year_of_real_candles():
     frame = pl.read_parquet(EURUSD).filter(pl.col("ts").dt.year() >= 2012).with_columns(spread=pl.lit(None, pl.Float64))
     candles = frame.cast(dict(CANDLE_SCHEMA), strict=False).select(list(CANDLE_SCHEMA))
     share = candles.filter(pl.col("ts").dt.year() == 2018).height / candles.height
-    model = train(candles, Plan(horizon=12, folds=5, holdout=share, trees=30), {"series": "oanda EURUSD 1h"})
+    model = train(candles, Plan(horizon=12, folds=5, holdout=share, trees=30, cost_bp=0.0), {"series": "oanda EURUSD 1h"})
     report = model.about["report"]
     assert model.about["unseen_from"].startswith(("2018", "2017-12"))
     found = examples_of(candles, 12)
@@ -245,7 +245,7 @@ def test_models_are_kept_as_versions(feed, store):  # noqa: F811  fixtures
     store(momentum(2_000))
     first = train_model(feed, "up", SERIES, plan=SMALL)
     assert train_model(feed, "up", SERIES, plan=SMALL) == first
-    other = train_model(feed, "up", SERIES, plan=Plan(horizon=4, folds=3, trees=15))
+    other = train_model(feed, "up", SERIES, plan=Plan(horizon=4, folds=3, trees=15, cost_bp=0.0))
     assert (first.version, other.version) == (1, 2)
     with feed.lake.metadata.read() as tx:
         assert [row.version for row in list_models(tx)] == [2, 1]
@@ -274,15 +274,17 @@ async def test_the_task_and_the_commands(feed, store, capsys):  # noqa: F811  fi
         return code, *capsys.readouterr()
 
     store(momentum(2_000))
-    done = await train_on_candles.fn("up", ("kraken", "BTC/USD", "1h"), None, None, {"horizon": 3, "folds": 3, "holdout": 0.2, "trees": 15})
+    done = await train_on_candles.fn("up", ("kraken", "BTC/USD", "1h"), None, None, {"horizon": 3, "folds": 3, "holdout": 0.2, "trees": 15, "cost_bp": 30.0})
     assert done["version"] == 1
     with feed.lake.metadata.read() as tx:
-        assert [row["candles"] for row in report_rows(get_model(tx, "up"))] == ["unseen", "walk forward"]
+        assert [row["candles"] for row in report_rows(get_model(tx, "up"))] == ["unseen", "walk forward", "unseen fall", "walk forward fall"]
     (row,) = orjson.loads(candlelake("models", "list", "--json")[1])
     assert (row["name"], row["version"], row["series"]) == ("up", 1, "kraken BTC/USD 1h")
     shown = orjson.loads(candlelake("models", "show", "up@1", "--json")[1])
     assert shown["report"]["unseen"]["count"] > 100
-    code, out, _ = candlelake("models", "train", "up", "kraken", "BTC/USD", "1h", "--horizon", "3", "--folds", "3", "--trees", "15", "--json")
+    assert (shown["report"]["cost_from"], shown["plan"]["cost_bp"]) == ("given", 30)
+    assert "costs of 30 bp" in shown["verdict"]
+    code, out, _ = candlelake("models", "train", "up", "kraken", "BTC/USD", "1h", "--horizon", "3", "--folds", "3", "--trees", "15", "--cost", "30", "--json")
     assert (code, orjson.loads(out)["version"]) == (0, 1)  # the same again
     assert candlelake("models", "delete", "up@1")[0] == 2
     assert candlelake("models", "delete", "up@1", "--yes")[0] == 0

@@ -33,12 +33,12 @@ SERIES = Series.parse("charted", "BTC/USD", "1h")
 START, END = "2024-01-20", "2024-02-10"
 RANGE = Interval.parse(START, END)
 LIVE = 40  # candles that were judged when they came
-COUNT = 2_000
+COUNT = 1_600
 
 
 @pytest.fixture(scope="module")
 def pipelines(environment):
-    """A champion and its challenger over 2,000 hourly candles, of which both judged the last ones when they came; their settings."""
+    """A champion and its challenger over 1,600 hourly candles, of which both judged the last ones when they came; their settings."""
     home = Settings(_env_file=None, home=environment["CANDLELAKE_HOME"], key_file=environment["CANDLELAKE_KEY_FILE"])
     candles = market(COUNT, seed=4)
     key = {"connection": "charted", "symbol": "BTC/USD", "timeframe": "1h"}
@@ -140,6 +140,7 @@ def test_a_training_publishes_its_report(pipelines, shown):
     assert row.report["verdict"].startswith(("beats", "does NOT beat"))
     rows = table(told["model-charted"])
     assert rows == orjson.loads(orjson.dumps(report_rows(row)))
-    assert [item["candles"] for item in rows] == ["unseen", "walk forward"]
+    assert [item["candles"] for item in rows] == ["unseen", "walk forward", "unseen fall", "walk forward fall"]
+    assert f"costs of {row.report['plan']['cost_bp']:g} bp" in state["message"]
     title = "charted: what was said and what came true, unseen candles"
     assert picture(told["model-charted-reliability"]) == reliability_png(row.report["report"]["unseen"]["reliability"], title)

@@ -26,6 +26,8 @@ class Settings(BaseSettings):
         None, description="Access key id for the lake's bucket; default AWS_ACCESS_KEY_ID, or the machine's role.")
     object_store_secret_key: SecretStr | None = Field(
         None, description="Secret access key for the lake's bucket; default AWS_SECRET_ACCESS_KEY, or the machine's role.")
+    object_copies_gb: Annotated[int, Field(ge=1)] = Field(
+        50, description="Gigabytes of copies of a bucket's files that this machine keeps; those not read for longest go first.")
     metadata_url: SecretStr | None = Field(
         None, description="SQLAlchemy URL of the metadata store; default SQLite HOME/metadata.db; postgresql+psycopg://...")
     keys: SecretStr | None = Field(

@@ -25,6 +25,7 @@ from storage.coverage_table import coverage_table
 from storage.derived import plan_derived, read_derived
 from storage.head import Batch, Written
 from storage.lake import bulk, flush, rebuild, retention, sweep, verify
+from storage.lake.copy_limit import CopyLimit
 from storage.lake.flush import FlushResult, Progress
 from storage.lake.objects import SCHEME, open_objects
 from storage.lake.place import Place, make_folders
@@ -265,7 +266,7 @@ def open_lake(home: str | Path | None = None, clock: Clock | None = None) -> Lak
     metadata = open_metadata(chosen.database_url)
     try:
         migrate.upgrade(metadata)
-        place = Place(root, metadata, clock or SystemClock(), objects)
+        place = Place(root, metadata, clock or SystemClock(), objects, None if objects is None else CopyLimit(chosen.object_copies_gb * 10**9))
         make_folders(place.root)
         with suppress(StoreFullError, StoreUnwritableError):  # only tidier: readers find a file wherever it lies
             settle_all(place)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from core.errors import StoreCorruptError
 from storage.lake import layout
+from storage.lake.copy_limit import used
 from storage.lake.place import Place, make_durable_folder, retire, sync_folder, translated
 from storage.statements import fetch
 
@@ -48,6 +49,8 @@ def present(place: Place, path: str) -> Path:
     """
     found = find(place.root, path)
     if found is not None:
+        if place.copies is not None and found == layout.cached_path(place.root, path):
+            used(found)
         return found
     return place.root / path if place.objects is None else _fetched(place, path)
 
@@ -122,4 +125,6 @@ def _fetched(place: Place, path: str) -> Path:
             part.unlink(missing_ok=True)
             raise
         sync_folder(target.parent)
+    if place.copies is not None:
+        place.copies.note(place.root, len(content))
     return target

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from core.clock import Clock
 from core.errors import StoreBusyError, StoreCorruptError, StoreFullError, StoreUnwritableError
 from storage.lake import layout
+from storage.lake.copy_limit import CopyLimit
 from storage.lake.objects import Objects
 from storage.metadata.store import MetadataStore
 
@@ -29,6 +30,7 @@ class Place:
     metadata: MetadataStore
     clock: Clock
     objects: Objects | None = None
+    copies: CopyLimit | None = None  # of what lies in `objects`; None: as many as there are
 
 
 def make_folders(root: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from core.errors import StoreBusyError, StoreCorruptError
 from storage.lake import layout
+from storage.lake.copy_limit import trim
 from storage.lake.object_sweep import sweep_copies, sweep_objects
 from storage.lake.place import Place, locked, retire, translated
 from storage.lake.publish import settle, settle_all
@@ -39,6 +40,8 @@ def sweep(place: Place, grace_hours: float) -> SweepResult:
         count += _sweep_old(place, grace_hours)
         if place.objects is not None:
             count += sweep_copies(place, _now_of_files(place.root), grace_hours)
+            if place.copies is not None:
+                count += trim(place.root, place.copies.max_bytes, _now_of_files(place.root))
             _remove_empty(place.root / layout.CACHE)
     if place.objects is not None:
         count += sweep_objects(place, place.objects, grace_hours)

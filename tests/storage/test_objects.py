@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import socket
 import subprocess
 import sys
@@ -27,6 +28,9 @@ from core.errors import InputError, NetworkError, NotFoundError, NotPermittedErr
 from core.settings import Settings, settings
 from core.ticks import STORED_TICK_SCHEMA
 from storage import Batch, Lake, open_lake
+from storage.lake import layout
+from storage.lake.copy_limit import CopyLimit, trim
+from storage.lake.local import present
 from storage.lake.objects import open_objects
 from storage.series import ensure_series
 from tests.storage.conftest import START_US, add_connection, candles
@@ -236,6 +240,49 @@ def test_sweep_takes_superseded_objects_and_strays_after_their_grace(machine, cl
     assert set(keys(first)) == {old, new, "candles/other"}
     assert read(second).height == 30
     assert first.sql("SELECT count(*) AS n FROM files").item() == 1
+
+
+def test_copies_stay_below_their_limit(machine):
+    """Above the limit those go that were not read for longest, never what was read within the hour; what is gone is fetched again."""
+    first, second = machine("a"), machine("b")
+    symbols = [f"C{number}/USDT" for number in range(4)]
+    for number, symbol in enumerate(symbols):
+        fill(first, 0, 10 + number, symbol=symbol)
+    whole = [read(second, symbol) for symbol in symbols]
+    root = second.place.root
+
+    def kept() -> dict[str, Path]:
+        return {path.parts[-4]: path for path in (root / layout.CACHE).rglob("*.parquet")}
+
+    files = [kept()[f"symbol={symbol.replace('/', '%2F')}"] for symbol in symbols]
+    limit = sum(file.stat().st_size for file in files[2:])
+    assert trim(root, 1, SystemClock().now_us() / 1e6) == 0  # all of them were just read
+    for hours, file in zip((9, 8, 7, 6), files, strict=True):
+        at = SystemClock().now_us() / 1e6 - hours * 3600
+        os.utime(file, (at, at))
+    assert read(second, symbols[0]).equals(whole[0])  # read again: the first is the newest now
+    assert trim(root, limit, SystemClock().now_us() / 1e6) >= 1
+    assert files[0].exists()
+    assert not files[1].exists()
+    assert sum(file.stat().st_size for file in kept().values()) <= limit
+    assert [read(second, symbol) for symbol in symbols][1].equals(whole[1])
+    assert files[1].exists()
+
+
+def test_copies_are_counted_as_they_come(machine):
+    """Every so many bytes the copies are looked at by themselves, not only when somebody cleans up."""
+    first, second = machine("a"), machine("b")
+    fill(first, 0, 50)
+    read(second)
+    old = list((second.place.root / layout.CACHE).rglob("*.parquet"))
+    at = SystemClock().now_us() / 1e6 - 9 * 3600
+    for file in old:
+        os.utime(file, (at, at))
+    fill(first, 0, 50, symbol="ETH/USDT")
+    new = next(path for path in live(first) if "ETH" in path)
+    assert present(replace(second.place, copies=CopyLimit(1)), new).exists()
+    assert old
+    assert not any(file.exists() for file in old)
 
 
 def test_a_new_machine_with_lost_metadata_gets_all_back(machine, tmp_path, monkeypatch):

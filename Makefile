@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 JOBS   ?= 2
+SLOW_JOBS ?= 3
 UP     ?=
 
 RUN_READY  := $(VENV)/.ready
@@ -33,8 +34,8 @@ test-quick: $(DEV_READY) ## the everyday tests
 	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
 
 test-slow: $(DEV_READY) ## the tests that start servers or take minutes
-	@echo "slow tests, $(JOBS) files at a time"
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --durations=10 -m slow
+	@echo "slow tests, $(SLOW_JOBS) files at a time: they wait for servers more than they work"
+	@$(BIN)/python -m pytest -q -n $(SLOW_JOBS) --dist loadfile --durations=10 -m slow
 
 coverage: $(DEV_READY) ## the everyday tests with branch coverage of storage, vault, connections and providers: 90 % at least
 	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow" --cov=storage --cov=connections --cov=providers --cov-branch \

@@ -240,6 +240,7 @@ def test_it_refuses_what_it_does_not_know(learned, tmp_path, monkeypatch):
     settings.cache_clear()
 
 
+@pytest.mark.slow
 def test_models_are_kept_as_versions(feed, store):  # noqa: F811  fixtures
     """The same training again is no new version; another is; the file goes with its last version; bad names and too few candles are refused."""
     store(momentum(2_000))

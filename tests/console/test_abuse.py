@@ -64,6 +64,7 @@ async def test_a_name_used_again_shows_nothing_of_its_former_owner(browser, toke
         assert "credential fields" not in answer
 
 
+@pytest.mark.slow
 async def test_reading_changes_nothing_and_no_method_is_smuggled(app, browser, feed):
     """A10: every GET leaves the metadata as it is, and a GET that calls itself POST or DELETE is a GET."""
     one = browser()

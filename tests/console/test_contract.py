@@ -147,6 +147,7 @@ def _sent(body):
     return {"data": text}
 
 
+@pytest.mark.slow
 def test_every_call_answers_as_written(contract):
     """A few ways to ask each call, by people of every kind: no server error, no status, type or shape that is not in the document."""
     for operation in contract.operations:

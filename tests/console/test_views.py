@@ -33,6 +33,7 @@ def pipeline(feed):
         return pipelines.create_pipeline(tx, DEFINITION, "0" * 64, "ann", feed.clock.now_us())
 
 
+@pytest.mark.slow
 async def test_a_stream_begins_with_the_newest_candles_and_tells_changes(app, browser, token, feed):
     """Server-sent events: the newest two candles, then what changed; the stream ends when its time is over."""
     url = "/api/connections/anns/live?symbol=BTC/USD&timeframe=1m&seconds=8"

@@ -151,6 +151,7 @@ def test_a_recorded_brokers_clock_is_found_with_its_change() -> None:
     assert contradictions(found.clock, [*ends, *lags]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mt5_AUDUSD_H1_brokertime", "mt5_USDJPY_H1_brokertime"])
 def test_other_pairs_of_the_server_show_the_same_clock(name: str) -> None:
     """The Australian dollar and the yen, each alone, give the pound's two rules and its weekend of change; no hour is doubled on UTC."""

@@ -107,6 +107,7 @@ async def test_days_before_a_late_change_of_the_clock_are_withheld_and_told(feed
     assert withheld_gaps(feed) == booked
 
 
+@pytest.mark.slow
 async def test_other_rules_bring_back_what_was_withheld(feed: Feed) -> None:
     """A person who knows the clock of those days says it: they are asked for and stored then, at their own instants."""
     await backfill(feed, Series.parse("reference", "EURUSD", "1h"), Interval.parse("2017-06-01", "2018-04-01"))
@@ -142,6 +143,7 @@ async def test_a_reference_that_comes_later_is_held_against_what_is_stored(feed:
     assert "in doubt" in told[0]
 
 
+@pytest.mark.slow
 async def test_gold_on_another_clock_than_the_pairs_is_withheld(feed: Feed) -> None:
     """The recorded server wrote gold an hour further on than its pairs until November 2014: gold of that time is not stored by their clock."""
     span = Interval.parse("2014-06-01", "2015-06-01")

@@ -80,6 +80,7 @@ async def test_a_persons_wrong_rule_stops_the_backfill_before_anything_is_stored
     assert kinds(feed) == ["clock_changed"]  # told once
 
 
+@pytest.mark.slow
 async def test_rules_that_we_had_learned_are_replaced_by_better_ones(feed) -> None:
     """Our own wrong guess is replaced before storing: every hour lands where a UTC reference says, none doubled or shifted."""
     broker(feed, offset_minutes=120, dst="eu")

@@ -73,6 +73,7 @@ async def test_candles_come_early_and_rest_agrees(tmp_path):
         assert place.feed.lake.verify().problems == []
 
 
+@pytest.mark.slow
 async def test_a_second_stream_of_a_connection_waits_for_none(tmp_path):
     """While one run streams a connection another one is told so, at once."""
     with home(tmp_path, "binance", speed=4.0) as place:  # a lease counts by this clock: at sixty times its minute is a second
@@ -84,6 +85,7 @@ async def test_a_second_stream_of_a_connection_waits_for_none(tmp_path):
         await run.end()
 
 
+@pytest.mark.slow
 async def test_time_between_two_streams_is_booked_and_history_heals_it(tmp_path):
     """What nobody heard is one range with its cause; ids that skip within a session are another."""
     with home(tmp_path, "binance") as place:
@@ -127,6 +129,7 @@ async def test_a_weekend_raises_nothing(tmp_path):
         assert not any("Subscribe" in asked.path for asked in place.box.requests)
 
 
+@pytest.mark.slow
 async def test_what_rest_contradicts_is_a_revision(tmp_path):
     """REST has the last word: a streamed candle that it tells otherwise is kept as a revision, old value and new."""
     with home(tmp_path, "binance") as place:
@@ -140,6 +143,7 @@ async def test_what_rest_contradicts_is_a_revision(tmp_path):
         assert any(item.old["source"] == "stream" for item in found)
 
 
+@pytest.mark.slow
 async def test_a_follower_sees_each_stored_candle(tmp_path):
     """Whoever follows a series gets its new candles as they are stored, each once."""
     with home(tmp_path, "binance") as place:

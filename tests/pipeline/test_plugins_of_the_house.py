@@ -85,6 +85,7 @@ def test_an_indicator_can_work_on_another_ones_column(real):
     assert bands.columns == ["bb_upperband", "bb_middleband", "bb_lowerband"]
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(seed=st.integers(0, 10_000), first=st.integers(70, 300), length=st.integers(1, 60), spike=st.integers(0, 399))
 def test_many_candles_at_once_say_what_each_says_alone(seed, first, length, spike):

@@ -129,6 +129,7 @@ def test_flush_only_what_is_named(lake, add_series):
     assert all("ETH" in path for path in _tree(lake))
 
 
+@pytest.mark.slow
 @BOTH_STORES
 def test_many_writers_and_flushers_at_once_lose_nothing(lake, add_series):
     """Threads that write, revise and flush one series at the same time end with every candle once, at its last value."""

@@ -50,6 +50,7 @@ def test_candles_written_while_an_import_runs_are_seen_by_it(lake, add_series, c
     assert lake.verify().problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", ["flush", "retention"])
 def test_a_manifest_that_never_rests_is_said_and_costs_nothing(lake, add_series, operation):
     """While another hand changes the manifest all the time, flush and retention give up by name; afterwards they work."""

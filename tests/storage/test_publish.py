@@ -61,6 +61,7 @@ def _hammer(lake, series, reads: int) -> None:
     assert [reader.returncode for reader in readers] == [0, 0]
 
 
+@pytest.mark.slow
 def test_plain_globs_during_flushes_are_whole(lake, add_series):
     """Another program's globs during hot flushes give whole answers or a loud error: never doubled; one in a hundred at most misses a partition."""
     _hammer(lake, add_series(), 60)

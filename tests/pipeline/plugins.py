@@ -55,10 +55,12 @@ class Unborn:
     fails: ClassVar[str] = ""
     hangs: ClassVar[bool] = False
     made: ClassVar[list[str]] = []
+    look: ClassVar[staticmethod] = staticmethod(lambda: None)
     Parameters = Parameters
 
     def __init__(self, parameters: Parameters) -> None:
         self.made.append(self.fails or "made")
+        self.look()
         if self.fails:
             raise getattr(builtins, self.fails, StrangeError)("a plug-in's own mistake")
         while self.hangs and not self.release.wait(60):

@@ -219,7 +219,7 @@ def unborn():
     Unborn.release.clear()
     Unborn.made.clear()
     yield Unborn
-    Unborn.hangs, Unborn.fails = False, ""
+    Unborn.hangs, Unborn.fails, Unborn.look = False, "", staticmethod(lambda: None)
     Unborn.release.set()
 
 
@@ -253,6 +253,28 @@ async def test_a_plugin_whose_making_hangs_holds_nobody_up(feed, store, enabled,
     assert (await process(feed, registry=REGISTRY)).candles == 2
     with feed.lake.metadata.read() as tx:
         assert get_pipeline(tx, "unborn").last_error is None
+
+
+async def test_a_process_that_dies_in_a_constructor_is_found_out(feed, store, enabled, unborn):
+    """Whoever makes a plug-in has noted its pipeline as running before: if it dies there, the next run takes that pipeline alone and last."""
+    enabled("unborn", indicators=[{"plugin": "Unborn"}], signals=[{"plugin": "breakout"}], confidence=[])
+    create(feed, definition("trend"), "me", REGISTRY)
+    marks = []
+
+    def look():
+        with feed.lake.metadata.read() as tx:
+            marks.append({row.name for row in list_pipelines(tx) if row.running_since_us is not None})
+
+    with feed.lake.metadata.write() as tx:
+        set_enabled(tx, "trend", enabled=True, now_us=1)
+    unborn.look = staticmethod(look)
+    await process(feed, registry=REGISTRY)
+    assert marks == [{"trend", "unborn"}]
+    with feed.lake.metadata.write() as tx:
+        begin_run(tx, [get_pipeline(tx, "unborn").id], feed.clock.now_us())  # as a process leaves it that died there
+    store(market(FIRST + 1).tail(1))
+    await process(feed, registry=REGISTRY)
+    assert marks[1:] == [{"unborn"}]
 
 
 @pytest.mark.parametrize("what", ["ZeroDivisionError", "SystemExit", "KeyboardInterrupt", "StrangeError"])

@@ -58,6 +58,7 @@ class Switches:
         max_bars: of one mtapi answer; the newest are kept.
         tape: what exchanges' sockets send: ticks made from the served candles, or recorded trades from each socket's begin on.
         load_rate: made trades a second for each subscribed symbol, instead of the tape; 0 is off.
+        ignores_keys: Kraken's list of ended orders is not narrowed by a client order id.
         no_sockets: names of mtapi sockets that this host lacks, e.g. `OnQuote,OnOhlc`.
     """
 
@@ -76,6 +77,7 @@ class Switches:
     max_bars: int = 100_000
     tape: Literal["candles", "recorded"] = "candles"
     load_rate: float = 0.0
+    ignores_keys: bool = False
     no_sockets: str = ""
 
     @property

@@ -8,6 +8,7 @@ import polars as pl
 from starlette.responses import Response
 
 from core.clock import MINUTE_US, SECOND_US, isoformat
+from sandbox import kraken_orders
 from sandbox.box import Ask, json_answer
 from sandbox.exchange import Meter, decimal, split
 from sandbox.market import SCHEMA, Book
@@ -33,8 +34,11 @@ class Kraken:
         if ask.box.switches.strict_limits and self.meter.spend(1)[1]:
             return _refuse("EAPI:Rate limit exceeded")
         endpoints = {"Time": _time, "SystemStatus": _status, "Assets": self._assets, "AssetPairs": self._pairs,
-                     "OHLC": self._ohlc, "BalanceEx": _balance}
-        endpoint = endpoints.get(path.rsplit("/", 1)[-1])
+                     "OHLC": self._ohlc}
+        name = path.rsplit("/", 1)[-1]
+        if name in kraken_orders.ENDPOINTS:
+            return json_answer(kraken_orders.answer(ask, name, self._find))
+        endpoint = endpoints.get(name)
         return _refuse("EGeneral:Unknown method") if endpoint is None else endpoint(ask)
 
     def _pairs(self, ask: Ask) -> Response:
@@ -47,17 +51,13 @@ class Kraken:
             "display_decimals": 5, "status": "enabled"} for name in names})
 
     def _ohlc(self, ask: Ask) -> Response:
-        wanted, found = ask.text("pair"), None
-        for symbol, book in ask.box.shelf.of(self.venue).items():
-            name, pair = _pair(symbol, book)
-            if wanted in {name, pair["altname"], pair["wsname"]}:
-                found = name, book
+        found = self._find(ask)
         if found is None:
             return _refuse("EQuery:Unknown asset pair")
         interval = ask.whole("interval", 1)
         if interval not in _INTERVALS:
             return _refuse("EGeneral:Invalid arguments:interval")
-        name, book = found
+        name, _, book = found
         length = (interval or 1) * MINUTE_US
         rows = _newest_filled(book, length, ask.now_us)
         last = int(rows["us"][-2]) // SECOND_US if rows.height > 1 else 0
@@ -67,6 +67,15 @@ class Kraken:
         rows = ask.spoil(rows, length)
         return _give({name: [_row(row) for row in rows.iter_rows(named=True)], "last": last})
 
+    def _find(self, ask: Ask) -> tuple[str, str, Book] | None:
+        """Return Kraken's name, ours and the candles of the pair that is asked for."""
+        wanted, found = ask.text("pair"), None
+        for symbol, book in ask.box.shelf.of(self.venue).items():
+            name, pair = _pair(symbol, book)
+            if wanted in {name, pair["altname"], pair["wsname"]}:
+                found = name, symbol, book
+        return found
+
 
 def _time(ask: Ask) -> Response:
     seconds = ask.now_us // SECOND_US
@@ -75,13 +84,6 @@ def _time(ask: Ask) -> Response:
 
 def _status(ask: Ask) -> Response:
     return _give({"status": "online", "timestamp": isoformat(ask.now_us // SECOND_US * SECOND_US)})
-
-
-def _balance(ask: Ask) -> Response:
-    if not ask.headers.get("api-key") or not ask.headers.get("api-sign"):
-        return _refuse("EAPI:Invalid key")
-    return _give({"ZUSD": {"balance": "1000.0000", "hold_trade": "0.0000"},
-                  "XXBT": {"balance": "0.5000000000", "hold_trade": "0.0000000000"}})
 
 
 def _newest_filled(book: Book, length: int, now_us: int) -> pl.DataFrame:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from core.errors import ProviderUnavailableError
+from core.clock import DAY_US
+from core.errors import InputError, ProviderUnavailableError
 from providers.exchange.trading import Dialect
-from providers.exchange.wire import Exchanged
+from providers.exchange.wire import Exchanged, current_call
 
 _TRADES: Final = 1000  # fills of one order in one answer, the most that Binance gives
 _BINANCE_REFUSALS: Final = frozenset({-1002, -1013, -1014, -1022, -2010, -2014, -2015, *range(-1199, -1099)})
 _NOT_THERE: Final = -2013
+_OURS: Final = re.compile("cl[0-9a-f]{24}")
+_KRAKEN_OURS: Final = re.compile("([0-9a-f]{12})4([0-9a-f]{3})8([0-9a-f]{9})cad1e0")
+# Kraken's words for what went no further; every other one (EService, Internal error, limits, nonces) may have come late.
+_KRAKEN_REFUSALS: Final = ("EOrder:", "EGeneral:Invalid arguments", "EGeneral:Permission denied", "EAPI:Invalid key",
+                           "EAPI:Invalid signature", "EQuery:Unknown asset pair", "EAccount:")
+_KRAKEN_OPEN: Final = ("EOrder:Rate limit", "EOrder:Domain rate limit")
+_PAGES: Final = 20  # of ended orders, 50 each; an account with more since the order was sent cannot be looked through
 
 
 class BinanceOrders:
@@ -20,6 +29,10 @@ class BinanceOrders:
     def key(self, client_id: str) -> str:
         """Return it as it is: up to 36 letters, digits and a few signs are allowed."""
         return client_id
+
+    def client_id(self, key: str) -> str | None:
+        """Return it as it is."""
+        return key if _OURS.fullmatch(key) else None
 
     def parameters(self, key: str, amount: str) -> dict[str, object]:  # noqa: ARG002  others need the amount
         """Return ccxt's name of it, which it sends as newClientOrderId."""
@@ -36,8 +49,6 @@ class BinanceOrders:
     async def find(self, exchange: Any, symbol: str, key: str, since_us: int) -> Mapping[str, Any] | None:  # noqa: ARG002  one order is asked for, whenever it was
         """Ask for the order, then for its fills, which alone tell the fees."""
         from ccxt.base.errors import OrderNotFound  # noqa: PLC0415  ccxt is slow to import
-
-        from providers.exchange.wire import current_call  # noqa: PLC0415  beside its only use
 
         try:
             order = dict(await exchange.fetch_order(None, symbol, {"clientOrderId": key}))
@@ -67,4 +78,87 @@ def _code(answer: Exchanged) -> int | None:
     return code if isinstance(code, int) and not isinstance(code, bool) else None
 
 
-DIALECTS: Final[Mapping[str, Dialect]] = {"binance": BinanceOrders()}
+class KrakenOrders:
+    """Kraken spot. Its `cl_ord_id` is a UUID or up to 18 characters: ours is written into the free digits of a UUID."""
+
+    def key(self, client_id: str) -> str:
+        """Return the UUID that holds it; InputError for an id that is not one of ours."""
+        if not _OURS.fullmatch(client_id):
+            raise InputError("client id", client_id, "cl and 24 hexadecimal digits")
+        digits = client_id[2:]
+        return f"{digits[:12]}4{digits[12:15]}8{digits[15:]}cad1e0"
+
+    def client_id(self, key: str) -> str | None:
+        """Return what a UUID of ours holds."""
+        found = _KRAKEN_OURS.fullmatch(key.replace("-", ""))
+        return "cl" + "".join(found.groups()) if found else None
+
+    def parameters(self, key: str, amount: str) -> dict[str, object]:  # noqa: ARG002  others need the amount
+        """Return the key, which ccxt sends as cl_ord_id, and the wish to pay fees in the quote currency."""
+        return {"clientOrderId": key, "oflags": "fciq"}
+
+    def is_refusal(self, answer: Exchanged) -> bool:
+        """Whether all its words are refusals."""
+        words = _words(answer)
+        return answer.status == 200 and bool(words) and all(
+            word.startswith(_KRAKEN_REFUSALS) and not word.startswith(_KRAKEN_OPEN) for word in words)
+
+    def is_doubtful(self, answer: Exchanged) -> bool:
+        """Whether it minds the key."""
+        return any("cl_ord_id" in word or "duplicate" in word.lower() for word in _words(answer))
+
+    async def find(self, exchange: Any, symbol: str, key: str, since_us: int) -> Mapping[str, Any] | None:
+        """Look among the open orders, then among the ended ones: what ends in between is in the second."""
+        for order in await self.open(exchange, {"clientOrderId": key}):
+            if order["clientOrderId"] == key:
+                return order
+        since_s, seen = (since_us - DAY_US) // 1_000_000, 0
+        for _ in range(_PAGES):
+            found = await exchange.fetch_closed_orders(symbol, None, None, {"clientOrderId": key, "start": since_s, "ofs": seen})
+            for order in _plain(found):
+                if order["clientOrderId"] == key:
+                    return order
+            result = _result(exchange)
+            page, count = result.get("closed"), result.get("count")
+            if not isinstance(page, dict) or isinstance(count, bool) or not isinstance(count, int):
+                raise ProviderUnavailableError("kraken sent no list of ended orders; it is asked again")
+            seen += len(page)
+            if seen >= count:
+                return None
+            if not page:
+                break
+        raise ProviderUnavailableError(f"kraken gave {seen} ended orders and has more; the look is not complete, it is asked again")
+
+    async def open(self, exchange: Any, params: Mapping[str, object] | None = None) -> list[Mapping[str, Any]]:
+        """Ask for the open orders of all symbols."""
+        found = await exchange.fetch_open_orders(None, None, None, dict(params or {}))
+        if not isinstance(_result(exchange).get("open"), dict):
+            raise ProviderUnavailableError("kraken sent no list of open orders; it is asked again")
+        return _plain(found)
+
+
+def _plain(orders: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return orders with their UUIDs without dashes, however Kraken writes them."""
+    return [{**order, "clientOrderId": str(order.get("clientOrderId") or "").replace("-", "")} for order in orders]
+
+
+def _words(answer: Exchanged) -> list[str]:
+    words = answer.parsed.get("error") if isinstance(answer.parsed, dict) else None
+    return [str(word) for word in words] if isinstance(words, list) else []
+
+
+def _result(exchange: Any) -> Mapping[str, Any]:
+    """Return what the last answer of this call held: ccxt takes an answer without a list for an empty one."""
+    parsed = _last(exchange).parsed
+    result = parsed.get("result") if isinstance(parsed, dict) else None
+    return result if isinstance(result, dict) else {}
+
+
+def _last(exchange: Any) -> Exchanged:
+    call = current_call.get()
+    if call is None or not call.answers:
+        raise ProviderUnavailableError(f"{exchange.id} was not asked; nothing is known")
+    return call.answers[-1]
+
+
+DIALECTS: Final[Mapping[str, Dialect]] = {"binance": BinanceOrders(), "kraken": KrakenOrders()}

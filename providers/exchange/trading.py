@@ -29,7 +29,8 @@ from providers.exchange.wire import Call, Exchanged, current_call
 Status = Literal["acknowledged", "filled", "rejected", "cancelled"]
 _STATUS: Final[Mapping[str | None, Status]] = {
     "open": "acknowledged", "closed": "filled", "canceled": "cancelled", "expired": "cancelled", "rejected": "rejected",
-    "canceling": "acknowledged", None: "acknowledged"}
+    "canceling": "acknowledged", None: "acknowledged",
+    "PENDING": "acknowledged", "QUEUED": "acknowledged", "CANCEL_QUEUED": "acknowledged"}  # Coinbase's, which ccxt passes on
 
 
 class Dialect(Protocol):
@@ -37,6 +38,9 @@ class Dialect(Protocol):
 
     def key(self, client_id: str) -> str:
         """Return the client order id that the exchange's format allows; the same for the same `client_id`."""
+
+    def client_id(self, key: str) -> str | None:
+        """Return our client id of a key, None when the key is none of ours."""
 
     def parameters(self, key: str, amount: str) -> dict[str, object]:
         """Return what ccxt's `create_order` is given besides."""

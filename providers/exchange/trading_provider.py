@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from providers.base import BrokerOrder, ConnectionSpec, PlacedOrder, RateBudget
 from providers.exchange import trading
 from providers.exchange.order_dialects import DIALECTS
 from providers.exchange.provider import ExchangeProvider
-
-PREFIX: Final = "cl"  # of every client id of ours
 
 
 class ExchangeTradingProvider(ExchangeProvider):
@@ -35,17 +33,14 @@ class ExchangeTradingProvider(ExchangeProvider):
         """Return the open orders that carry a key of ours; a spot account has no positions, only balances."""
         exchange = self._connected()
         found = await self._signed(exchange, lambda: self._dialect.open(exchange))
-        return [trading.read(raw, str(raw["clientOrderId"]), exchange.markets[raw["symbol"]]) for raw in found
-                if self._is_ours(exchange, raw)]
+        ours = ((raw, self._dialect.client_id(str(raw.get("clientOrderId") or ""))) for raw in found)
+        return [trading.read(raw, client_id, exchange.markets[raw["symbol"]]) for raw, client_id in ours
+                if client_id is not None and raw.get("symbol") in exchange.markets]
 
     def _desk(self, order: PlacedOrder) -> trading.Desk:
         exchange = self._connected()
         self._market(exchange, order.symbol)
         return trading.Desk(exchange, partial(self._signed, exchange), self._dialect)
-
-    def _is_ours(self, exchange: Any, raw: Any) -> bool:
-        key = str(raw.get("clientOrderId") or "")
-        return key.startswith(PREFIX) and len(key) == 26 and raw.get("symbol") in exchange.markets
 
     async def _signed(self, exchange: Any, call: Callable[[], Awaitable[Any]]) -> Any:
         async with self._signing:  # the keys are taken out of ccxt's hands after each call: two at once would take each other's

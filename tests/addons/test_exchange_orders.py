@@ -1,11 +1,13 @@
 """Signals that become orders at the sandbox's exchanges, through every switch and the real ccxt classes."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from addons.execution.plugin import Execution
 from connections.inputs import ConnectionInput
+from connections.service import ConnectionService
 from core.clock import HOUR_US, ManualClock, parse_instant
 from core.series import Series
 from feed.pipelines import create
@@ -13,14 +15,16 @@ from feed.reconciling import reconcile
 from feed.trading import LiveServices
 from pipeline.stages import SignalRecord
 from providers.exchange.order_dialects import DIALECTS
+from providers.registry import describe
 from sandbox.server import running
 from storage.orders import list_orders, set_switch
 from storage.pipelines import set_live
+from storage.vault import KeyRing, Vault
 from tests.pipeline.conftest import clock, definition, feed  # noqa: F401  fixtures
 
 NOW = parse_instant("2021-06-16T10:07:30Z")
-SYMBOL = {"binance": "BTC/USDT"}
-SEND = {"binance": "*/api/v3/order"}
+SYMBOL = {"binance": "BTC/USDT", "kraken": "BTC/USD"}
+SEND = {"binance": "*/api/v3/order", "kraken": "*/0/private/AddOrder"}
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +41,15 @@ def home(request, feed, venue):  # noqa: F811  the fixture
     venue.clock.set(NOW)
     exchange, symbol = request.param, SYMBOL[request.param]
     feed.clock.set(NOW)
-    feed.settings = feed.connections.settings = feed.settings.model_copy(update={"live_trading": True, "allow_private_hosts": True})
+    feed.settings = feed.settings.model_copy(update={"live_trading": True, "allow_private_hosts": True})
+    feed.connections = ConnectionService(  # the sandbox stands any pace
+        feed.lake, Vault(feed.lake.metadata, KeyRing.load(feed.settings), feed.clock), feed.settings, feed.clock,
+        describe=lambda provider: replace(describe(provider), requests_per_second=1000.0))
     feed.connections.create(ConnectionInput(
         slug="real", provider=f"ccxt:{exchange}", base_url=venue.url, symbols=[symbol], timeframes=["1h"],
         credentials={"api_key": "sandbox-key-1234", "secret": "c2FuZGJveC1zZWNyZXQ="}))
     feed.connections.update("real", settings={
-        "live_trading": True, "max_order_quantity": 0.1, "max_daily_loss": 1e6, "max_open_orders": 10})
+        "live_trading": True, "max_order_quantity": 1.0, "max_daily_loss": 1e6, "max_open_orders": 10})
     create(feed, definition(series=[{"connection": "real", "symbol": symbol, "timeframe": "1h"}]), "me")
     with feed.lake.metadata.write() as tx:
         set_live(tx, "trend", live=True, now_us=NOW)
@@ -100,7 +107,7 @@ async def test_an_order_that_never_arrived_ends_after_its_grace(home, venue):
     assert (rows(of)[0]["status"], venue.orders.taken) == ("cancelled", [])
 
 
-@pytest.mark.parametrize(("quantity", "words"), [(0.0123456789, "multiples of"), (0.09, "nsufficient"), (0.2, "max_order_quantity")])
+@pytest.mark.parametrize(("quantity", "words"), [(0.0123456789, "multiples of"), (0.9, "nsufficient"), (2.0, "max_order_quantity")])
 async def test_what_may_not_be_is_refused_in_words(home, venue, quantity, words):
     """Off the step, beyond the money, beyond our own limit: an ended order that says why."""
     of, record, _ = home

@@ -1,8 +1,11 @@
 """Market orders at the sandbox's exchanges through the real ccxt classes: sent once, found again, never guessed at."""
 
 import asyncio
+from uuid import RFC_4122, UUID, uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.clock import ManualClock, parse_instant
 from core.errors import BadPayloadError, InputError, PermanentError, TransientError, UnknownSymbolError
@@ -16,9 +19,9 @@ from sandbox.server import running
 NOW = parse_instant("2021-06-16T10:07:30Z")
 KEY = "cl" + "0123456789ab" * 2
 SECRET = "c2FuZGJveC1zZWNyZXQ="
-SYMBOL = {"binance": "BTC/USDT"}
-SEND = {"binance": "*/api/v3/order"}
-ASK = {"binance": "*/api/v3/order"}
+SYMBOL = {"binance": "BTC/USDT", "kraken": "BTC/USD"}
+SEND = {"binance": "*/api/v3/order", "kraken": "*/0/private/AddOrder"}
+ASK = {"binance": "*/api/v3/order", "kraken": "*/0/private/*Orders"}
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +95,9 @@ async def test_a_sale_moves_the_balance_the_other_way(provider, box):
 
 
 @pytest.mark.parametrize("changes", [
-    {"quantity": 0.0123456789}, {"quantity": 1e-9}, {"quantity": 1e9}, {"quantity": -1.0}, {"quantity": float("nan")}])
+    {"quantity": 0.0123456789}, {"quantity": 1e-9}, {"quantity": -1.0}, {"quantity": float("nan")}])
 async def test_an_amount_that_the_market_does_not_take_is_not_sent(provider, box, changes):
-    """Off the step, too small, too large, no number: said with what is allowed, and nothing goes out."""
+    """Off the step, too small, no number: said with what is allowed, and nothing goes out."""
     with pytest.raises(InputError, match="quantity"):
         await provider.place_order(order(provider, **changes))
     assert sent(provider, box) == 0
@@ -194,6 +197,18 @@ def test_an_order_that_says_too_little_is_not_used(raw):
         read({"id": "7", **raw}, KEY, {"base": "BTC", "quote": "USDT"})
 
 
+async def test_binance_tells_the_largest_amount(box):
+    """Above it nothing goes out."""
+    provider = make("binance", box)
+    await provider.connect()
+    try:
+        with pytest.raises(InputError, match="to 9000"):
+            await provider.place_order(order(provider, quantity=9001.0))
+        assert sent(provider, box) == 0
+    finally:
+        await provider.disconnect()
+
+
 async def test_binance_refuses_too_small_an_amount_of_money(box):
     """The least notional is the exchange's to know: its no is permanent."""
     provider = make("binance", box)
@@ -253,3 +268,64 @@ def test_capabilities_say_who_takes_orders(box):
     for exchange_id in (*DIALECTS, "kucoin"):
         provider = make(exchange_id, box)
         assert provider.capabilities.has_orders is isinstance(provider, TradingProvider) is (exchange_id in DIALECTS)
+
+
+@given(st.text("0123456789abcdef", min_size=24, max_size=24))
+def test_every_exchange_carries_our_key_in_its_own_format(digits):
+    """The key follows from the client id, leads back to it, and fits: Kraken wants a UUID, Binance at most 36 characters."""
+    for dialect in DIALECTS.values():
+        key = dialect.key("cl" + digits)
+        assert dialect.client_id(key) == "cl" + digits
+        assert len(key) <= 36
+    kraken = UUID(DIALECTS["kraken"].key("cl" + digits))
+    assert (kraken.version, kraken.variant) == (4, RFC_4122)
+    assert DIALECTS["kraken"].client_id(str(uuid4())) is None
+    assert DIALECTS["binance"].client_id("x-TKT5PX2F123") is None
+
+
+@pytest.mark.parametrize("body", [
+    '{"error":[],"result":{"closed":{},"count":51}}', '{"error":[],"result":{"closed":{}}}', '{"error":[],"result":{"count":0}}',
+    '{"error":[],"result":{}}', '{"error":["EService:Unavailable"]}', '{"error":["EGeneral:Internal error"]}'])
+async def test_kraken_must_show_all_its_ended_orders(box, body):
+    """A page that says there are more and gives none, one without its count, an error: not told from a lost order."""
+    provider = make("kraken", box)
+    await provider.connect()
+    try:
+        box.faults.add("status", "*/ClosedOrders", status=200, body=body)
+        with pytest.raises(TransientError):
+            await provider.find_order(order(provider))
+    finally:
+        await provider.disconnect()
+
+
+async def test_kraken_is_paged_where_it_does_not_filter(box):
+    """Ended orders of others on the first pages: ours is found on the third, or known not to be there when all were seen."""
+    provider = make("kraken", box)
+    await provider.connect()
+    try:
+        for number in range(120):
+            box.orders.take(platform="kraken", user=0, symbol="BTCUSD", operation="Buy", lots=0.01, price=1.0, at_us=NOW, wall_us=NOW, magic=0,
+                            comment=DIALECTS["kraken"].key(KEY) if not number else "")
+        box.set(ignores_keys=True)
+        assert (await provider.find_order(order(provider))).filled == 0.01
+        assert await provider.find_order(order(provider, client_id="cl" + "f" * 24)) is None
+        assert len([asked for asked in box.requests if asked.path.endswith("/ClosedOrders")]) == 6
+    finally:
+        await provider.disconnect()
+
+
+@pytest.mark.parametrize(("error", "kind"), [
+    ("EOrder:Cost minimum not met", PermanentError), ("EGeneral:Invalid arguments:volume", PermanentError),
+    ("EService:Timeout", TransientError), ("EService:Unavailable", TransientError), ("EGeneral:Internal error", TransientError),
+    ("EAPI:Invalid nonce", TransientError), ("EOrder:Rate limit exceeded", TransientError),
+    ("EOrder:Duplicate cl_ord_id", TransientError)])
+async def test_krakens_words_end_an_order_or_leave_it_open(box, error, kind):
+    """Its refusals are permanent; what may have come after the order was taken is not."""
+    provider = make("kraken", box)
+    await provider.connect()
+    try:
+        box.faults.add("status", SEND["kraken"], status=200, body=f'{{"error": ["{error}"]}}')
+        with pytest.raises(kind):
+            await provider.place_order(order(provider, quantity=5.0))
+    finally:
+        await provider.disconnect()

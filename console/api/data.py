@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import polars as pl
 from fastapi import APIRouter, Depends, Query, Request
@@ -11,14 +11,18 @@ from fastapi.responses import Response
 
 from console import readings
 from console.api.models import CandleOut, CoverageOut, GapOut, RevisionOut
+from console.derived_view import derived_candles
 from console.policy import CONNECTIONS, identity_of
 from console.state import feed_of
+from core.errors import InputError
 
 router = APIRouter(prefix="/api")
 SEES = [Depends(CONNECTIONS)]
 Symbol = Annotated[str, Query(max_length=100, examples=["BTC/USD"])]
 Timeframe = Annotated[str, Query(max_length=10, examples=["1m"])]
 Moment = Annotated[str | None, Query(max_length=40, examples=["2026-01-01T00:00:00Z"], description="ISO 8601, UTC without offset.")]
+From = Annotated[str | None, Query(max_length=10, examples=["1m"], description="Make the candles of this stored timeframe; nothing of it is stored.")]
+Anchor = Annotated[Literal["utc", "server", "new_york"], Query(description="With derive_from, what cuts the candles: new_york is 17:00 there.")]
 Limit = Annotated[int, Query(ge=1, le=readings.CANDLES_MAX)]
 _KINDS: Final = {
     "csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet",
@@ -28,22 +32,20 @@ _KINDS: Final = {
 
 @router.get("/connections/{slug}/candles", dependencies=SEES, response_model=list[CandleOut])
 def list_candles(request: Request, slug: str, symbol: Symbol, timeframe: Timeframe, start: Moment = None, end: Moment = None,  # noqa: PLR0917  one for each parameter
-                 as_of: Moment = None, limit: Limit = 100) -> Response:
+                 as_of: Moment = None, limit: Limit = 100, derive_from: From = None, anchor: Anchor = "utc") -> Response:
     """Return the newest candles of a range, oldest first; `as_of` gives what was known then."""
-    feed = feed_of(request)
-    series = readings.seen_series(feed, identity_of(request), slug, symbol, timeframe)
-    return Response(readings.candle_json(readings.candles(feed, series, start, end, limit, as_of)), media_type="application/json")
+    found = _asked(request, slug, (symbol, timeframe, derive_from, anchor), {"start": start, "end": end, "limit": limit, "as_of": as_of})
+    return Response(readings.candle_json(found), media_type="application/json")
 
 
 @router.get("/connections/{slug}/export", dependencies=SEES, response_class=Response,
             responses={200: {"content": {kind.partition(";")[0]: {} for kind in _KINDS.values()}}})
 def export_candles(request: Request, slug: str, symbol: Symbol, timeframe: Timeframe, start: Moment = None, end: Moment = None,  # noqa: PLR0917  one for each parameter
-                   limit: Limit = readings.CANDLES_MAX, kind: Annotated[Literal["csv", "parquet", "xlsx"], Query(alias="format")] = "csv") -> Response:
+                   limit: Limit = readings.CANDLES_MAX, kind: Annotated[Literal["csv", "parquet", "xlsx"], Query(alias="format")] = "csv",
+                   derive_from: From = None, anchor: Anchor = "utc") -> Response:
     """Return candles as a file."""
-    feed = feed_of(request)
-    series = readings.seen_series(feed, identity_of(request), slug, symbol, timeframe)
-    body = _encoded(readings.candles(feed, series, start, end, limit), kind)
-    name = f"{slug}_{symbol}_{series.timeframe.name}".replace("/", "-")
+    body = _encoded(_asked(request, slug, (symbol, timeframe, derive_from, anchor), {"start": start, "end": end, "limit": limit, "as_of": None}), kind)
+    name = f"{slug}_{symbol}_{timeframe}{'' if derive_from is None else '_derived'}".replace("/", "-")
     safe = "".join(char if (char.isalnum() and char.isascii()) or char in "-_." else "_" for char in name)
     return Response(body, media_type=_KINDS[kind], headers={"content-disposition": f'attachment; filename="{safe}.{kind}"'})
 
@@ -70,6 +72,15 @@ def list_coverage(request: Request) -> list[CoverageOut]:
     feed, who = feed_of(request), identity_of(request)
     rows = [row for row in feed.connections.list() if who.may_see(row)]
     return [CoverageOut(**row) for row in readings.coverage_rows(feed, rows)]
+
+
+def _asked(request: Request, slug: str, what: tuple[str, str, str | None, str], asked: dict[str, Any]) -> pl.DataFrame:
+    """Return stored candles of (symbol, timeframe, None, utc), or those that are made of a stored timeframe."""
+    feed, (symbol, timeframe, derive_from, anchor) = feed_of(request), what
+    if derive_from is None and anchor != "utc":
+        raise InputError("anchor", anchor, "utc without derive_from", "add derive_from=1m")
+    series = readings.seen_series(feed, identity_of(request), slug, symbol, derive_from or timeframe)
+    return readings.candles(feed, series, **asked) if derive_from is None else derived_candles(feed, series, timeframe, anchor, asked)
 
 
 def _encoded(frame: pl.DataFrame, kind: str) -> bytes:

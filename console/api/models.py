@@ -112,7 +112,10 @@ class HealthOut(BaseModel):
 
 
 class CandleOut(BaseModel):
-    """A stored candle: open time, prices, volume, when it was first known, from which source and run."""
+    """A candle: open time, prices, volume, when it was first known, from which source and run.
+
+    A derived one has no run; it says of how many candles it is made, and how many there should be.
+    """
 
     ts: str
     open: float
@@ -123,7 +126,12 @@ class CandleOut(BaseModel):
     spread: float | None
     known_at: str
     source: str
-    run_id: str
+    run_id: str = ""
+    parts: int | None = None
+    parts_expected: int | None = None
+    is_complete: bool | None = None
+    derived_from: str | None = None
+    anchor: str | None = None
 
 
 class CoverageOut(BaseModel):

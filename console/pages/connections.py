@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from connections.accounts import account_of
 from connections.rows import ConnectionRow
-from console import actions, notes, readings
+from console import actions, derived_view, notes, readings
 from console.policy import CONNECTIONS, SIGNED_IN, identity_of
 from console.rendering import page
 from console.series_pages import TEXT_MAX
@@ -86,24 +86,27 @@ def delete(request: Request, slug: str, confirm: Text = "", purge: Annotated[boo
 
 @router.get("/connections/{slug}/candles", dependencies=SEES)
 def show_candles(  # noqa: PLR0917  one for each field of the form
-    request: Request, slug: str, symbol: str = "", timeframe: str = "", start: str = "", end: str = "", page_number: int = 1,
+    request: Request, slug: str, symbol: str = "", timeframe: str = "", start: str = "", end: str = "", page_number: int = 1, anchor: str = "utc",
 ) -> Response:
-    """Show the chart and the newest candles as a table."""
+    """Show the chart and the newest candles as a table; a timeframe that is not stored is made of one that is."""
     feed, row = _seen(request, slug)
     symbol, timeframe = symbol or next(iter(row.symbols), ""), timeframe or next(iter(row.timeframes), "")
     rows: list[dict[str, Any]] = []
-    error = None
+    error, base = None, None
+    asked: dict[str, Any] = {"start": start or None, "end": end or None, "limit": readings.CANDLES_MAX if start or end else TABLE_ROWS, "as_of": None}
     try:
         if symbol and timeframe:
-            series = readings.seen_series(feed, identity_of(request), slug, symbol, timeframe)
-            frame = readings.candles(feed, series, start or None, end or None, readings.CANDLES_MAX if start or end else TABLE_ROWS)
+            base = None if timeframe in row.timeframes else derived_view.base_of(row.timeframes, timeframe)
+            series = readings.seen_series(feed, identity_of(request), slug, symbol, base or timeframe)
+            frame = derived_view.derived_candles(feed, series, timeframe, anchor, asked) if base else readings.candles(feed, series, **asked)
             rows = readings.candle_rows(frame)[::-1]
     except InputError as refused:
         error = str(refused)
     pages = max(1, -(-len(rows) // TABLE_ROWS))
     number = min(max(1, page_number), pages)
     return _tab(request, row, "candles", {
-        "symbol": symbol, "timeframe": timeframe, "start": start, "end": end, "error": error, "pages": pages, "number": number,
+        "symbol": symbol, "timeframe": timeframe, "start": start, "end": end, "error": error, "pages": pages, "number": number, "base": base,
+        "anchor": anchor, "anchors": derived_view.ANCHORS, "offered": derived_view.offered(row.timeframes),
         "rows": rows[(number - 1) * TABLE_ROWS:number * TABLE_ROWS], "count": len(rows)})
 
 

@@ -32,7 +32,7 @@
   const marks = L.createSeriesMarkers(prices, []);
 
   const row = (item) => ({time: Date.parse(item.ts) / 1000, open: item.open, high: item.high, low: item.low, close: item.close,
-    volume: item.volume, isDerived: item.source === "derived"});
+    volume: item.volume, isDerived: item.source === "derived", lacks: item.is_complete === false ? `${item.parts} of ${item.parts_expected} parts` : ""});
   const dressed = (item, look) => {
     if (revised.has(item.time)) return {...item, color: look.revised, wickColor: look.revised, borderColor: look.revised};
     return item.isDerived ? {...item, color: look.ground} : item;  // hollow: made of shorter candles
@@ -82,7 +82,7 @@
     if (!Number.isFinite(step)) step = 60;
   };
   const words = (item) => {
-    const gain = item.open ? (item.close / item.open - 1) * 100 : 0, marksOf = [revised.has(item.time) && "revised", item.isDerived && "derived"].filter(Boolean);
+    const gain = item.open ? (item.close / item.open - 1) * 100 : 0, marksOf = [revised.has(item.time) && "revised", item.isDerived && "derived", item.lacks].filter(Boolean);
     return [["", text(item.time)], ["O", item.open], ["H", item.high], ["L", item.low], ["C", item.close], ["V", Number(item.volume.toPrecision(6))],
       ["", `${gain >= 0 ? "+" : ""}${gain.toFixed(2)} %`], ...marksOf.map((word) => ["", word])];
   };
@@ -136,12 +136,13 @@
       if (cursor === null) say(candles.at(-1));
     });
   };
+  const told = (url) => url ? ask(url) : [];  // a derived timeframe has no gaps, revisions, signals or stream of its own
   const begin = async () => {
     const range = (box.dataset.start ? `&start=${encodeURIComponent(box.dataset.start)}` : "") + (box.dataset.end ? `&end=${encodeURIComponent(box.dataset.end)}` : "");
-    const [rows, missing, changed, told] = await Promise.all([
-      ask(`${box.dataset.url}&limit=${isWhole ? PAGE : 10000}${range}`), ask(box.dataset.gaps), ask(box.dataset.revisions), ask(box.dataset.signals)]);
+    const [rows, missing, changed, said] = await Promise.all([
+      ask(`${box.dataset.url}&limit=${isWhole ? PAGE : 10000}${range}`), told(box.dataset.gaps), told(box.dataset.revisions), told(box.dataset.signals)]);
     const started = performance.now();
-    signals = told.map((item) => ({time: Date.parse(item.ts) / 1000, side: item.side, text: `${item.side} ${Math.round(item.confidence)}`, id: item.pipeline}))
+    signals = said.map((item) => ({time: Date.parse(item.ts) / 1000, side: item.side, text: `${item.side} ${Math.round(item.confidence)}`, id: item.pipeline}))
       .sort((a, b) => a.time - b.time);
     gaps = missing.filter((item) => item.cause !== "market_closed").map((item) => ({start: Date.parse(item.start) / 1000, end: Date.parse(item.end) / 1000}));
     revised = new Set(changed.map((item) => Date.parse(item.ts) / 1000));
@@ -185,5 +186,5 @@
     else return;
     event.preventDefault();
   });
-  begin().then(() => { if (isWhole) follow(); }).catch((error) => { spoken.textContent = legend.textContent = `the candles did not come: ${error.message}`; });
+  begin().then(() => { if (isWhole && box.dataset.live) follow(); }).catch((error) => { spoken.textContent = legend.textContent = `the candles did not come: ${error.message}`; });
 })();

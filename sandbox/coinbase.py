@@ -7,6 +7,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from core.clock import SECOND_US, isoformat
+from sandbox import coinbase_orders
 from sandbox.box import Ask, json_answer
 from sandbox.exchange import LENGTHS, Meter, decimal, split
 from sandbox.market import Book
@@ -43,8 +44,9 @@ class Coinbase:
         }
         if path in fixed:
             return json_answer(fixed[path])
-        if path.startswith("/v2/"):
-            return self._currencies(ask, path)
+        is_signed = path in coinbase_orders.PATHS
+        if is_signed or path.startswith("/v2/"):
+            return coinbase_orders.answer(ask, path) if is_signed else self._currencies(ask, path)
         parts = path.removeprefix("/api/v3/brokerage").removeprefix("/market").strip("/").split("/")
         if parts == ["products"]:
             return self._products(ask)

@@ -20,7 +20,9 @@ _KRAKEN_OURS: Final = re.compile("([0-9a-f]{12})4([0-9a-f]{3})8([0-9a-f]{9})cad1
 _KRAKEN_REFUSALS: Final = ("EOrder:", "EGeneral:Invalid arguments", "EGeneral:Permission denied", "EAPI:Invalid key",
                            "EAPI:Invalid signature", "EQuery:Unknown asset pair", "EAccount:")
 _KRAKEN_OPEN: Final = ("EOrder:Rate limit", "EOrder:Domain rate limit")
-_PAGES: Final = 20  # of ended orders, 50 each; an account with more since the order was sent cannot be looked through
+_COINBASE_REFUSALS: Final = (
+    "INSUFFICIENT_", "INVALID_", "UNSUPPORTED_", "PERMISSION_DENIED", "ORDER_ENTRY_DISABLED", "INELIGIBLE_PAIR", "PREVIEW_", "DUPLICATE")
+_PAGES: Final = 20  # of ended orders, 50 or 100 each; an account with more since the order was sent cannot be looked through
 
 
 class BinanceOrders:
@@ -34,7 +36,7 @@ class BinanceOrders:
         """Return it as it is."""
         return key if _OURS.fullmatch(key) else None
 
-    def parameters(self, key: str, amount: str) -> dict[str, object]:  # noqa: ARG002  others need the amount
+    def parameters(self, key: str, amount: str, side: str) -> dict[str, object]:  # noqa: ARG002  Coinbase needs the rest
         """Return ccxt's name of it, which it sends as newClientOrderId."""
         return {"clientOrderId": key}
 
@@ -93,7 +95,7 @@ class KrakenOrders:
         found = _KRAKEN_OURS.fullmatch(key.replace("-", ""))
         return "cl" + "".join(found.groups()) if found else None
 
-    def parameters(self, key: str, amount: str) -> dict[str, object]:  # noqa: ARG002  others need the amount
+    def parameters(self, key: str, amount: str, side: str) -> dict[str, object]:  # noqa: ARG002  Coinbase needs the rest
         """Return the key, which ccxt sends as cl_ord_id, and the wish to pay fees in the quote currency."""
         return {"clientOrderId": key, "oflags": "fciq"}
 
@@ -137,6 +139,74 @@ class KrakenOrders:
         return _plain(found)
 
 
+class CoinbaseOrders:
+    """Coinbase spot. It answers a key that was used before with the order that has it."""
+
+    def key(self, client_id: str) -> str:
+        """Return it as it is."""
+        return client_id
+
+    def client_id(self, key: str) -> str | None:
+        """Return it as it is."""
+        return key if _OURS.fullmatch(key) else None
+
+    def parameters(self, key: str, amount: str, side: str) -> dict[str, object]:
+        """Return the key as Coinbase names it (ccxt drops clientOrderId), and the amount in base: ccxt would buy for money."""
+        given: dict[str, object] = {"client_order_id": key}
+        if side == "buy":
+            given["createMarketBuyOrderRequiresPrice"] = False
+            given["order_configuration"] = {"market_market_ioc": {"base_size": amount}}
+        return given
+
+    def is_refusal(self, answer: Exchanged) -> bool:
+        """Whether it names a reason of those that no order survives; UNKNOWN_FAILURE_REASON is none."""
+        return answer.status is not None and 200 <= answer.status < 500 and _reason(answer).startswith(_COINBASE_REFUSALS)
+
+    def is_doubtful(self, answer: Exchanged) -> bool:
+        """Whether it minds the key."""
+        return "client_order_id" in answer.body or "duplicate" in answer.body.lower()
+
+    async def find(self, exchange: Any, symbol: str, key: str, since_us: int) -> Mapping[str, Any] | None:
+        """Look through the open orders, then through all since a day before it was sent."""
+        since_ms = (since_us - DAY_US) // 1000
+        for since, given in ((None, {"order_status": "OPEN"}), (since_ms, {})):
+            for order in await _all_of_coinbase(exchange, symbol, since, given):
+                if order.get("clientOrderId") == key:
+                    return order
+        return None
+
+    async def open(self, exchange: Any) -> list[Mapping[str, Any]]:
+        """Ask for the open orders of all symbols."""
+        return await _all_of_coinbase(exchange, None, None, {"order_status": "OPEN"})
+
+
+async def _all_of_coinbase(exchange: Any, symbol: str | None, since_ms: int | None, given: Mapping[str, object]) -> list[Mapping[str, Any]]:
+    """Return the orders of all pages; a page without its list or its end is no answer."""
+    found: list[Mapping[str, Any]] = []
+    params = dict(given)
+    for _ in range(_PAGES):
+        found += await exchange.fetch_orders(symbol, since_ms, 100, params)
+        page = _last(exchange).parsed
+        if not isinstance(page, dict) or not isinstance(page.get("orders"), list) or not isinstance(page.get("has_next"), bool):
+            raise ProviderUnavailableError("coinbase sent no list of orders that says whether it goes on; it is asked again")
+        if not page["has_next"]:
+            return found
+        if not page.get("cursor") or page["cursor"] == params.get("cursor"):
+            break
+        params["cursor"] = page["cursor"]
+    raise ProviderUnavailableError(f"coinbase gave {len(found)} orders and has more; the look is not complete, it is asked again")
+
+
+def _reason(answer: Exchanged) -> str:
+    """Return why an order was refused, in Coinbase's word; empty when it is not said."""
+    parsed = answer.parsed if isinstance(answer.parsed, dict) else {}
+    told = parsed.get("error_response") if parsed.get("success") is False else parsed
+    told = told if isinstance(told, dict) else {}
+    names = ("error", "new_order_failure_reason", "preview_failure_reason")
+    words = [str(told[name]) for name in names if told.get(name)]
+    return next((word for word in words if not word.startswith("UNKNOWN")), "")
+
+
 def _plain(orders: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
     """Return orders with their UUIDs without dashes, however Kraken writes them."""
     return [{**order, "clientOrderId": str(order.get("clientOrderId") or "").replace("-", "")} for order in orders]
@@ -161,4 +231,4 @@ def _last(exchange: Any) -> Exchanged:
     return call.answers[-1]
 
 
-DIALECTS: Final[Mapping[str, Dialect]] = {"binance": BinanceOrders(), "kraken": KrakenOrders()}
+DIALECTS: Final[Mapping[str, Dialect]] = {"binance": BinanceOrders(), "kraken": KrakenOrders(), "coinbase": CoinbaseOrders()}

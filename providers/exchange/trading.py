@@ -42,7 +42,7 @@ class Dialect(Protocol):
     def client_id(self, key: str) -> str | None:
         """Return our client id of a key, None when the key is none of ours."""
 
-    def parameters(self, key: str, amount: str) -> dict[str, object]:
+    def parameters(self, key: str, amount: str, side: str) -> dict[str, object]:
         """Return what ccxt's `create_order` is given besides."""
 
     def is_refusal(self, answer: Exchanged) -> bool:
@@ -77,7 +77,7 @@ async def place(desk: Desk, order: PlacedOrder) -> BrokerOrder:
         call = current_call.get()
         if call is not None:
             calls.append(call)
-        return await exchange.create_order(order.symbol, "market", order.side, amount, None, dialect.parameters(key, amount))
+        return await exchange.create_order(order.symbol, "market", order.side, amount, None, dialect.parameters(key, amount, order.side))
 
     try:
         raw = await desk.signed(send)

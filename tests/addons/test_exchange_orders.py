@@ -23,8 +23,8 @@ from storage.vault import KeyRing, Vault
 from tests.pipeline.conftest import clock, definition, feed  # noqa: F401  fixtures
 
 NOW = parse_instant("2021-06-16T10:07:30Z")
-SYMBOL = {"binance": "BTC/USDT", "kraken": "BTC/USD"}
-SEND = {"binance": "*/api/v3/order", "kraken": "*/0/private/AddOrder"}
+SYMBOL = {"binance": "BTC/USDT", "kraken": "BTC/USD", "coinbase": "BTC/USD"}
+SEND = {"binance": "*/api/v3/order", "kraken": "*/0/private/AddOrder", "coinbase": "*/brokerage/orders"}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def home(request, feed, venue):  # noqa: F811  the fixture
         describe=lambda provider: replace(describe(provider), requests_per_second=1000.0))
     feed.connections.create(ConnectionInput(
         slug="real", provider=f"ccxt:{exchange}", base_url=venue.url, symbols=[symbol], timeframes=["1h"],
-        credentials={"api_key": "sandbox-key-1234", "secret": "c2FuZGJveC1zZWNyZXQ="}))
+        credentials={"api_key": "sandbox-key-1234", "secret": "c2FuZGJveHNlY3JldDEy"}))
     feed.connections.update("real", settings={
         "live_trading": True, "max_order_quantity": 1.0, "max_daily_loss": 1e6, "max_open_orders": 10})
     create(feed, definition(series=[{"connection": "real", "symbol": symbol, "timeframe": "1h"}]), "me")

@@ -18,10 +18,10 @@ from sandbox.server import running
 
 NOW = parse_instant("2021-06-16T10:07:30Z")
 KEY = "cl" + "0123456789ab" * 2
-SECRET = "c2FuZGJveC1zZWNyZXQ="
-SYMBOL = {"binance": "BTC/USDT", "kraken": "BTC/USD"}
-SEND = {"binance": "*/api/v3/order", "kraken": "*/0/private/AddOrder"}
-ASK = {"binance": "*/api/v3/order", "kraken": "*/0/private/*Orders"}
+SECRET = "c2FuZGJveHNlY3JldDEy"
+SYMBOL = {"binance": "BTC/USDT", "kraken": "BTC/USD", "coinbase": "BTC/USD"}
+SEND = {"binance": "*/api/v3/order", "kraken": "*/0/private/AddOrder", "coinbase": "*/brokerage/orders"}
+ASK = {"binance": "*/api/v3/order", "kraken": "*/0/private/*Orders", "coinbase": "*/orders/historical/batch"}
 
 
 @pytest.fixture(scope="module")
@@ -327,5 +327,65 @@ async def test_krakens_words_end_an_order_or_leave_it_open(box, error, kind):
         box.faults.add("status", SEND["kraken"], status=200, body=f'{{"error": ["{error}"]}}')
         with pytest.raises(kind):
             await provider.place_order(order(provider, quantity=5.0))
+    finally:
+        await provider.disconnect()
+
+
+@pytest.mark.parametrize("body", [
+    '{"orders": []}', '{"has_next": false}', '{"orders": [], "has_next": true, "cursor": ""}',
+    '{"orders": [], "has_next": true, "cursor": "same"}'])
+async def test_coinbase_must_show_all_its_orders(box, body):
+    """A list that does not say whether it goes on, or goes on without an end: not told from a lost order."""
+    provider = make("coinbase", box)
+    await provider.connect()
+    try:
+        box.faults.add("status", "*/orders/historical/batch", status=200, body=body)
+        with pytest.raises(TransientError):
+            await provider.find_order(order(provider))
+    finally:
+        await provider.disconnect()
+
+
+async def test_coinbase_is_looked_through_page_by_page(box):
+    """Hundreds of newer orders before ours: it is found, and one that is not there is known to be not there."""
+    provider = make("coinbase", box)
+    await provider.connect()
+    try:
+        for number in range(250):
+            box.orders.take(platform="coinbase", user=0, symbol="BTCUSD", operation="Buy", lots=0.01, price=1.0, at_us=NOW, wall_us=NOW,
+                            magic=0, comment=KEY if not number else f"other-{number}")
+        assert (await provider.find_order(order(provider))).filled == 0.01
+        assert await provider.find_order(order(provider, client_id="cl" + "f" * 24)) is None
+        fault = box.faults.add("status", "*/orders/historical/batch", status=502)
+        with pytest.raises(TransientError):
+            await provider.find_order(order(provider))
+        assert fault.hits == 1
+    finally:
+        await provider.disconnect()
+
+
+@pytest.mark.parametrize(("reason", "kind"), [
+    ("INVALID_PRODUCT_ID", PermanentError), ("UNSUPPORTED_ORDER_CONFIGURATION", PermanentError),
+    ("UNKNOWN_FAILURE_REASON", TransientError), ("SOMETHING_NEW", TransientError)])
+async def test_coinbases_reasons_end_an_order_or_leave_it_open(box, reason, kind):
+    """Reasons that no order survives are permanent; an unknown one is not taken for a no."""
+    provider = make("coinbase", box)
+    await provider.connect()
+    try:
+        box.faults.add("status", SEND["coinbase"], status=200,
+                       body=f'{{"success": false, "error_response": {{"error": "{reason}", "message": "no"}}}}')
+        with pytest.raises(kind):
+            await provider.place_order(order(provider))
+    finally:
+        await provider.disconnect()
+
+
+async def test_coinbase_gives_a_key_used_before_its_order_again(box):
+    """The same key twice is one order there: what we send is under its own name, not under one of ccxt's making."""
+    provider = make("coinbase", box)
+    await provider.connect()
+    try:
+        assert await provider.place_order(order(provider)) == await provider.place_order(order(provider))
+        assert [taken.comment for taken in box.orders.taken] == [KEY]
     finally:
         await provider.disconnect()

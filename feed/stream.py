@@ -21,6 +21,7 @@ from typing import Final
 from core.calendar import Calendar
 from core.clock import SECOND_US, isoformat
 from core.errors import (
+    BadPayloadError,
     CandlelakeError,
     InputError,
     LeaseHeldError,
@@ -33,7 +34,6 @@ from core.interval import Interval
 from core.ticks import Tick
 from feed.context import Feed
 from feed.stream_candles import StreamCandles
-from feed.stream_heap import HEAP
 from feed.stream_metrics import RECONNECTS, SILENT, Delays, Pace, ahead_us, histograms, quantiles
 from feed.stream_options import StreamOptions, StreamResult, Subscribers
 from feed.stream_session import StreamSession
@@ -46,6 +46,8 @@ from storage.ticks.states import ALIVE, StreamState, read_states, write_state
 
 log = logging.getLogger(__name__)
 LONGEST_WAIT: Final = 60.0  # seconds between two tries to connect
+FUTURE_US: Final = 900 * SECOND_US  # a tick further ahead is none: brokers' clocks that moved are, by an hour
+_time_of: Final = attrgetter("ts_us")
 _symbol_of: Final = attrgetter("symbol")
 
 
@@ -89,8 +91,8 @@ def _open(feed: Feed, slug: str, options: StreamOptions, run_id: str) -> StreamR
         rows = list_series(tx, slug, only_active=True)
     if not rows:
         raise InputError("connection", slug, "one with active series", f"add some: candlelake connections update {slug} --symbol ...")
-    candles = StreamCandles(feed, slug, rows, run_id, round(options.lateness_seconds * SECOND_US))
     calendars = {row.series.symbol: feed.calendar(row, connection.type) for row in rows}
+    candles = StreamCandles(feed, slug, rows, run_id, round(options.lateness_seconds * SECOND_US), calendars)
     return StreamRun(feed, slug, connection.id, run_id, options, candles, calendars)
 
 
@@ -261,7 +263,6 @@ class StreamRun:
                 raise UnsupportedError(f"{opened.capabilities.provider} streams nothing; its candles come by the scheduled fetch")
             await self.measure_skew(opened)
             session = StreamSession(self, opened)
-            HEAP.settle()
             try:
                 await session.run(stop, helpers)
             finally:
@@ -286,7 +287,7 @@ class StreamRun:
                 self._sieves[symbol] = Sieve(follows, self.candles.lateness_us)
             else:
                 sieve.restart()
-        self.candles.begin(provider, here)
+        self.candles.begin(provider, here + self._allowance_us())  # the venue's clock is known to a fraction of a second only
         gaps, self._gap_from = self._gap_from, {}
         with self.feed.lake.metadata.write() as tx:  # killed before the first commit, the next run knows since when
             losses.cover(tx, list(self.keeper.ids.values()), now)
@@ -298,6 +299,10 @@ class StreamRun:
         """Take what came."""
         now = self.feed.clock.now_us()
         self.keeper.heard_us = now
+        newest = max(ticks, key=_time_of, default=None)
+        if newest is not None and newest.ts_us > now + self.candles.skew_us + FUTURE_US:
+            raise BadPayloadError(f"{self.slug}: received a tick of {newest.symbol} of {isoformat(newest.ts_us)}; allowed: a quarter of an "
+                                  "hour ahead of the venue's clock at most")
         fresh: list[Tick] = []
         revived: list[tuple[Channel, int]] = []
         for symbol, run in groupby(ticks, _symbol_of):
@@ -354,7 +359,7 @@ class StreamRun:
         since = self.watch.of(channel).lost_us
         if not self.watch.hear(channel, now_us):
             return []
-        self.candles.begin_again(channel.symbol, now_us + self.candles.skew_us)
+        self.candles.begin_again(channel.symbol, now_us + self.candles.skew_us + self._allowance_us())
         log.info("%s: stream: %s speaks again", self.slug, channel)
         return [(channel, since)]
 
@@ -370,7 +375,8 @@ class StreamRun:
                 ids = sorted(hole.missing)
                 proof: dict[str, object] = {"first_id": ids[0], "count": len(ids), "run_id": self.run_id}
                 await asyncio.to_thread(self.keeper.book, symbol, hole.span, "sequence", proof)
-        stored = await self.candles.close()
+        holes = {symbol: since for symbol, sieve in self._sieves.items() if (since := sieve.open_since) is not None}
+        stored = await self.candles.close(self.keeper.heard_us, holes)
         if stored:
             self.subscribers.candles(stored)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from core.calendar import Calendar
 from core.candles import check
 from core.clock import SECOND_US, to_us
 from core.errors import CandlelakeError, LeaseHeldError
@@ -17,6 +18,7 @@ from feed.confirming import confirm
 from feed.context import Feed
 from feed.series_run import settle_seconds
 from feed.stream_metrics import CANDLES
+from feed.stream_silence import closed_since
 from feed.tick_candles import Forming, TickCandles, candle_frame
 from providers.base import MarketDataProvider, StreamedCandle
 from storage.head import Batch
@@ -39,6 +41,7 @@ class StreamCandles:
     rows: list[SeriesRow]
     run_id: str
     lateness_us: int
+    calendars: Mapping[str, Calendar]
     skew_us: int = 0
     stored: int = 0
     agreed: int = 0
@@ -86,15 +89,24 @@ class StreamCandles:
         for builder in self._by_symbol.get(symbol, ()):
             builder.add_all(ticks)
 
-    async def close(self) -> list[Batch]:
-        """Store the whole candles that have ended, in one transaction, and return them."""
-        now = self.feed.clock.now_us() + self.skew_us
+    async def close(self, heard_us: int, holes: Mapping[str, int]) -> list[Batch]:
+        """Store the whole candles that have ended, in one transaction, and return them.
+
+        Args:
+            heard_us: when the session last said something. A candle that ended later waits while its market is open: a socket
+                that is dead and does not know it yet would leave it short.
+            holes: by symbol, since when ids are missing that may still come: candles that end later wait.
+        """
+        now, heard = self.feed.clock.now_us() + self.skew_us, heard_us + self.skew_us
         batches = []
         for row in self.rows:
             builder = self.builders.get(row.id)
             if builder is None:
                 continue
-            ready = [item for item in builder.close(now) if item.is_whole]
+            is_told = now - heard > SECOND_US and closed_since(self.calendars[row.series.symbol], now) is not None
+            whole_until = now if is_told else heard
+            whole_until = min(whole_until, holes.get(row.series.symbol, whole_until))
+            ready = [item for item in builder.close(min(now, whole_until + self.lateness_us)) if item.is_whole]
             batch = self._batch(row, builder.grid, ready, now) if ready else None
             if batch is not None:
                 batches.append(batch)

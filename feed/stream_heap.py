@@ -10,7 +10,7 @@ SETTLE_SECONDS: Final = 60.0  # between two rounds of `Heap.settle`
 
 
 class Heap:
-    """What the process holds when a session begins, above all the markets of an exchange.
+    """What the process holds when a session's subscriptions stand, above all the library and the markets of an exchange.
 
     Each full round of the garbage collector looks at all of it and stops the stream for hundreds of milliseconds, every
     few seconds when ticks come by the ten thousand. What is there before the first tick is set aside until the next session.

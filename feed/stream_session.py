@@ -12,6 +12,7 @@ from core.clock import SECOND_US
 from core.errors import CandlelakeError, PermanentError, StalledError, TransientError, UnsupportedError
 from core.interval import Interval
 from core.timeframe import Timeframe
+from feed.stream_heap import HEAP
 from feed.stream_silence import Channel, open_for_us
 from providers.base import MarketDataProvider, StreamingProvider
 
@@ -65,6 +66,7 @@ class StreamSession:
                     if ticks:
                         await owner.heard(ticks)
                     else:
+                        HEAP.settle()
                         await asyncio.to_thread(owner.subscribed, provider)
             return
         pairs = [(row.series.symbol, row.series.timeframe) for row in owner.candles.rows]

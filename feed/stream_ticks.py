@@ -64,6 +64,11 @@ class Sieve:
         """Forget the last id: what lies between two sessions is booked as that."""
         self._last, self._holes = None, []
 
+    @property
+    def open_since(self) -> int | None:
+        """Since when ids are missing that may still come, by their neighbours' event time; None when none are."""
+        return min((hole.span.start for hole in self._holes), default=None)
+
     def lost(self, now_us: int) -> list[Hole]:
         """Return the holes whose ids have not come in time, and forget them."""
         out = [hole for hole in self._holes if hole.deadline_us <= now_us]

@@ -54,7 +54,7 @@ def _kraken(message: Any, named: Mapping[str, str], now_us: int) -> list[Tick] |
     if message["channel"] != "trade":
         return None
     return [
-        Tick(named[item["symbol"]], _millis(item["timestamp"]) * 1000, now_us, None, None, _number(item["price"]), _number(item["qty"]),
+        Tick(named[item["symbol"]], _millis(item["timestamp"]) * 1000, now_us, None, None, _price(item["price"]), _number(item["qty"]),
              _SIDES[item["side"]], _id(item["trade_id"]))
         for item in message["data"]]
 
@@ -67,7 +67,7 @@ def _coinbase(message: Any, named: Mapping[str, str], now_us: int) -> list[Tick]
         for item in reversed(event["trades"]):  # they come newest first
             if "size_in_quote" in item:
                 return None
-            out.append(Tick(named[item["product_id"]], _millis(item["time"]) * 1000, now_us, None, None, _number(item["price"]),
+            out.append(Tick(named[item["product_id"]], _millis(item["time"]) * 1000, now_us, None, None, _price(item["price"]),
                             _number(item["size"]), _SIDES[item["side"]], _id(item["trade_id"])))
     return out
 
@@ -76,7 +76,7 @@ def _binance(message: Any, named: Mapping[str, str], now_us: int) -> list[Tick] 
     stamp, is_sell = message["T"], message["m"]
     if message["e"] != "trade" or type(stamp) is not int or not 0 <= stamp <= _LATEST_MS or type(is_sell) is not bool:
         return None
-    return [Tick(named[message["s"]], stamp * 1000, now_us, None, None, _number(message["p"]), _number(message["q"]),
+    return [Tick(named[message["s"]], stamp * 1000, now_us, None, None, _price(message["p"]), _number(message["q"]),
                  "sell" if is_sell else "buy", _id(message["t"]))]
 
 
@@ -117,6 +117,14 @@ def _number(value: Any) -> float:
         raise ValueError(value)
     number = float(value)
     if not 0 <= number < _INFINITE:
+        raise ValueError(value)
+    return number
+
+
+def _price(value: Any) -> float:
+    """Return a number as `_number` does; ValueError for zero too: nothing is traded at it."""
+    number = _number(value)
+    if number == 0:
         raise ValueError(value)
     return number
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+import zlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, Generic, TypeVar
 
+from ccxt.async_support.base.ws.client import MSG_SIZE_OVERHEAD  # type: ignore[attr-defined]  # by which aiohttp counts
 from ccxt.base.errors import BadResponse, BaseError
 from ccxt.base.exchange import Exchange
 
@@ -26,7 +28,9 @@ from providers.base import StreamedCandle
 from providers.exchange.errors import translate
 from providers.exchange.frames import FrameReader, frame_reader
 from providers.exchange.guard import Guards
+from providers.exchange.transport import MESSAGE_LIMIT
 
+TURN_SECONDS: Final = 0.005  # of reading messages, before what they brought is passed on
 BUFFER: Final = 200_000  # ticks, or changes of candles, that may wait for the reader
 KEEP_ALIVE_MS: Final = 10_000  # between pings; a dead peer is noticed after two that stay unanswered
 CONFIRM_SECONDS: Final = 30.0  # an exchange that confirms subscriptions does so by then
@@ -39,6 +43,8 @@ _CONFIRMS: Final = {
     "kraken": (re.compile(r'"method"\s*:\s*"subscribe"'), True),
     "coinbase": (re.compile(r'"channel"\s*:\s*"subscriptions"'), False),
 }
+_SIDES: Final = ("buy", "sell")
+INFINITE: Final = float("inf")
 Item = TypeVar("Item")
 
 
@@ -61,6 +67,7 @@ class StreamGuards(Guards):
                 if self.confirmed < self.awaited and isinstance(message.data, str) and confirms.search(message.data[:1000]):
                     self.confirmed += 1
                 try:
+                    _check_packed(client, message.data)
                     if self.take_frame is None or not self.take_frame(message.data):
                         read(message)
                     else:
@@ -74,7 +81,42 @@ class StreamGuards(Guards):
                 client.lastPong = client.last_message_at
 
             client.is_guarded, client.handle_message = True, guarded
+            client.receive_loop = partial(_receive, client, client.receive_loop)
         return client
+
+
+def _check_packed(client: Any, data: Any) -> None:
+    """Refuse a packed message that is no such thing, or larger than any message may be: ccxt unpacks whatever comes.
+
+    Raises:
+        BadPayloadError: with what was received.
+    """
+    if not isinstance(data, bytes) or not (client.gunzip or client.inflate):
+        return
+    unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16 if client.gunzip else -zlib.MAX_WBITS)
+    try:
+        size = len(unpacking.decompress(data, MESSAGE_LIMIT))
+    except zlib.error:
+        raise BadPayloadError(f"received a message of {len(data)} bytes that does not unpack") from None
+    if not unpacking.eof or unpacking.unused_data:
+        raise BadPayloadError(f"received a message of {len(data)} bytes that unpacks to {size} bytes and more, or is cut short; "
+                              f"allowed: whole ones of {MESSAGE_LIMIT} bytes at most")
+
+
+def _receive(client: Any, receive: Callable[[], None]) -> None:
+    """Take what waits in ccxt's client, a few milliseconds at a time: ccxt takes all of it before anybody gets the first trade."""
+    waiting = None if client.closed() else client.buffer
+    begun, taken = time.perf_counter(), 0
+    while waiting and len(waiting) > 1 and time.perf_counter() - begun < TURN_SECONDS:
+        message, size = waiting.popleft()
+        taken += size + MSG_SIZE_OVERHEAD
+        client.handle_message(message)
+    if waiting and taken:  # ccxt's way of telling the transport: whoever takes the next message takes these bytes off with it
+        waiting[0] = waiting[0][0], waiting[0][1] + taken
+    if waiting and len(waiting) > 1:
+        client.asyncio_loop.call_soon(client.receive_loop)
+    else:
+        receive()
 
 
 @lru_cache
@@ -164,6 +206,8 @@ class CandleTap(list[Any]):
         numbers = [float(value) for value in values[:5]]
         if not isinstance(stamp, int) or not 0 <= stamp <= LATEST_US // 1000 or len(numbers) != 5:
             raise BadPayloadError("a streamed candle has no time from 1970 to 2100, or lacks a value")
+        if not all(0 < price < INFINITE for price in numbers[:4]) or not 0 <= numbers[4] < INFINITE:
+            raise BadPayloadError("a streamed candle has a value out of range; allowed: prices above 0, volumes from 0")
         self._buffer.put(StreamedCandle(self._symbol, self._timeframe, stamp * 1000, self._clock.now_us(), *numbers))
 
     getLimit = TradeTap.getLimit  # noqa: N815  ccxt's name
@@ -174,8 +218,10 @@ def read_trade(trade: Any, symbol: str, received_us: int) -> Tick:
     stamp, price, amount = trade.get("timestamp"), trade.get("price"), trade.get("amount")
     if not isinstance(stamp, int) or not 0 <= stamp <= LATEST_US // 1000 or price is None or amount is None:
         raise BadPayloadError("a streamed trade has no time from 1970 to 2100, no price or no amount")
-    named = trade.get("id")
-    return Tick(symbol, stamp * 1000, received_us, None, None, float(price), float(amount), trade.get("side"),
+    if not 0 < float(price) < INFINITE or not 0 <= float(amount) < INFINITE:
+        raise BadPayloadError("a streamed trade has a price or an amount out of range; allowed: prices above 0, amounts from 0")
+    named, side = trade.get("id"), trade.get("side")
+    return Tick(symbol, stamp * 1000, received_us, None, None, float(price), float(amount), side if side in _SIDES else None,
                 None if named is None else str(named))
 
 

@@ -214,7 +214,8 @@ def _number(data: dict[str, Any], key: str) -> float:
 
 
 def _time(data: dict[str, Any], clock: ServerClock) -> int:
-    us = clock.to_utc_us(local_us(data.get("time"), "time of a streamed message"))
+    local = local_us(data.get("time"), "time of a streamed message")
+    us = clock.to_utc_us(local) if 0 <= local <= LATEST_US else -1  # no rule of a clock reaches further
     if not 0 <= us <= LATEST_US:
         raise BadPayloadError("a streamed message has a time outside 1970 to 2100")
     return us

@@ -1,0 +1,97 @@
+"""Attempts to make a stream lie: sockets that die unnoticed, ids that come late, ticks of the future."""
+
+from types import SimpleNamespace
+
+from core.calendar import AlwaysOpen, default_calendar
+from core.clock import DAY_US, MINUTE_US, SECOND_US, parse_instant, to_us
+from core.ticks import Tick
+from feed.stream_candles import StreamCandles
+from feed.stream_ticks import Sieve
+from sandbox.clocks import FastClock
+from storage.lake.revisions import list_revisions
+from storage.series import list_series
+from tests.feed.streaming import NOW, home, values
+from tests.feed.test_stream import Running
+
+SLOT = NOW // MINUTE_US * MINUTE_US
+LATENESS = SECOND_US
+
+
+def trade(at_us, number):
+    return Tick("BTC/BUSD", at_us, at_us, None, None, 100.0 + number, 1.0, "buy", str(number))
+
+
+def candles_of(place, calendar):
+    """The candles of the place's connection as its stream builds them, heard from half a minute before SLOT on."""
+    with place.feed.lake.metadata.read() as tx:
+        rows = list_series(tx, "s", only_active=True)
+    made = StreamCandles(place.feed, "s", rows, "run", LATENESS, {place.symbol: calendar})
+    made.begin(SimpleNamespace(server_clock=None), SLOT - 30 * SECOND_US)
+    made.add(place.symbol, [trade(SLOT + number * SECOND_US, number) for number in range(1, 40)])
+    return made
+
+
+async def test_a_candle_waits_until_something_was_heard_after_its_end(tmp_path):
+    """A dead socket looks like a quiet market: what it left is given out when the session speaks after the candle's end, and not before."""
+    late = FastClock(SLOT + 3 * MINUTE_US, 1)
+    with home(tmp_path, "binance", clock=late) as place:
+        made = candles_of(place, AlwaysOpen())
+        assert await made.close(SLOT + MINUTE_US - 1, {}) == []
+        assert len(await made.close(SLOT + MINUTE_US + LATENESS, {})) == 1
+        assert place.candles()["volume"].to_list() == [39.0]
+
+
+async def test_the_last_candle_before_a_weekend_needs_no_word_after_it(tmp_path):
+    """When the market has closed nobody speaks any more: the session's last candle is given out by the clock."""
+    saturday = parse_instant("2021-06-19T12:00Z")
+    with home(tmp_path, "binance", clock=FastClock(saturday, 1)) as place:
+        made = candles_of(place, default_calendar("fx"))
+        assert len(await made.close(SLOT + 40 * SECOND_US, {})) == 1
+
+
+async def test_a_candle_waits_for_ids_that_may_still_come(tmp_path):
+    """A skipped id that may belong to a candle holds it back: it comes and is in it, or its time is lost and REST has the candle."""
+    with home(tmp_path, "binance", clock=FastClock(SLOT + 3 * MINUTE_US, 1)) as place:
+        sieve, made = Sieve(follows=True, lateness_us=LATENESS), candles_of(place, AlwaysOpen())
+        sieve.news([trade(SLOT + 58 * SECOND_US, 58), trade(SLOT + MINUTE_US + 1, 60)])
+        assert sieve.open_since == SLOT + 58 * SECOND_US
+        heard = SLOT + 2 * MINUTE_US
+        assert await made.close(heard, {place.symbol: sieve.open_since}) == []
+        made.add(place.symbol, sieve.news([trade(SLOT + 59 * SECOND_US, 59)]))
+        assert sieve.open_since is None
+        assert len(await made.close(heard, {})) == 1
+        assert place.candles()["close"].to_list() == [159.0]
+
+
+async def test_a_socket_that_dies_in_the_middle_of_a_minute_makes_no_wrong_candle(tmp_path):
+    """Of a stall in the middle of a minute no candle is stored that REST has to correct."""
+    with home(tmp_path, "binance") as place:
+        run = Running(place)
+        await run.until(lambda: len(run.seen) > 0 and 20 < place.box.clock.now_us() % MINUTE_US / SECOND_US < 40)
+        place.box.faults.add("ws_stall", place.sockets, count=1)
+        begun = place.box.clock.now_us()
+        await run.until(lambda: any(gap.cause == "stalled" for gap in place.gaps()))
+        after = begun // MINUTE_US * MINUTE_US + 2 * MINUTE_US
+        first = begun // MINUTE_US * MINUTE_US - MINUTE_US
+        await run.until(lambda: place.box.clock.now_us() > after + MINUTE_US)
+        true = place.truth(first, after)
+        await run.until(lambda: values(place.candles(), first, after).equals(true))
+        await run.end()
+        with place.feed.lake.metadata.read() as tx:
+            assert list_revisions(tx, "s", None, None, 100) == []
+
+
+async def test_ticks_of_the_future_end_the_session_and_are_not_kept(tmp_path):
+    """A tick an hour ahead of the venue's clock is no tick: the session ends, its time is booked, and the stream recovers."""
+    with home(tmp_path, "binance") as place:
+        run = Running(place)
+        await run.until(lambda: run.ticks > 5)
+        fault = place.box.faults.add("clock_skew", place.sockets, seconds=3600)
+        await run.until(lambda: any(gap.cause == "disconnected" for gap in place.gaps()) or "ahead" in (run.state().message or ""))
+        place.box.faults.remove(fault)
+        before = run.ticks
+        await run.until(lambda: run.ticks > before + 5)
+        result = await run.end()
+        assert result.reconnects > 0
+        assert any(gap.cause == "disconnected" for gap in place.gaps())
+        assert to_us(place.ticks()["ts"][-1]) < place.box.clock.now_us() + DAY_US // 48

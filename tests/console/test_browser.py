@@ -123,6 +123,10 @@ def test_people_walk_through_the_console(console, walker, theme):
     page.keyboard.press("ArrowLeft")
     assert "close" in page.text_content("#spoken")
     look("candles")
+    page.goto(f"{url}/connections/box/candles?timeframe=45m")
+    page.wait_for_selector("#chart[data-ready]")
+    assert "derived" in page.text_content("#legend")
+    look("derived")
     for path in ("connections/box/gaps", "connections/box/revisions", "connections/box/logs", "connections/box/runs",
                  "connections/box/cleanup",
                  "connections/box/proof", "connections/box/coverage", "connections/box/delete", "coverage", "pipelines/new", "notifications", "account", "users", "audit", "api/docs"):

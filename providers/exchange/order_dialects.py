@@ -109,14 +109,14 @@ class KrakenOrders:
         """Whether it minds the key."""
         return any("cl_ord_id" in word or "duplicate" in word.lower() for word in _words(answer))
 
-    async def find(self, exchange: Any, symbol: str, key: str, since_us: int) -> Mapping[str, Any] | None:
+    async def find(self, exchange: Any, symbol: str, key: str, since_us: int) -> Mapping[str, Any] | None:  # noqa: ARG002  see below
         """Look among the open orders, then among the ended ones: what ends in between is in the second."""
         for order in await self.open(exchange, {"clientOrderId": key}):
             if order["clientOrderId"] == key:
                 return order
-        since_s, seen = (since_us - DAY_US) // 1_000_000, 0
+        seen = 0  # no start of time is given: Kraken checks nobody's clock, and a wrong one of ours would hide the order
         for _ in range(_PAGES):
-            found = await exchange.fetch_closed_orders(symbol, None, None, {"clientOrderId": key, "start": since_s, "ofs": seen})
+            found = await exchange.fetch_closed_orders(symbol, None, None, {"clientOrderId": key, "ofs": seen})
             for order in _plain(found):
                 if order["clientOrderId"] == key:
                     return order

@@ -20,11 +20,13 @@ from feed import Feed, open_feed
 from feed.trading import LiveServices, ProviderBroker
 from pipeline.stages import SignalRecord
 from providers.base import ConnectionSpec, Unlimited
-from providers.registry import open_provider
+from providers.registry import describe, open_provider
 
 START = parse_instant("2024-01-01")
-SERIES = Series.parse("broker", "EURUSD", "1h")
+SYMBOLS = {"mt5": "EURUSD", "binance": "BTC/USDT", "kraken": "BTC/USD", "coinbase": "BTC/USD"}
+QUANTITIES = {"mt5": 0.01, "binance": 0.001, "kraken": 0.001, "coinbase": 0.001}
 LOGIN = {"user": Secret("50000001"), "password": Secret("practice-only"), "server": Secret("Sandbox-Demo")}
+KEYS = {"api_key": Secret("sandbox-key-1234"), "secret": Secret("c2FuZGJveHNlY3JldDEy")}
 CLOCK = {"server_clock": {"offset_minutes": 120, "dst": "us"}}
 
 
@@ -58,8 +60,11 @@ class Wired:
     @asynccontextmanager
     async def broker(self, connection):
         """Connect to the sandbox."""
-        spec = ConnectionSpec(
-            connection, f"mtapi:{self.platform}", f"{self.url}/{self.platform}", LOGIN, CLOCK, 60.0, True, self.own.clock)
+        if self.platform.startswith("mt"):
+            spec = ConnectionSpec(
+                connection, f"mtapi:{self.platform}", f"{self.url}/{self.platform}", LOGIN, CLOCK, 60.0, True, self.own.clock)
+        else:
+            spec = ConnectionSpec(connection, f"ccxt:{self.platform}", self.url, KEYS, {}, 60.0, True, self.own.clock)
         provider = open_provider(spec, Unlimited())
         try:
             await provider.connect()
@@ -68,10 +73,10 @@ class Wired:
             await provider.disconnect()
 
 
-def record(number):
+def record(number, platform):
     """Return the signal on candle `number`."""
     ts = START + number * HOUR_US
-    return SignalRecord("trend", 1, SERIES, ts, ts + HOUR_US, "buy", 1.1, 90.0, 70.0, "", {}, "", 0)
+    return SignalRecord("trend", 1, Series.parse("broker", SYMBOLS[platform], "1h"), ts, ts + HOUR_US, "buy", 1.1, 90.0, 70.0, "", {}, "", 0)
 
 
 def home(path: str, clock=None) -> Feed:
@@ -82,12 +87,14 @@ def home(path: str, clock=None) -> Feed:
 async def send(feed: Feed, url: str, platform: str, number: int):
     """Execute one signal."""
     services = Wired(LiveServices(feed), url, platform)
-    return await Execution(Execution.Parameters(quantity=0.01, mode="live")).execute(record(number), services)
+    return await Execution(Execution.Parameters(quantity=QUANTITIES[platform], mode="live")).execute(record(number, platform), services)
 
 
 def main() -> None:
     """Serve numbers."""
     path, url, platform = sys.argv[1:]
+    if not platform.startswith("mt"):
+        describe(f"ccxt:{platform}")  # imports ccxt once, here
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

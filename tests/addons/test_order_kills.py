@@ -1,4 +1,4 @@
-"""Processes killed around the sending of an order to the sandbox's MetaTrader: never a double, never one lost."""
+"""Processes killed around the sending of an order to the sandbox's MetaTrader and exchanges: never a double, never one lost."""
 
 import contextlib
 import os
@@ -16,10 +16,11 @@ from connections.inputs import ConnectionInput
 from core.clock import ManualClock, SystemClock, parse_instant
 from core.series import Series
 from feed.pipelines import create
+from providers.exchange.order_dialects import DIALECTS
 from sandbox.server import running
 from storage.orders import list_orders
 from storage.pipelines import set_live
-from tests.addons.order_worker import CLOCK, home, send
+from tests.addons.order_worker import CLOCK, KEYS, SYMBOLS, home, send
 from tests.pipeline.conftest import definition
 
 KILLS = int(os.environ.get("CANDLELAKE_TEST_ORDER_KILLS", "20"))
@@ -34,15 +35,19 @@ def broker():
         yield box
 
 
-def prepare(path):
+def prepare(path, platform):
     """Make a home in which every switch allows orders."""
     with_feed = home(str(path))
+    account = {
+        "provider": "mtapi:mt5", "credentials": {"user": "50000001", "password": "practice-only", "server": "Sandbox-Demo"},
+        "config": CLOCK,
+    } if platform == "mt5" else {
+        "provider": f"ccxt:{platform}", "credentials": {name: secret.reveal() for name, secret in KEYS.items()}}
     with_feed.connections.create(ConnectionInput(
-        slug="broker", provider="mtapi:mt5", symbols=["EURUSD"], timeframes=["1h"], is_active=False,
-        credentials={"user": "50000001", "password": "practice-only", "server": "Sandbox-Demo"}, config=CLOCK))
+        slug="broker", symbols=[SYMBOLS[platform]], timeframes=["1h"], is_active=False, **account))
     with_feed.connections.update("broker", settings={
         "live_trading": True, "max_order_quantity": 1.0, "max_daily_loss": 1e6, "max_open_orders": 1000})
-    series = Series.parse("broker", "EURUSD", "1h")
+    series = Series.parse("broker", SYMBOLS[platform], "1h")
     create(with_feed, definition(series=[{"connection": series.connection, "symbol": series.symbol, "timeframe": "1h"}]), "me")
     with with_feed.lake.metadata.write() as tx:
         set_live(tx, "trend", live=True, now_us=WEDNESDAY)
@@ -50,10 +55,15 @@ def prepare(path):
 
 
 @pytest.mark.slow
-async def test_kills_between_send_and_acknowledge_leave_no_double_and_lose_none(tmp_path, broker):  # noqa: PLR0915  one long story
+@pytest.mark.parametrize(("platform", "send_path", "kills"), [
+    ("mt5", "/mt5/OrderSend", KILLS), ("binance", "/api.binance.com/api/v3/order", 8), ("kraken", "/api.kraken.com/0/private/AddOrder", 8),
+    ("coinbase", "/api.coinbase.com/api/v3/brokerage/orders", 8)])
+async def test_kills_between_send_and_acknowledge_leave_no_double_and_lose_none(tmp_path, broker, platform, send_path, kills):  # noqa: PLR0915  one long story
     """Each signal has one row; the broker has each order at most once; a row is filled exactly when the broker has it."""
     path = tmp_path / "home"
-    prepare(path)
+    prepare(path, platform)
+    if platform != "mt5":  # exchanges refuse a clock that is not theirs
+        broker.clock = SystemClock()
     dice, victim, kill_on_accept, timers = random.Random(7), [0], [""], []
 
     def accepted(_order):
@@ -64,20 +74,20 @@ async def test_kills_between_send_and_acknowledge_leave_no_double_and_lose_none(
 
     broker.orders.on_accept = accepted
     worker = subprocess.Popen(  # noqa: ASYNC220  our own interpreter; the sandbox has a thread of its own
-        [sys.executable, "-m", "tests.addons.order_worker", str(path), broker.url, "mt5"], stdin=subprocess.PIPE,
+        [sys.executable, "-m", "tests.addons.order_worker", str(path), broker.url, platform], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, text=True)
     exits = Counter()
     try:
-        for number in range(KILLS):
+        for number in range(kills):
             way = WAYS[number % len(WAYS)]
             kill_on_accept[0] = way
-            fault = broker.faults.add("hang", "/mt5/OrderSend") if way == "before" else None
+            fault = broker.faults.add("hang", send_path) if way == "before" else None
             seen = len(broker.requests)
             worker.stdin.write(f"{number}\n")
             worker.stdin.flush()
             victim[0] = int(worker.stdout.readline().split()[1])
             if way == "before":
-                _await_request(broker, seen)
+                _await_request(broker, seen, send_path)
                 os.kill(victim[0], signal.SIGKILL)
             elif way == "anywhere":
                 timers.append(_later(dice.random() * 0.3, victim[0]))
@@ -96,19 +106,25 @@ async def test_kills_between_send_and_acknowledge_leave_no_double_and_lose_none(
         with feed.lake.metadata.read() as tx:
             before = {row["key"]: row["status"] for row in list_orders(tx)}
         feed.clock.advance(timedelta(seconds=600))
-        for number in range(KILLS):
-            await send(feed, broker.url, "mt5", number)
+        if platform != "mt5":
+            broker.clock = feed.clock
+        for number in range(kills):
+            await send(feed, broker.url, platform, number)
         with feed.lake.metadata.read() as tx:
             rows = list_orders(tx)
     finally:
         feed.close()
-    held = Counter(order.comment for order in broker.orders.taken)
+    held = Counter(_ours(platform, order.comment) for order in broker.orders.taken)
     print("exits", dict(exits), "left", dict(Counter(before.values())), "ended", dict(Counter(row["status"] for row in rows)))  # noqa: T201  the figures
-    assert len(rows) == KILLS
+    assert len(rows) == kills
     assert max(held.values()) == 1
     assert {row["client_id"] for row in rows if row["status"] == "filled"} == set(held)
     assert {row["status"] for row in rows} <= {"filled", "cancelled"}
-    assert exits["-9"] >= KILLS // 2
+    assert exits["-9"] >= kills // 2
+
+
+def _ours(platform, comment):
+    return comment if platform == "mt5" else DIALECTS[platform].client_id(comment)
 
 
 def _later(seconds, pid):
@@ -122,10 +138,10 @@ def _end(pid):
         os.kill(pid, signal.SIGKILL)
 
 
-def _await_request(box, seen):
-    until = threading.Event()
+def _await_request(box, seen, path):
+    until, method = threading.Event(), "GET" if path.startswith("/mt5") else "POST"
     for _ in range(6000):
-        if any(asked.path == "/mt5/OrderSend" for asked in list(box.requests)[seen:]):
+        if any(asked.method == method and asked.path == path for asked in list(box.requests)[seen:]):
             return
         until.wait(0.01)
     raise AssertionError("the order was never sent")

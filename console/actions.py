@@ -17,6 +17,7 @@ from console.given import Given
 from console.identity import Identity
 from console.prefect_api import PrefectDesk, Run
 from console.readings import seen_connection
+from console.turns import TESTS
 from core.clock import isoformat
 from core.errors import CandlelakeError, InputError, NotFoundError, NotPermittedError
 from core.interval import Interval
@@ -109,7 +110,8 @@ def switch(feed: Feed, who: Identity, slug: str, *, is_active: bool) -> Connecti
 async def test(feed: Feed, who: Identity, slug: str) -> dict[str, Any]:
     """Try a connection with its stored credentials; what went wrong is in the answer."""
     await asyncio.to_thread(seen_connection, feed, who, slug)
-    result = await feed.connections.test(slug)
+    async with TESTS.hold(who.user.name):
+        result = await feed.connections.test(slug)
     with feed.lake.metadata.write() as tx:
         outcome: audit.Outcome = "done" if result.type == "success" else "failed"
         audit.record(tx, who.user.name, who.via, "connection.test", slug, outcome, feed.clock.now_us())

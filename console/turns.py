@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeVar
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
-from core.errors import RateLimitedError
+from core.errors import ProviderTimeoutError, RateLimitedError
 
 Result = TypeVar("Result")
 
@@ -36,3 +38,39 @@ class Turns:
             return await run_in_threadpool(work)
         finally:
             self._free.release()
+
+
+class Room:
+    """Calls to providers that people wait for: a few at once, fewer of one person, none of them for ever."""
+
+    def __init__(self, at_once: int, each: int, seconds: float) -> None:
+        self._at_once, self._each, self._seconds = at_once, each, seconds
+        self._inside: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def hold(self, person: str) -> AsyncIterator[None]:
+        """Keep a place while the body runs, which is ended when it takes too long.
+
+        Raises:
+            RateLimitedError: this person, or everybody together, has as many calls running as may be.
+            ProviderTimeoutError: the body did not end in time.
+        """
+        if self._inside[person] >= self._each:
+            raise RateLimitedError(f"{self._each} of your calls to providers still run; wait until one has ended", retry_after=5)
+        if self._inside.total() >= self._at_once:
+            raise RateLimitedError("too many people ask providers at once; try again soon", retry_after=5)
+        self._inside[person] += 1
+        limit = asyncio.timeout(self._seconds)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise ProviderTimeoutError(f"the provider took longer than {self._seconds:.0f} s; the call was given up") from None
+        finally:
+            self._inside[person] -= 1
+            self._inside += Counter()  # forgets who has none
+
+
+TESTS: Final = Room(at_once=12, each=3, seconds=120.0)  # of connections, in this process

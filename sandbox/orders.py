@@ -1,4 +1,4 @@
-"""Orders at the practice broker: taken at its own price, kept until the sandbox is reset.
+"""Orders at the practice broker and exchanges: taken at its own price, kept until the sandbox is reset.
 
 MetaTrader knows no client key: the same comment and magic number sent twice are two orders. That is kept, so that a test sees
 a double. `on_accept` is called between taking an order and answering: there a test can end whoever sent it.
@@ -16,7 +16,7 @@ _FIRST_TICKET: Final = 700_001
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One order that was filled as it came. `at_us` is UTC, `wall_us` the broker's clock, `lots` of 100,000 units."""
+    """One order that was filled as it came. `at_us` is UTC, `wall_us` the broker's clock, `lots` of 100,000 units, coins at exchanges."""
 
     ticket: int
     platform: str

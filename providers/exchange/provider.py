@@ -161,7 +161,7 @@ class ExchangeProvider:
         return AccountInfo(
             login=_login(self._spec.credentials),
             server=self._id,
-            is_demo=self._config.is_sandbox,
+            is_demo=True if self._config.is_sandbox else None if self._base else False,  # another address may be a practice one
             can_trade=can_trade if isinstance(can_trade, bool) else None,
         )
 

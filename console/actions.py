@@ -179,6 +179,21 @@ def run_of(feed: Feed, desk: PrefectDesk, who: Identity, slug: str, number: str)
     return desk.run(number)
 
 
+def cancel(feed: Feed, desk: PrefectDesk, who: Identity, slug: str, number: str) -> Run:
+    """Cancel a run that was ordered for this connection; what it has stored stays stored.
+
+    Raises:
+        NotFoundError: no such run of this connection. InputError: it has ended.
+    """
+    row = seen_connection(feed, who, slug)
+    named = run_of(feed, desk, who, slug, number).name
+    with noted(feed, who, "run.cancel", slug, run=named):
+        run = desk.cancel(number)
+    with feed.lake.metadata.write() as tx:
+        write_log(tx, (row.id, slug), "run", "success", f"{named} cancelled by {who.user.name}", feed.clock.now_us(), run_id=run.id)
+    return run
+
+
 def _check_address(who: Identity, base_url: str | None) -> None:
     """A user's server would speak for us to an address of their choice: that is an admin's decision."""
     if base_url and not who.user.is_admin:

@@ -64,6 +64,19 @@ class PrefectDesk:
         """Return a run; NotFoundError when Prefect does not know it."""
         return _run(self._ask("GET", f"/flow_runs/{number}"))
 
+    def cancel(self, number: str) -> Run:
+        """Ask Prefect to end a run: one that has not begun never does, of one at work the process is ended.
+
+        Raises:
+            InputError: it has ended already.
+        """
+        if self.run(number).is_final:
+            raise InputError("run", "one that has ended", "one that still runs", "there is nothing left to cancel")
+        told = self._ask("POST", f"/flow_runs/{number}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+        if told.get("status") not in {"ACCEPT", None}:
+            raise InputError("run", f"one that Prefect does not cancel ({told.get('status')})", "one that still runs", "look at it in the Prefect UI")
+        return self.run(number)
+
     def parameters(self, number: str) -> dict[str, Any]:
         """Return the config that a run was ordered with."""
         held = self._ask("GET", f"/flow_runs/{number}").get("parameters") or {}

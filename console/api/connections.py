@@ -97,6 +97,12 @@ def show_run(request: Request, slug: str, number: str) -> RunOut:
     return _run(run, desk_of(request).progress(run.id))
 
 
+@router.post("/connections/{slug}/runs/{number}/cancel", dependencies=SEES)
+def cancel_run(request: Request, slug: str, number: str) -> RunOut:
+    """Cancel a run that was ordered for this connection; what it has stored stays stored."""
+    return _run(actions.cancel(feed_of(request), desk_of(request), identity_of(request), slug, number))
+
+
 @router.get("/connections/{slug}/cleanup", dependencies=SEES)
 def plan_cleanup(
     request: Request, slug: str, retention_days: Annotated[int | None, Query(ge=1, le=36_500, description="The connection's own without it.")] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
@@ -100,6 +101,14 @@ def show_run(request: Request, slug: str, number: str) -> Response:
     if request.headers.get("hx-request") == "true":
         return page(request, "part_run.html", values, status=STOP_ASKING if run.is_final else 200)
     return page(request, "connection_run.html", {"row": feed.connections.get(slug), "tab": "runs", **values})
+
+
+@router.post("/connections/{slug}/runs/{number}/cancel", dependencies=SEES)
+def cancel_run(request: Request, slug: str, number: str) -> Response:
+    """Cancel a run and show it; one that has ended meanwhile is shown as it ended."""
+    with suppress(InputError):  # it has ended: its page says how
+        actions.cancel(feed_of(request), desk_of(request), identity_of(request), slug, number)
+    return RedirectResponse(f"/connections/{slug}/runs/{number}", 303)
 
 
 def run_values(desk: PrefectDesk, run: Run) -> dict[str, Any]:

@@ -9,9 +9,12 @@ NUMBER = "0b6f4c1e-0000-4000-8000-000000000000"
 
 
 @contextmanager
-def answering_prefect(busy=0):
-    """Yield its address and the list of what was ordered, as (deployment, config); the first `busy` orders are answered 503."""
-    ordered, keys = [], []
+def answering_prefect(busy=0, is_running=False):
+    """Yield its address and the list of what was ordered, as (deployment, config); the first `busy` orders are answered 503.
+
+    The one run is finished, or runs until it is cancelled.
+    """
+    ordered, keys, cancelled = [], [], []
 
     class Answers(BaseHTTPRequestHandler):
         """Answers the few calls that the console makes."""
@@ -32,7 +35,10 @@ def answering_prefect(busy=0):
             if "/deployments/" in self.path:
                 self.answer({"id": self.path.rsplit("/", 1)[1]})
             else:
-                self.answer({"id": NUMBER, "name": "brave-otter", "state": {"name": "Completed", "type": "COMPLETED", "message": "done"},
+                state = {"name": "Completed", "type": "COMPLETED", "message": "done"}
+                if is_running:
+                    state = {"name": "Cancelling" if cancelled else "Running", "type": "CANCELLING" if cancelled else "RUNNING", "message": ""}
+                self.answer({"id": NUMBER, "name": "brave-otter", "state": state,
                              "parameters": {"config": ordered[-1][1] if ordered else {}}})
 
         def do_POST(self):
@@ -48,6 +54,9 @@ def answering_prefect(busy=0):
                 assert len(set(keys[:busy + 1])) == 1, "asked again with another key"
                 ordered.append((self.path.split("/")[3], body["parameters"]["config"]))
                 self.answer({"id": NUMBER, "name": "brave-otter", "state": {"name": "Scheduled", "type": "SCHEDULED"}})
+            elif "/set_state" in self.path:
+                cancelled.append(body["state"]["type"])
+                self.answer({"status": "ACCEPT"})
             elif "/artifacts/" in self.path:
                 self.answer([{"type": "table", "key": "signals", "description": "signals", "data": json.dumps([{"side": "buy", "price": 1.5}])},
                              {"type": "progress", "key": "progress", "description": "", "data": 62.5}])

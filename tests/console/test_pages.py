@@ -147,6 +147,38 @@ async def test_an_order_waits_for_a_busy_prefect(feed):
     assert "too busy to answer" in answer.text
 
 
+async def test_a_run_is_cancelled_by_whom_it_belongs_to(feed, token):
+    """The button is there while it runs and cancels it; log and audit tell who; others are answered as if it were absent."""
+    with answering_prefect(is_running=True) as (url, _):
+        app = make_app(feed, PrefectDesk(url))
+        one = Browser(app)
+        await one.sign_in("ann")
+        await one.get("/connections/anns/runs")
+        page = (await one.post("/connections/anns/runs", flow="repair")).headers["location"]
+        bob = Browser(app)
+        other = await bob.http.post(f"/api{page}/cancel", headers=token("bob", "manage", "read"))
+        await bob.http.aclose()
+        assert f'action="{page}/cancel"' in (await one.get(page)).text
+        assert (await one.post(f"{page}/cancel")).status_code == 303
+        assert "Cancelling" in (await one.get(page)).text
+        log = (await one.get("/connections/anns/logs")).text
+        await one.http.aclose()
+    assert other.status_code == 404
+    assert "brave-otter cancelled by ann" in log
+    with feed.lake.metadata.read() as tx:
+        assert tx.exec_driver_sql("SELECT actor, subject, outcome FROM audit_log WHERE action = 'run.cancel'").all() == [("ann", "anns", "done")]
+
+
+async def test_a_run_that_has_ended_is_not_cancelled(visitor, prefect, token):
+    """By API it is one line, on the page its end is shown; the button is gone."""
+    await visitor.get("/connections/anns/runs")
+    page = (await visitor.post("/connections/anns/runs", flow="repair")).headers["location"]
+    assert "/cancel" not in (await visitor.get(page)).text
+    assert (await visitor.post(f"{page}/cancel")).headers["location"] == page
+    refused = await visitor.http.post(f"/api{page}/cancel", headers=token("ann", "manage", "read"))
+    assert (refused.status_code, "nothing left to cancel" in refused.text) == (422, True)
+
+
 async def test_cleanup_is_planned_then_ordered(visitor, prefect, feed, clock):
     """The plan counts what would go and changes nothing; only the order of the run applies it, for this connection alone."""
     clock.advance(timedelta(days=40))

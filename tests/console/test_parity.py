@@ -24,8 +24,9 @@ OPERATIONS = {
     "switch a connection on": ([f"POST {PAGES}{SLUG}/activate"], [f"POST {API}{SLUG}/activate"], ["connections activate"]),
     "switch a connection off": ([f"POST {PAGES}{SLUG}/deactivate"], [f"POST {API}{SLUG}/deactivate"], ["connections deactivate"]),
     "fetch, backfill, repair, clean up": (
-        [f"GET {PAGES}{SLUG}/runs", f"POST {PAGES}{SLUG}/runs", f"GET {PAGES}{SLUG}/runs/{{number}}", f"GET {PAGES}{SLUG}/cleanup"],
-        [f"POST {API}{SLUG}/runs", f"GET {API}{SLUG}/runs/{{number}}", f"GET {API}{SLUG}/cleanup"],
+        [f"GET {PAGES}{SLUG}/runs", f"POST {PAGES}{SLUG}/runs", f"GET {PAGES}{SLUG}/runs/{{number}}",
+         f"POST {PAGES}{SLUG}/runs/{{number}}/cancel", f"GET {PAGES}{SLUG}/cleanup"],
+        [f"POST {API}{SLUG}/runs", f"GET {API}{SLUG}/runs/{{number}}", f"POST {API}{SLUG}/runs/{{number}}/cancel", f"GET {API}{SLUG}/cleanup"],
         ["fetch", "backfill", "repair", "cleanup"]),
     "read candles": (
         [f"GET {PAGES}{SLUG}/candles"], [f"GET {API}{SLUG}/candles", f"GET {API}{SLUG}/export"], ["candles", "export"]),

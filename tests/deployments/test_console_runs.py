@@ -21,11 +21,12 @@ AGAIN = 20  # a run that finds another one's lease is Skipped, and ordered again
 
 @pytest.fixture
 def feed(home, box):
-    """The home of the flow runs with a connection of this test and an admin; both are gone after it."""
+    """The home of the flow runs with a connection of these tests, which is gone after them, and an admin."""
     with open_feed(home) as opened:
         with opened.lake.metadata.write() as tx:
-            people.add_user(tx, "pat", "super_admin", opened.clock.now_us())
-            people.set_password(tx, "pat", Secret(PASSWORD), opened.clock.now_us())
+            if "pat" not in {user.name for user in people.list_users(tx)}:
+                people.add_user(tx, "pat", "super_admin", opened.clock.now_us())
+                people.set_password(tx, "pat", Secret(PASSWORD), opened.clock.now_us())
         opened.connections.create(ConnectionInput(
             slug="paged", provider="ccxt:coinbase", base_url=box.url, symbols=("BTC/USD",), timeframes=("1h",), is_admin_owned=True))
         yield opened
@@ -68,3 +69,32 @@ async def test_a_backfill_and_a_repair_are_ordered_and_watched(feed, server):
         state, _ = await ordered(http, "repair")
         assert state["state"].startswith("Completed")
         assert f"/connections/paged/runs/{state['id']}" in (await http.get("/connections/paged/runs")).text
+
+
+async def test_a_run_is_cancelled_at_a_real_server(feed, server, box):
+    """A backfill whose exchange hangs is cancelled by its page's button: Prefect ends its process, and the next run has the place."""
+    app = make_app(feed, PrefectDesk(server.url))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as http:
+        await http.post("/login", data={"name": "pat", "password": PASSWORD})
+        csrf = re.search(r'name="csrf" value="([^"]+)"', (await http.get("/connections/paged/runs")).text).group(1)
+        today = feed.clock.now_us() // DAY_US * DAY_US
+        form = {"symbol": "BTC/USD", "timeframe": "1h", "start": isoformat(today - 9 * DAY_US), "end": isoformat(today - 2 * DAY_US)}
+        box.faults.add("hang", "*candles*")
+        try:
+            page = (await http.post("/connections/paged/runs", data={"csrf": csrf, "flow": "backfill", **form})).headers["location"]
+
+            async def reached(*names):
+                for _ in range(360):
+                    state = (await http.get(f"/api{page}")).json()["state"]
+                    if state in names:
+                        return state
+                    await asyncio.sleep(0.5)
+                return pytest.fail(f"the run stays {state}")
+
+            assert await reached("Running", "Retrying", "AwaitingRetry") != "Completed"
+            assert (await http.post(f"{page}/cancel", data={"csrf": csrf})).status_code == 303
+            assert await reached("Cancelled", "Failed", "Crashed", "Completed") == "Cancelled"
+        finally:
+            box.faults.clear()
+        state, _ = await ordered(http, "backfill", **form)
+        assert state["state"].startswith("Completed")

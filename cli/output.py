@@ -62,10 +62,8 @@ def print_object(value: Mapping[str, object], *, as_json: bool) -> None:
 
 def cell(value: object) -> str:
     """Return a value as a table shows it."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
+    if value is None or isinstance(value, str):
+        return value or ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

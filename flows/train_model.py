@@ -18,6 +18,16 @@ from tasks.outcome import state_of_work
 from tasks.training import train_on_candles
 
 
+class Measure(BaseModel):
+    """On what a model is measured, and what a trade costs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    holdout: float = Field(0.2, ge=0.05, le=0.5, title="Holdout", description="Share of the newest candles that training never sees.")
+    cost_bp: float | None = Field(
+        None, ge=0, le=1_000, title="Cost", description="A trade there and back, in basis points; the candles' median spread when empty, 10 without one.")
+
+
 class TrainConfig(BaseModel):
     """What to train on, and how."""
 
@@ -30,9 +40,7 @@ class TrainConfig(BaseModel):
     start: str | None = Field(None, title="Start", max_length=40, description="First open time, ISO 8601; all stored candles when start or end is empty.")
     end: str | None = Field(None, title="End", max_length=40, description="Where to stop (exclusive), ISO 8601.")
     horizon: int = Field(12, ge=1, le=1_000, title="Horizon", description="Candles ahead at which the close is compared.")
-    holdout: float = Field(0.2, ge=0.05, le=0.5, title="Holdout", description="Share of the newest candles that training never sees.")
-    cost_bp: float | None = Field(
-        None, ge=0, le=1_000, title="Cost", description="A trade there and back, in basis points; the candles' median spread when empty, 10 without one.")
+    measure: Measure = Field(default_factory=Measure, title="Measure", description="On what the model is measured, and what a trade costs.")
 
 
 @flow(name="train_model", validate_parameters=True)
@@ -42,6 +50,6 @@ async def train_model(config: TrainConfig) -> State[dict[str, Any]]:
     Args:
         config: what to train on, and how.
     """
-    plan = {"horizon": config.horizon, "holdout": config.holdout, "cost_bp": config.cost_bp}
+    plan = {"horizon": config.horizon, "holdout": config.measure.holdout, "cost_bp": config.measure.cost_bp}
     done = await train_on_candles(config.model, (config.connection, config.symbol, config.timeframe), config.start, config.end, plan)
     return state_of_work({"status": "complete", "message": f"{done['model']} version {done['version']}: {done['verdict']}", **done})

@@ -34,7 +34,7 @@ test-quick: $(DEV_READY) ## the everyday tests
 	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
 
 test-slow: $(DEV_READY) ## the tests that start servers or take minutes
-	@echo "slow tests, $(SLOW_JOBS) files at a time: they wait for servers more than they work"
+	@echo "slow tests, $(SLOW_JOBS) files at a time"
 	@$(BIN)/python -m pytest -q -n $(SLOW_JOBS) --dist loadfile --durations=10 -m slow
 
 coverage: $(DEV_READY) ## the everyday tests with branch coverage of storage, vault, connections and providers: 90 % at least

@@ -110,7 +110,7 @@ class Household:
 
         Raises:
             ProviderUnavailableError: it ended, or did not answer in time; carries the last line of its log.
-            KeyboardInterrupt: a signal asked us to stop.
+            StopRequested: a signal asked us to stop.
         """
         deadline = time.monotonic() + seconds
         while not is_ready():
@@ -154,6 +154,14 @@ class Household:
             child.stop()
 
 
+class StopRequested(KeyboardInterrupt):
+    """We were asked to stop.
+
+    A class of its own: Python ends a process that saw a bare KeyboardInterrupt inside the source text that it executes (as
+    `dataclass` does while a module is imported) by SIGINT, although it was caught and we exit with 0.
+    """
+
+
 class Stop:
     """Turns the first SIGINT or SIGTERM into a request to stop; the handlers before it come back at the end."""
 
@@ -162,13 +170,13 @@ class Stop:
         self._before: dict[signal.Signals, Any] = {}
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt when we were asked to stop."""
+        """Raise StopRequested when we were asked to stop."""
         if self.requested:
-            raise KeyboardInterrupt
+            raise StopRequested
 
     def _request(self, _number: int, _frame: FrameType | None) -> None:
         self.requested = True
-        raise KeyboardInterrupt
+        raise StopRequested
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -147,7 +147,7 @@ def test_children_end_when_their_parent_is_killed(tmp_path):
 
 
 def test_a_signal_becomes_a_request_to_stop():
-    """Inside `Stop` SIGTERM raises KeyboardInterrupt once; held, it is ignored; afterwards the old handler is back."""
+    """Inside `Stop` SIGTERM raises a KeyboardInterrupt once; held, it is ignored; afterwards the old handler is back."""
     before = signal.getsignal(signal.SIGTERM)
     with Stop() as stop:
         with pytest.raises(KeyboardInterrupt):
@@ -158,3 +158,19 @@ def test_a_signal_becomes_a_request_to_stop():
         stop.hold()
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_request_to_stop_inside_an_import_ends_with_exit_code_0():
+    """A signal that comes while a dataclass is made is caught like any other: the process then exits as it says, not by SIGINT."""
+    script = """
+import signal, sys
+from cli.processes import Stop
+with Stop():
+    try:
+        exec("signal.raise_signal(signal.SIGINT)", {"signal": signal})
+    except KeyboardInterrupt:
+        print("stopped")
+sys.exit(0)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "stopped\n"), ended.stderr

@@ -114,8 +114,8 @@ def test_ctrl_c_stops_all_that_was_started(environment, home):
         with opener.open(f"http://127.0.0.1:{environment['CANDLELAKE_PREFECT_PORT']}/", timeout=30) as page:
             assert b"<html" in page.read().lower()
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-        assert process.returncode == 0
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said[-2000:]
         for _ in range(100):
             if nobody_listens(environment):
                 break

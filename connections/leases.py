@@ -8,8 +8,8 @@ is lost as soon as it renews or checks.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
+import logging
 import os
 import secrets
 import socket
@@ -23,10 +23,11 @@ from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from core.clock import SECOND_US, Clock, isoformat
-from core.errors import LeaseHeldError, StoreBusyError
+from core.errors import CandlelakeError, LeaseHeldError
 from storage.metadata.store import MetadataStore
 from storage.metadata.tables import leases
 
+log = logging.getLogger(__name__)
 NAME_MAX: Final = 200
 PROC: Final = Path("/proc")
 RENEWALS: Final = 3  # tries to renew within one lease's length
@@ -143,16 +144,18 @@ class Leases:
         body = asyncio.current_task()
         renewal = asyncio.create_task(self._renew(lease, seconds / RENEWALS, body), name=f"renew {name}")
         try:
-            yield lease
+            try:
+                yield lease
+            finally:
+                renewal.cancel()
+                try:  # not awaited by itself: its cancellation and one of the body's that comes meanwhile would look alike
+                    await asyncio.gather(renewal, return_exceptions=True)
+                finally:
+                    await asyncio.shield(asyncio.to_thread(self.release, lease))
         except asyncio.CancelledError:
             if not lease.is_lost or body is None or body.uncancel() > 0:
                 raise
             raise LeaseHeldError(f"the lease of {name} ran out and another run took over; this run stops") from None
-        finally:
-            renewal.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewal
-            await asyncio.shield(asyncio.to_thread(self.release, lease))
 
     async def _renew(self, lease: Lease, every: float, body: asyncio.Task[object] | None) -> None:
         while True:
@@ -163,5 +166,5 @@ class Leases:
                 if body is not None:
                     body.cancel()
                 return
-            except StoreBusyError:
-                continue  # the next try may do; if none does, somebody takes over and we notice then
+            except CandlelakeError as error:  # the next try may do; if none does, somebody takes over and we notice then
+                log.warning("the lease of %s was not renewed: %s", lease.name, error)

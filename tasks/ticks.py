@@ -83,8 +83,9 @@ async def telling(feed: Feed, run_id: str, stop: asyncio.Event) -> AsyncIterator
         yield waiting.extend
     finally:
         teller.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await teller
+        await asyncio.wait([teller])
+        if not teller.cancelled():
+            teller.result()  # raises what ended it
         await tell()  # the last candles
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from connections.leases import Leases
 from core.clock import LATEST_US, ManualClock, SystemClock
-from core.errors import LeaseHeldError
+from core.errors import LeaseHeldError, StoreBusyError
 from storage.metadata.tables import leases as table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +20,7 @@ HOLD = """
 import asyncio, sys
 from connections.leases import Leases
 from core.clock import SystemClock
-from core.errors import LeaseHeldError
+from core.errors import LeaseHeldError, StoreBusyError
 from storage.metadata.store import open_metadata
 async def main():
     leases = Leases(open_metadata(sys.argv[1]), SystemClock())
@@ -140,6 +140,50 @@ async def test_cancelling_the_body_is_a_cancellation(metadata_store):
     with pytest.raises(asyncio.CancelledError):
         await task
     leases.acquire("job", 1)
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_cancellation_at_the_end_of_the_body_is_one(metadata_store, turns):
+    """A holder that is cancelled just when its body has ended and the renewal is being ended is cancelled all the same."""
+    leases, loop = Leases(metadata_store, SystemClock()), asyncio.get_running_loop()
+
+    def later(left, task):
+        if left == 0:
+            task.cancel()
+        else:
+            loop.call_soon(later, left - 1, task)
+
+    async def body():
+        async with leases.hold("job", seconds=60):
+            await asyncio.sleep(0.1)
+            later(turns, asyncio.current_task())
+        await asyncio.sleep(60)
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(body(), 20)
+
+
+async def test_a_busy_store_is_asked_again(metadata_store):
+    """A renewal that the store had no time for is tried again; the body goes on with its lease and ends well."""
+
+    class Moody(Leases):
+        async def _renew(self, lease, every, body):
+            renew, answers = lease.renew, iter([StoreBusyError("the store is busy")])
+
+            def once():
+                for error in answers:
+                    raise error
+                renew()
+
+            lease.renew = once
+            await super()._renew(lease, every, body)
+
+    leases = Moody(metadata_store, SystemClock())
+    async with leases.hold("job", seconds=1.2) as lease:
+        await asyncio.sleep(2)
+        with pytest.raises(LeaseHeldError):
+            leases.acquire("job", 1)
+    assert not lease.is_lost
 
 
 async def test_a_killed_holder_of_this_machine_loses_it_at_once(metadata_store, holder):

@@ -10,6 +10,7 @@ from typing import Any, Final
 import polars as pl
 from sqlalchemy import ColumnElement, select
 
+from connections.accounts import AccountSeen, account_of
 from connections.health import HealthRow, read_health
 from connections.rows import ConnectionRow
 from console.identity import Identity, not_there
@@ -35,10 +36,11 @@ NEAR: Final = 3  # times the page's own length that is looked at first for a pag
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A connection with its health."""
+    """A connection with its health; `account` is None where no credentials are stored: public data."""
 
     row: ConnectionRow
     health: HealthRow
+    account: AccountSeen | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values; of credentials only the names of the stored fields."""
@@ -51,6 +53,7 @@ class Listed:
             "settings": dict(row.settings), "last_connected": _iso(row.last_connected_at_us),
             "health": self.health.status, "health_reason": self.health.reason, "last_candle": _iso(self.health.last_candle_us),
             "lag_seconds": self.health.lag_seconds, "gaps": self.health.gaps,
+            "account": None if self.account is None else self.account.kind,
         }
 
 
@@ -66,7 +69,9 @@ def seen_connection(feed: Feed, who: Identity, slug: str) -> ConnectionRow:
 def listed(feed: Feed, who: Identity) -> list[Listed]:
     """Return the reader's connections with their health, by slug."""
     health = {row.slug: row for row in read_health(feed.lake, feed.clock.now_us())}
-    return [Listed(row, health[row.slug]) for row in feed.connections.list() if who.may_see(row) and row.slug in health]
+    rows = [row for row in feed.connections.list() if who.may_see(row) and row.slug in health]
+    with feed.lake.metadata.read() as tx:
+        return [Listed(row, health[row.slug], account_of(tx, row.slug) if row.credential_fields else None) for row in rows]
 
 
 def health_of_all(feed: Feed) -> list[dict[str, Any]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class Problem(BaseModel):
@@ -41,6 +41,8 @@ class ConnectionOut(BaseModel):
     last_candle: str | None
     lag_seconds: float | None
     gaps: int
+    account: Literal["demo", "real", "unknown"] | None = Field(
+        description="What the last test was told of the account; null without credentials. Take an unknown one for real money.")
 
 
 class StepOut(BaseModel):

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from connections.accounts import account_of
 from connections.rows import ConnectionRow
 from console import actions, derived_view, notes, readings
 from console.policy import CONNECTIONS, SIGNED_IN, identity_of
@@ -40,10 +39,8 @@ def show(request: Request, slug: str, test: bool = False) -> Response:
     """Show one connection: state, what to do, coverage."""
     feed, row = _seen(request, slug)
     item = next(found for found in readings.listed(feed, identity_of(request)) if found.row.slug == slug)
-    with feed.lake.metadata.read() as tx:
-        account = account_of(tx, slug)
     return _tab(request, row, "status", {
-        "item": item, "account": account, "shown": readings.coverage_page(feed, [row], "", 1), "test": test, "logs": readings.log_rows(feed, slug, 8)})
+        "item": item, "shown": readings.coverage_page(feed, [row], "", 1), "test": test, "logs": readings.log_rows(feed, slug, 8)})
 
 
 @router.post("/connections/{slug}/test", dependencies=SEES)

@@ -5,6 +5,8 @@ import io
 import polars as pl
 import pytest
 
+from connections.inputs import ConnectionInput
+from connections.rows import write_log
 from core.clock import isoformat, parse_instant
 
 
@@ -100,6 +102,26 @@ async def test_orders_that_make_no_sense_are_refused(browser, token, body):
     """Only flows that people order, with all that they need."""
     answer = await browser().http.post("/api/connections/anns/runs", headers=token("ann", "manage", "read"), json=body)
     assert answer.status_code == 422
+
+
+async def test_the_api_says_whose_money_a_connection_reaches(browser, token, feed):
+    """Null without credentials; unknown until a test was told; then what that test heard, in the list and by itself."""
+    http, headers = browser().http, token("root", "manage", "read")
+    feed.connections.create(ConnectionInput(slug="public", provider="ccxt:kraken", symbols=("BTC/USD",), timeframes=("1m",)))
+
+    async def told():
+        rows = (await http.get("/api/connections", headers=headers)).json()
+        alone = (await http.get("/api/connections/house", headers=headers)).json()
+        kinds = {row["slug"]: row["account"] for row in rows}
+        assert kinds["house"] == alone["account"]
+        assert kinds["public"] is None
+        return alone["account"]
+
+    assert await told() == "unknown"
+    with feed.lake.metadata.write() as tx:
+        row = feed.connections.get("house")
+        write_log(tx, (row.id, row.slug), "test", "success", "tested", feed.clock.now_us() + 1, account="demo")
+    assert await told() == "demo"
 
 
 async def test_a_test_of_a_connection_says_each_step(browser, token):

@@ -106,6 +106,17 @@ def run_of(feed: Feed, desk: PrefectDesk, who: Identity, name: str, number: str)
     return desk.run(number)
 
 
+def cancel(feed: Feed, desk: PrefectDesk, who: Identity, name: str, number: str) -> Run:
+    """Cancel a run that was ordered for this pipeline; nothing of it is kept.
+
+    Raises:
+        NotFoundError: no such run of this pipeline. InputError: it has ended.
+    """
+    named = run_of(feed, desk, who, name, number).name
+    with noted(feed, who, "run.cancel", name, run=named):
+        return desk.cancel(number)
+
+
 def results_of(desk: PrefectDesk, number: str) -> list[dict[str, Any]]:
     """Return what a run has published for people: tables as rows, texts, pictures as data URLs."""
     out = []

@@ -18,6 +18,7 @@ from console.api.pipeline_models import (
 )
 from console.pipeline_actions import DefinitionText, PipelineRunOrder
 from console.policy import CONNECTIONS, identity_of
+from console.prefect_api import Run
 from console.state import desk_of, feed_of
 from feed.context import Feed
 from storage.pipelines import PipelineRow
@@ -55,8 +56,7 @@ def show_equity(request: Request, name: str) -> list[EquityOut]:
 @router.post("/pipelines/{name}/runs", dependencies=SEES, status_code=202)
 def order_pipeline_run(request: Request, name: str, wanted: PipelineRunOrder) -> RunOut:
     """Order a replay, or a comparison with another pipeline of yours, at Prefect."""
-    run = pipeline_actions.order(feed_of(request), desk_of(request), identity_of(request), name, wanted)
-    return RunOut(id=run.id, name=run.name, state=run.state, message=run.message, is_final=run.is_final)
+    return _run(pipeline_actions.order(feed_of(request), desk_of(request), identity_of(request), name, wanted))
 
 
 @router.get("/pipelines/{name}/runs/{number}", dependencies=SEES)
@@ -66,6 +66,12 @@ def show_pipeline_run(request: Request, name: str, number: str) -> PipelineRunOu
     run = pipeline_actions.run_of(feed_of(request), desk, identity_of(request), name, number)
     return PipelineRunOut(id=run.id, name=run.name, state=run.state, message=run.message, is_final=run.is_final,
                           progress=desk.progress(run.id), results=[ResultOut(**item) for item in pipeline_actions.results_of(desk, run.id)])
+
+
+@router.post("/pipelines/{name}/runs/{number}/cancel", dependencies=SEES)
+def cancel_pipeline_run(request: Request, name: str, number: str) -> RunOut:
+    """Cancel a replay or comparison."""
+    return _run(pipeline_actions.cancel(feed_of(request), desk_of(request), identity_of(request), name, number))
 
 
 @router.get("/pipelines/{name}", dependencies=SEES)
@@ -113,3 +119,7 @@ def acknowledge_notification(request: Request, note: Annotated[int, Path(ge=1, l
 
 def _shown(feed: Feed, row: PipelineRow) -> PipelineOut:
     return PipelineOut(**pipeline_readings.as_dict(feed, row))
+
+
+def _run(run: Run) -> RunOut:
+    return RunOut(id=run.id, name=run.name, state=run.state, message=run.message, is_final=run.is_final)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Form, Request
@@ -114,6 +115,14 @@ def show_run(request: Request, name: str, number: str) -> Response:
     if request.headers.get("hx-request") == "true":
         return page(request, "part_results.html", values, status=STOP_ASKING if run.is_final else 200)
     return page(request, "pipeline_run.html", values)
+
+
+@router.post("/pipelines/{name}/runs/{number}/cancel", dependencies=SEES)
+def cancel_run(request: Request, name: str, number: str) -> Response:
+    """Cancel a run and show it; one that has ended meanwhile is shown as it ended."""
+    with suppress(InputError):  # it has ended: its page says how
+        pipeline_actions.cancel(feed_of(request), desk_of(request), identity_of(request), name, number)
+    return RedirectResponse(f"/pipelines/{name}/runs/{number}", 303)
 
 
 @router.post("/pipelines/{name}/enable", dependencies=SEES)

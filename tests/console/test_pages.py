@@ -169,6 +169,24 @@ async def test_a_run_is_cancelled_by_whom_it_belongs_to(feed, token):
         assert tx.exec_driver_sql("SELECT actor, subject, outcome FROM audit_log WHERE action = 'run.cancel'").all() == [("ann", "anns", "done")]
 
 
+async def test_a_run_of_a_pipeline_is_cancelled_by_whom_it_belongs_to(feed, token):
+    """As a connection's: the button while it runs, the audit, and nothing for others."""
+    with answering_prefect(is_running=True) as (url, _):
+        one = Browser(make_app(feed, PrefectDesk(url)))
+        await one.sign_in("ann")
+        await one.get("/pipelines/new")
+        assert (await one.post("/pipelines/new", definition=YAML)).status_code == 303
+        page = (await one.post("/pipelines/crossing/runs", flow="replay", start="2026-01-01", end="2026-01-02")).headers["location"]
+        assert f'action="{page}/cancel"' in (await one.get(page)).text
+        other = await one.http.post(f"/api{page}/cancel", headers=token("bob", "manage", "read"))
+        assert (await one.post(f"{page}/cancel")).headers["location"] == page
+        assert "Cancelling" in (await one.get(page)).text
+        await one.http.aclose()
+    assert other.status_code == 404
+    with feed.lake.metadata.read() as tx:
+        assert tx.exec_driver_sql("SELECT actor, subject FROM audit_log WHERE action = 'run.cancel'").all() == [("ann", "crossing")]
+
+
 async def test_a_run_that_has_ended_is_not_cancelled(visitor, prefect, token):
     """By API it is one line, on the page its end is shown; the button is gone."""
     await visitor.get("/connections/anns/runs")

@@ -52,8 +52,9 @@ OPERATIONS = {
         [f"POST {PIPES}{NAME}/enable", f"POST {PIPES}{NAME}/disable"],
         [f"POST {PIPE_API}{NAME}/enable", f"POST {PIPE_API}{NAME}/disable"], ["pipelines enable", "pipelines disable"]),
     "replay and compare pipelines": (
-        [f"POST {PIPES}{NAME}/runs", f"GET {PIPES}{NAME}/runs/{{number}}"],
-        [f"POST {PIPE_API}{NAME}/runs", f"GET {PIPE_API}{NAME}/runs/{{number}}"], ["pipelines replay", "pipelines compare"]),
+        [f"POST {PIPES}{NAME}/runs", f"GET {PIPES}{NAME}/runs/{{number}}", f"POST {PIPES}{NAME}/runs/{{number}}/cancel"],
+        [f"POST {PIPE_API}{NAME}/runs", f"GET {PIPE_API}{NAME}/runs/{{number}}", f"POST {PIPE_API}{NAME}/runs/{{number}}/cancel"],
+        ["pipelines replay", "pipelines compare"]),
 }
 PAGE_ONLY = {
     "a browser's way in and out: programs send a token": [

@@ -10,12 +10,14 @@ from uuid import uuid4
 
 import httpx
 
+from core.clock import SECOND_US, parse_instant
 from core.errors import InputError, NotFoundError, ProviderUnavailableError
 
 DEPLOYMENTS: Final = ("fetch", "backfill", "repair", "cleanup", "flush", "replay_pipeline", "compare_pipelines")
 SECONDS: Final = 15.0
 BUSY: Final = 503  # its database is locked for a moment: SQLite under load
 BUSY_WAITS: Final = (0.2, 0.5, 1.0, 2.0)  # seconds
+LAST_LINES_US: Final = 10 * SECOND_US  # a run sends its log in batches: the last one may come after the word that it has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Run:
     state: str
     state_type: str
     message: str
+    ended_us: int | None = None
 
     @property
     def ui_path(self) -> str:
@@ -37,6 +40,10 @@ class Run:
     def is_final(self) -> bool:
         """Whether it has ended."""
         return self.state_type in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+    def is_told(self, now_us: int) -> bool:
+        """Whether it has ended and no more log lines of it are on their way."""
+        return self.is_final and (self.ended_us is None or now_us - self.ended_us >= LAST_LINES_US)
 
 
 class PrefectDesk:
@@ -123,5 +130,6 @@ class PrefectDesk:
 
 def _run(found: Mapping[str, Any]) -> Run:
     state = found.get("state") or {}
+    ended = found.get("end_time")
     return Run(str(found["id"]), str(found["name"]), str(state.get("name") or "Unknown"), str(state.get("type") or "PENDING"),
-               str(state.get("message") or ""))
+               str(state.get("message") or ""), None if ended is None else parse_instant(str(ended)))

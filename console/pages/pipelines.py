@@ -108,12 +108,12 @@ def order(  # noqa: PLR0917  one for each field of the form
 @router.get("/pipelines/{name}/runs/{number}", dependencies=SEES)
 def show_run(request: Request, name: str, number: str) -> Response:
     """Show a replay or comparison; while it goes on the page asks again, then it shows what came out."""
-    desk = desk_of(request)
-    run = pipeline_actions.run_of(feed_of(request), desk, identity_of(request), name, number)
-    values = run_values(desk, run) | {"address": f"/pipelines/{name}/runs/{run.id}", "name": name,
+    feed, desk = feed_of(request), desk_of(request)
+    run = pipeline_actions.run_of(feed, desk, identity_of(request), name, number)
+    values = run_values(feed, desk, run) | {"address": f"/pipelines/{name}/runs/{run.id}", "name": name,
                                       "results": pipeline_actions.results_of(desk, number) if run.is_final else []}
     if request.headers.get("hx-request") == "true":
-        return page(request, "part_results.html", values, status=STOP_ASKING if run.is_final else 200)
+        return page(request, "part_results.html", values, status=200 if values["is_asking"] else STOP_ASKING)
     return page(request, "pipeline_run.html", values)
 
 

@@ -18,6 +18,7 @@ from console.readings import LogFilter
 from console.rendering import page
 from console.state import desk_of, feed_of
 from core.errors import CandlelakeError, InputError
+from feed import Feed
 
 router = APIRouter(include_in_schema=False)
 SEES = [Depends(CONNECTIONS)]
@@ -97,9 +98,9 @@ def show_run(request: Request, slug: str, number: str) -> Response:
     """Show a run; while it goes on the page asks again."""
     feed, desk = feed_of(request), desk_of(request)
     run = actions.run_of(feed, desk, identity_of(request), slug, number)
-    values = run_values(desk, run) | {"address": f"/connections/{slug}/runs/{run.id}"}
+    values = run_values(feed, desk, run) | {"address": f"/connections/{slug}/runs/{run.id}"}
     if request.headers.get("hx-request") == "true":
-        return page(request, "part_run.html", values, status=STOP_ASKING if run.is_final else 200)
+        return page(request, "part_run.html", values, status=200 if values["is_asking"] else STOP_ASKING)
     return page(request, "connection_run.html", {"row": feed.connections.get(slug), "tab": "runs", **values})
 
 
@@ -111,9 +112,10 @@ def cancel_run(request: Request, slug: str, number: str) -> Response:
     return RedirectResponse(f"/connections/{slug}/runs/{number}", 303)
 
 
-def run_values(desk: PrefectDesk, run: Run) -> dict[str, Any]:
-    """Return what the page of a run shows: state, progress, log lines, the address at Prefect."""
-    return {"run": run, "lines": desk.lines(run.id), "percent": desk.progress(run.id), "ui": desk.url.removesuffix("/api") + run.ui_path}
+def run_values(feed: Feed, desk: PrefectDesk, run: Run) -> dict[str, Any]:
+    """Return what the page of a run shows: state, progress, log lines, the address at Prefect, whether it asks again."""
+    return {"run": run, "lines": desk.lines(run.id), "percent": desk.progress(run.id), "ui": desk.url.removesuffix("/api") + run.ui_path,
+            "is_asking": not run.is_told(feed.clock.now_us())}
 
 
 def _runs(request: Request, slug: str, error: str | None) -> Response:

@@ -9,10 +9,10 @@ NUMBER = "0b6f4c1e-0000-4000-8000-000000000000"
 
 
 @contextmanager
-def answering_prefect(busy=0, is_running=False):
+def answering_prefect(busy=0, is_running=False, ended=None):
     """Yield its address and the list of what was ordered, as (deployment, config); the first `busy` orders are answered 503.
 
-    The one run is finished, or runs until it is cancelled.
+    The one run is finished (at `ended`), or runs until it is cancelled.
     """
     ordered, keys, cancelled = [], [], []
 
@@ -38,7 +38,7 @@ def answering_prefect(busy=0, is_running=False):
                 state = {"name": "Completed", "type": "COMPLETED", "message": "done"}
                 if is_running:
                     state = {"name": "Cancelling" if cancelled else "Running", "type": "CANCELLING" if cancelled else "RUNNING", "message": ""}
-                self.answer({"id": NUMBER, "name": "brave-otter", "state": state,
+                self.answer({"id": NUMBER, "name": "brave-otter", "state": state, "end_time": ended,
                              "parameters": {"config": ordered[-1][1] if ordered else {}}})
 
         def do_POST(self):

@@ -133,6 +133,19 @@ async def test_a_run_is_ordered_watched_and_found_again(visitor, prefect):
     assert wrong.status_code == 422
 
 
+async def test_the_last_lines_of_a_run_are_waited_for(feed, clock):
+    """A run's log reaches Prefect in batches, the last one after its end: the page asks for ten seconds more, then no longer."""
+    with answering_prefect(ended=isoformat(clock.now_us())) as (url, _):
+        one = Browser(make_app(feed, PrefectDesk(url)))
+        await one.sign_in("ann")
+        place = (await one.post("/connections/anns/runs", flow="repair")).headers["location"]
+        for seconds, status in ((0, 200), (9, 200), (1, 286)):
+            clock.advance(timedelta(seconds=seconds))
+            assert (await one.get(place, headers={"hx-request": "true"})).status_code == status
+            assert ('hx-trigger="every 2s"' in (await one.get(place)).text) == (status == 200)
+        await one.http.aclose()
+
+
 async def test_an_order_waits_for_a_busy_prefect(feed):
     """Prefect's database may be locked for a moment: the order is given again with the same key, so it is one run; if it stays so, one line."""
     for busy, status in ((2, 303), (99, 422)):

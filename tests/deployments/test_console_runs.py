@@ -65,6 +65,7 @@ async def test_a_backfill_and_a_repair_are_ordered_and_watched(feed, server):
         assert state["state"].startswith("Completed"), shown[-1]
         assert "/runs/flow-run/" in shown[-1]
         assert "168/168 candles" in shown[-1]
+        assert "Finished in state" in shown[-1], "the page stopped asking before the log was whole"
         assert feed.lake.candles("paged", "BTC/USD", "1h").height > 100  # the recorded market has silent hours
         state, _ = await ordered(http, "repair")
         assert state["state"].startswith("Completed")

@@ -18,7 +18,7 @@ import numpy as np
 from connections.clocks import history, withheld
 from core.candles import CANDLE_SCHEMA, VALUES, Checked, check
 from core.clock import DAY_US, SECOND_US, isoformat, to_datetime
-from core.errors import CandlelakeError, LeaseHeldError
+from core.errors import CandlelakeError
 from core.interval import Interval
 from core.slots import Slots
 from core.timeframe import Grid
@@ -27,7 +27,7 @@ from feed.context import Feed
 from feed.fetch import ready_connections
 from feed.planning import grown, without
 from feed.result import Progress, RunResult, SeriesResult, no_progress
-from feed.runs import end
+from feed.runs import cut_short, end
 from feed.series_run import settle_seconds
 from feed.writing import Writer
 from providers.base import CandlePage, MarketDataProvider, Priority
@@ -143,12 +143,8 @@ async def _audit_connection(feed: Feed, slug: str, scope: AuditScope, writer: Wr
         ):
             for row in rows:
                 await _audit_series(feed, provider, row, scope, writer)
-    except LeaseHeldError as error:
-        for result in results.values():
-            result.skipped = str(error)
     except CandlelakeError as error:
-        log.warning("%s: audit stopped: %s", slug, error)
-        return [SeriesResult(slug, error=error)]
+        return cut_short("audit", slug, results.values(), error)
     return list(results.values())
 
 

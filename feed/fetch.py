@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from core.clock import SECOND_US
-from core.errors import CandlelakeError, LeaseHeldError
+from core.errors import CandlelakeError
 from core.interval import Interval
 from core.slots import Slots
 from feed.context import Feed
 from feed.life import look
 from feed.result import Progress, RunResult, SeriesResult, no_progress
-from feed.runs import end
+from feed.runs import cut_short, end
 from feed.series_run import SeriesRun, settle_seconds
 from feed.settling import learn, next_due_us, wait_us
 from feed.writing import Writer
@@ -116,12 +116,8 @@ async def fetch_connection(feed: Feed, slug: str, rows: Sequence[SeriesRow], run
             runs = await asyncio.gather(*(_fetch_series(feed, provider, row, writer, at_once) for row in rows))
             await writer.flush()
             await asyncio.to_thread(_mark, feed, [run for run in runs if run is not None], results, began)
-    except LeaseHeldError as error:
-        for result in results.values():
-            result.skipped = str(error)
     except CandlelakeError as error:
-        log.warning("%s: fetch stopped: %s", slug, error)
-        return [SeriesResult(slug, error=error)]
+        return cut_short("fetch", slug, results.values(), error)
     return list(results.values())
 
 

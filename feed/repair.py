@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from core.errors import CandlelakeError, LeaseHeldError
+from core.errors import CandlelakeError
 from core.interval import Interval
 from feed.context import Feed
 from feed.fetch import ready_connections
 from feed.life import look
 from feed.result import Progress, RunResult, SeriesResult, no_progress
-from feed.runs import end
+from feed.runs import cut_short, end
 from feed.series_run import SeriesRun
 from feed.writing import Writer
 from providers.base import MarketDataProvider, Priority
@@ -52,12 +52,8 @@ async def _repair_connection(feed: Feed, slug: str, run_id: str) -> list[SeriesR
             await look(feed, provider, slug)
             for row in rows:
                 await _repair_series(feed, provider, row, writer)
-    except LeaseHeldError as error:
-        for result in results.values():
-            result.skipped = str(error)
     except CandlelakeError as error:
-        log.warning("%s: repair stopped: %s", slug, error)
-        return [SeriesResult(slug, error=error)]
+        return cut_short("repair", slug, results.values(), error)
     return list(results.values())
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection
 
 from connections.rows import read_connections, write_log
 from core.clock import isoformat
+from core.errors import CandlelakeError, LeaseHeldError
 from feed.announce import announce
 from feed.context import Feed
 from feed.result import RunResult, SeriesResult, conclude
@@ -40,6 +41,20 @@ def end(feed: Feed, run_id: str, what: str, series: Sequence[SeriesResult]) -> R
         if len(changes) > MOST_LINES:
             log.warning("%d revisions more; see `candlelake revisions`", len(changes) - MOST_LINES)
     return announce(feed, result)
+
+
+def cut_short(what: str, slug: str, results: Iterable[SeriesResult], error: CandlelakeError) -> list[SeriesResult]:
+    """Return what a run tells of a connection that it could not finish: why, and what it had changed until then.
+
+    A lease that another run holds is no failure: that run does the work.
+    """
+    if isinstance(error, LeaseHeldError):
+        told = list(results)
+        for result in told:
+            result.skipped = str(error)
+        return told
+    log.warning("%s: %s stopped: %s", slug, what, error)
+    return [*(result for result in results if result.stored or result.revised), SeriesResult(slug, error=error)]
 
 
 def _log_for_connections(tx: Connection, result: RunResult, what: str, now_us: int) -> None:

@@ -132,6 +132,7 @@ class OneConnection:
     is_active: bool = True
     retry_at_us: int | None = None
     settings: dict[str, object] = field(default_factory=dict)
+    ends_with: CandlelakeError | None = None  # what goes wrong when the session is closed
 
     def get(self, slug: str) -> "OneConnection":
         self.id = self.lake_id
@@ -145,6 +146,8 @@ class OneConnection:
     async def open_provider(self, slug: str, priority: Priority = Priority.LIVE) -> AsyncIterator[PlayedProvider]:
         await asyncio.sleep(0)
         yield self.provider
+        if self.ends_with is not None:
+            raise self.ends_with
 
 
 def minutes(count: int, start: int = START) -> pl.DataFrame:

@@ -72,6 +72,18 @@ async def test_a_changed_candle_is_one_revision_with_its_request(make_feed, seri
     assert (await audit(feed, WHOLE)).revised == 0
 
 
+async def test_an_audit_that_is_cut_short_tells_the_revisions_made_until_then(make_feed, series, clock, candles_of, caplog) -> None:
+    """The session breaks after the pages were written: the run has failed, and its revisions are counted and logged all the same."""
+    caplog.set_level("INFO")
+    feed, provider = await filled(make_feed, series, clock, candles_of(500))
+    provider.truth = changed(provider.truth, 30, 320)
+    feed.connections.ends_with = ProviderUnavailableError("gone at the end")
+    result = await audit(feed, WHOLE)
+    assert (result.status, result.revised) == ("failed", 2)
+    assert "gone at the end" in result.message
+    assert sum("revision: played BTC/USDT 1m" in line for line in caplog.messages) == 2
+
+
 async def test_what_vanished_stays_stored_and_a_cut_answer_proves_nothing(make_feed, series, clock, candles_of) -> None:
     """A stored candle that the provider shows no longer is counted and kept; after the end of an answer nothing is missing."""
     feed, provider = await filled(make_feed, series, clock, candles_of(500))

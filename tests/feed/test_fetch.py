@@ -64,6 +64,20 @@ async def test_a_fetch_leaves_the_time_before_the_first_candle_alone(make_feed, 
     assert (row.expected, row.unexplained) == (63, 0)
 
 
+async def test_a_session_that_ends_badly_hides_nothing_of_what_it_stored(make_feed, series, clock, candles_of) -> None:
+    """The run has failed and says so, and still tells what it stored and revised before: counts, changed range, log lines."""
+    feed, provider = await begin(make_feed, series, clock, candles_of(500))
+    clock.set(START + 63 * MINUTE_US)
+    provider.truth = provider.truth.with_columns(
+        close=pl.when(pl.col("ts") == to_datetime(START + 59 * MINUTE_US)).then(pl.col("high")).otherwise(pl.col("close")))
+    feed.connections.ends_with = ProviderUnavailableError("gone at the end")
+    result = await fetch(feed)
+    assert (result.status, result.exit_code, result.stored, result.revised) == ("failed", 1, 3, 1)
+    assert "gone at the end" in result.message
+    assert [item.changed.end for item in result.series if item.changed] == [START + 62 * MINUTE_US + 1]
+    assert stored(feed).height == 63
+
+
 async def test_a_change_in_the_overlap_is_a_revision(make_feed, series, clock, candles_of) -> None:
     """A stored candle that the provider changed reads new now and old as of before."""
     feed, provider = await begin(make_feed, series, clock, candles_of(500))

@@ -16,17 +16,17 @@ def register(app: typer.Typer) -> None:
     app.command()(console)
 
 
-def console(port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port on loopback; default CANDLELAKE_CONSOLE_PORT.")] = None) -> None:
-    """Serve the web console on loopback until Ctrl-C; runs are ordered at the Prefect server of `candlelake up`."""
+def console(port: Annotated[int | None, typer.Option(min=1, max=65535, help="default CANDLELAKE_CONSOLE_PORT.")] = None) -> None:
+    """Serve the web console at CANDLELAKE_CONSOLE_BIND until Ctrl-C; runs are ordered at PREFECT_API_URL, by default the server of `up`."""
     from cli.processes import is_port_free
     from core.errors import StoreBusyError
     from core.settings import settings
 
-    chosen = port or settings().console_port
-    if not is_port_free(chosen):
-        raise StoreBusyError(f"port {chosen} on 127.0.0.1 is in use; end what uses it, or give --port")
+    chosen, host = port or settings().console_port, settings().console_bind
+    if not is_port_free(chosen, host):
+        raise StoreBusyError(f"port {chosen} cannot be had on {host}; end what uses it, give --port, or see CANDLELAKE_CONSOLE_BIND")
     print_first_code()
-    note(f"console at http://127.0.0.1:{chosen}; Ctrl-C ends it")
+    note(f"console at http://{f'[{host}]' if ':' in host else host}:{chosen}; Ctrl-C ends it")
     environment = {**os.environ, "CANDLELAKE_CONSOLE_PORT": str(chosen), "PYTHONSAFEPATH": "1"}
     os.execve(sys.executable, [sys.executable, "-m", "console"], environment)  # noqa: S606  this process becomes the server
 

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -111,6 +112,7 @@ def examine(current: Settings) -> Iterator[Finding]:
         yield check(current)
     yield from _ports(current)
     yield _prefect_exposure()
+    yield _console_exposure(current)
 
 
 def _python() -> Finding:
@@ -155,12 +157,10 @@ def _database(current: Settings) -> Finding:
     if not path.exists():
         return Finding("metadata", "ok", "will be made")
     try:
-        with sqlite3.connect(f"file:{path.absolute()}?mode=ro", uri=True) as database:
+        with closing(sqlite3.connect(f"file:{path.absolute()}?mode=ro", uri=True)) as database:
             answer = database.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as error:
         return Finding("metadata", "error", f"{path}: {error}; restore a backup or run: candlelake audit --rebuild")
-    finally:
-        pass
     if answer != "ok":
         return Finding("metadata", "error", f"{path}: {answer}; restore a backup or run: candlelake audit --rebuild")
     return Finding("metadata", "ok", str(path))
@@ -179,7 +179,7 @@ def _key_file(current: Settings) -> Finding:
 
 
 def _ports(current: Settings) -> Iterator[Finding]:
-    for name in ("prefect_port", "sandbox_port"):
+    for name in ("prefect_port", "sandbox_port", "console_port"):
         port = getattr(current, name)
         if is_port_free(port):
             yield Finding(name, "ok", f"{port} is free")
@@ -197,3 +197,16 @@ def _prefect_exposure() -> Finding:
     if lacking:
         return Finding("prefect exposure", "warning", f"server binds {host} without {', '.join(lacking)}; set them")
     return Finding("prefect exposure", "ok", f"server binds {host} with auth, CORS list and CSRF")
+
+
+def _console_exposure(current: Settings) -> Finding:
+    host = current.console_bind
+    if host.startswith("127.") or host == "::1":
+        return Finding("console exposure", "ok", f"console binds {host}")
+    if not (current.console_url or "").startswith("https://"):
+        return Finding("console exposure", "warning",
+                       f"console binds {host} without CANDLELAKE_CONSOLE_URL at https://...; put a TLS proxy before it and name its address")
+    if not current.console_proxies:
+        return Finding("console exposure", "warning",
+                       f"console binds {host} without CANDLELAKE_CONSOLE_PROXIES: all people share the proxy's address, and its limit of sign-ins")
+    return Finding("console exposure", "ok", f"console binds {host} behind {current.console_url}")

@@ -134,6 +134,7 @@ class Stack:
             "CANDLELAKE_SANDBOX_PORT": str(self.settings.sandbox_port),
             "CANDLELAKE_PREFECT_PORT": str(self.settings.prefect_port),
             "CANDLELAKE_CONSOLE_PORT": str(self.settings.console_port),
+            "CANDLELAKE_CONSOLE_BIND": "127.0.0.1",
             "DO_NOT_TRACK": "1",
             "NO_COLOR": "1",
             "PREFECT_HOME": str(prefect),

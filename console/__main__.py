@@ -1,4 +1,4 @@
-"""`python -m console`: serves the console of CANDLELAKE_HOME on loopback until it is stopped."""
+"""`python -m console`: serves the console of CANDLELAKE_HOME until it is stopped."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def main() -> int:
         current = settings()
         with open_feed(current) as feed:
             url = os.environ.get("PREFECT_API_URL", f"http://127.0.0.1:{current.prefect_port}/api")
-            app = make_app(feed, PrefectDesk(url, os.environ.get("PREFECT_API_AUTH_STRING")))
-            uvicorn.run(app, host="127.0.0.1", port=current.console_port, log_config=None, access_log=False, server_header=False,
-                        proxy_headers=False, timeout_keep_alive=15, limit_concurrency=500)
+            desk = PrefectDesk(url, os.environ.get("PREFECT_API_AUTH_STRING"), os.environ.get("PREFECT_UI_URL"))
+            uvicorn.run(make_app(feed, desk), host=current.console_bind, port=current.console_port, log_config=None, access_log=False,
+                        server_header=False, proxy_headers=bool(current.console_proxies), forwarded_allow_ips=current.console_proxies or None,
+                        timeout_keep_alive=15, limit_concurrency=500)
     except CandlelakeError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -32,11 +32,6 @@ class Run:
     ended_us: int | None = None
 
     @property
-    def ui_path(self) -> str:
-        """Where Prefect's UI shows it, below the server's address."""
-        return f"/runs/flow-run/{self.id}"
-
-    @property
     def is_final(self) -> bool:
         """Whether it has ended."""
         return self.state_type in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -47,12 +42,17 @@ class Run:
 
 
 class PrefectDesk:
-    """Prefect's API, as far as the console needs it; `url` ends in /api."""
+    """Prefect's API, as far as the console needs it; `url` ends in /api. People's browsers reach Prefect's UI at `ui_url`."""
 
-    def __init__(self, url: str, auth: str | None = None) -> None:
+    def __init__(self, url: str, auth: str | None = None, ui_url: str | None = None) -> None:
         user, _, password = (auth or "").partition(":")
         self.url = url
+        self._ui_url = (ui_url or url.removesuffix("/api")).rstrip("/")
         self._auth = (user, password) if auth else None
+
+    def page_of(self, run: Run) -> str:
+        """Return the address of a run's page in Prefect's UI."""
+        return f"{self._ui_url}/runs/flow-run/{run.id}"
 
     def order(self, name: str, config: Mapping[str, Any]) -> Run:
         """Order a run of a deployment; returns at once.

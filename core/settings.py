@@ -55,7 +55,12 @@ class Settings(BaseSettings):
         5, description="After so many failures in a row a connection is marked as error and its owner notified.")
     prefect_port: Annotated[int, Field(ge=1, le=65535)] = Field(4200, description="Port of the embedded Prefect server (loopback).")
     sandbox_port: Annotated[int, Field(ge=1, le=65535)] = Field(4280, description="Port of the sandbox (loopback).")
-    console_port: Annotated[int, Field(ge=1, le=65535)] = Field(4290, description="Port of the web console (loopback).")
+    console_port: Annotated[int, Field(ge=1, le=65535)] = Field(4290, description="Port of the web console.")
+    console_bind: str = Field(
+        "127.0.0.1", pattern=r"^[0-9A-Fa-f:.]+$",
+        description="Address that the web console listens on; for any other than loopback put a TLS proxy before it.")
+    console_proxies: str = Field(
+        "", description="Addresses of proxies, with commas, that are believed who asks the console (X-Forwarded-For and -Proto).")
     console_read_only: bool = Field(False, description="The web console shows all and changes nothing: a demonstration.")
     console_require_verified_email: bool = Field(
         False, description="Only users whose e-mail address is marked as verified may use the console.")

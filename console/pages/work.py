@@ -114,7 +114,7 @@ def cancel_run(request: Request, slug: str, number: str) -> Response:
 
 def run_values(feed: Feed, desk: PrefectDesk, run: Run) -> dict[str, Any]:
     """Return what the page of a run shows: state, progress, log lines, the address at Prefect, whether it asks again."""
-    return {"run": run, "lines": desk.lines(run.id), "percent": desk.progress(run.id), "ui": desk.url.removesuffix("/api") + run.ui_path,
+    return {"run": run, "lines": desk.lines(run.id), "percent": desk.progress(run.id), "ui": desk.page_of(run),
             "is_asking": not run.is_told(feed.clock.now_us())}
 
 

@@ -84,6 +84,21 @@ def test_doctor_sees_a_port_in_use(home, free_port, monkeypatch):
     assert "CANDLELAKE_PREFECT_PORT" in found.message
 
 
+@pytest.mark.parametrize(("more", "status", "text"), [
+    ({}, "ok", "127.0.0.1"),
+    ({"BIND": "0.0.0.0"}, "warning", "CANDLELAKE_CONSOLE_URL"),
+    ({"BIND": "::", "URL": "https://c.example"}, "warning", "CANDLELAKE_CONSOLE_PROXIES"),
+    ({"BIND": "0.0.0.0", "URL": "https://c.example", "PROXIES": "10.0.0.2"}, "ok", "c.example"),
+])
+def test_doctor_warns_of_an_open_console(home, monkeypatch, more, status, text):
+    """A console beyond loopback needs an https address, and the proxy whose word it takes for who asks."""
+    for name, value in more.items():
+        monkeypatch.setenv(f"CANDLELAKE_CONSOLE_{name}", value)
+    found = findings()["console exposure"]
+    assert found.status == status
+    assert text in found.message
+
+
 @pytest.mark.parametrize(("host", "auth", "status"), [
     ("127.0.0.1", False, "ok"), ("0.0.0.0", False, "warning"), ("0.0.0.0", True, "ok"),
 ])

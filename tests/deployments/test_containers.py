@@ -15,7 +15,7 @@ SERVICES = COMPOSE["services"]
 
 def test_servers_are_watched():
     """Everything that stays up has a health check and comes back after a crash."""
-    for name in ("postgres", "prefect", "worker"):
+    for name in ("postgres", "prefect", "worker", "console"):
         assert SERVICES[name]["healthcheck"]["test"]
         assert SERVICES[name]["restart"] == "unless-stopped"
 
@@ -45,6 +45,15 @@ def test_prefect_is_guarded():
     assert environment["PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED"] == "true"
     assert "*" not in environment["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
     assert all(port.startswith("127.0.0.1:") for port in SERVICES["prefect"]["ports"])
+
+
+def test_the_console_is_reached_from_its_host_alone():
+    """Inside its container it listens on every address, outside on loopback; it knows its names and where Prefect's UI is."""
+    console = SERVICES["console"]
+    assert console["environment"]["CANDLELAKE_CONSOLE_BIND"] == "0.0.0.0"
+    assert all(port.startswith("127.0.0.1:") for port in console["ports"])
+    assert "127.0.0.1" in console["environment"]["CANDLELAKE_CONSOLE_HOSTS"]
+    assert "PREFECT_UI_URL" in console["environment"]
 
 
 def test_the_worker_serves_the_declared_pool():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -105,12 +106,16 @@ def unproved(
 
 
 def withheld(entries: Sequence[ClockEntry], clock: ServerClock | None, symbol: str) -> list[Interval]:
-    """Return the stretches that rules in force were found to be no ground to store, ascending; other rules are judged anew."""
+    """Return the stretches that rules in force were found to be no ground to store, ascending; other rules are judged anew.
+
+    `entries`: newest first. A person who says the same rules again has looked, and stands for what was found before.
+    """
     if clock is None:
         return []
     rules = clock.as_config()
-    return merge(part for entry in entries if list(entry.rules) == rules and entry.evidence.get("of") in {None, symbol}
-                 for part in withheld_parts(entry.evidence))
+    of_rules = [entry for entry in entries if list(entry.rules) == rules]
+    since = itertools.takewhile(lambda entry: entry.kind != "set", of_rules)
+    return merge(part for entry in since if entry.evidence.get("of") in {None, symbol} for part in withheld_parts(entry.evidence))
 
 
 def withheld_parts(evidence: Mapping[str, Any]) -> list[Interval]:

@@ -97,7 +97,7 @@ class Booker:
 
     def withheld(self, slots: Slots) -> list[Gap]:
         """Book slots for which the broker's clock is no ground to store: until other rules are in force."""
-        proof: dict[str, object] = {WITHHELD: "the broker's clock showed another hour than its rules: candlelake clock"}
+        proof: dict[str, object] = {WITHHELD: "the broker's clock showed another hour than its rules: candlelake clock SLUG tells; --set says the rules"}
         return [self._gap(run, "unknown", None, proof) for run in self._runs(slots)]
 
     def failed(self, slots: Slots, error: CandlelakeError) -> list[Gap]:

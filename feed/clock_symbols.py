@@ -7,7 +7,7 @@ import asyncio
 from connections.clocks import history, note_clock, unproved
 from connections.rows import read_connection
 from core.clock import DAY_US, MINUTE_US, isoformat
-from core.clock_days import doubts
+from core.clock_days import Judgement, judge_days
 from core.clock_fit import LEAST_READINGS, contradictions, fit, lag_readings
 from core.errors import PermanentError
 from core.interval import Interval, merge
@@ -43,8 +43,10 @@ async def prove_symbol(feed: Feed, provider: MarketDataProvider, series: Series,
         return
     hours = await asyncio.to_thread(on_wall, clock, frame)
     against = candles["ts"].dt.epoch("us").to_numpy(), candles["close"].to_numpy()
-    readings = lag_readings(*hours, *against)
-    found = [doubt.as_evidence() for doubt in doubts(clock, [on_utc(clock, hours)], against)] if len(hours[0]) else []
+    readings = lag_readings(hours.times, hours.close, *against)
+    # Its ticks are no witness here: an index opens by its own country's summer time, which its weeks beside it do not share.
+    judgement = judge_days(clock, [on_utc(clock, hours)._replace(volume=None)], against) if len(hours.times) else Judgement()
+    found = [doubt.as_evidence() for doubt in judgement.doubts]
     best = fit(readings)
     if best is not None and len(contradictions(clock, readings)) >= LEAST_READINGS:
         found += _differing(clock, best.clock, wide)

@@ -23,7 +23,7 @@ from connections.clocks import ClockEntry, history, is_learned, note_clock, repl
 from connections.rows import ConnectionRow, notify, read_connection
 from core.candles import check, empty_candles
 from core.clock import DAY_US, to_datetime
-from core.clock_days import Hourly, doubts
+from core.clock_days import Hourly, Hours, judge_days
 from core.clock_fit import (
     LEAST_READINGS,
     Fit,
@@ -62,7 +62,7 @@ class Evidence:
     reference: str | None
     readings: list[Reading]
     best: Fit | None
-    witnesses: tuple[Hourly, ...] = ()  # open times on the server's wall clock, closes
+    witnesses: tuple[Hours, ...] = ()  # on the server's wall clock
     against: Hourly | None = None  # the reference's, UTC
 
     def told(self, interval: Interval) -> dict[str, object]:
@@ -70,13 +70,9 @@ class Evidence:
         return {"from_us": interval.start, "to_us": interval.end, "weeks": len(self.readings), "symbol": self.symbol,
                 "reference": self.reference} | strength(self.readings)
 
-    def withheld(self, clock: ServerClock) -> dict[str, object]:
-        """Return the stretches that `clock` is no ground to store, JSON-ready."""
-        if self.against is None:
-            return {}
-        turned = [on_utc(clock, witness) for witness in self.witnesses]
-        found = [doubt.as_evidence() for doubt in doubts(clock, turned, self.against)]
-        return {"withheld": found} if found else {}
+    def days(self, clock: ServerClock) -> dict[str, object]:
+        """Return how many half days were held against what, and the stretches that `clock` is no ground to store, JSON-ready."""
+        return judge_days(clock, [on_utc(clock, witness) for witness in self.witnesses], self.against).as_evidence()
 
 
 async def prove_clock(feed: Feed, provider: MarketDataProvider, slug: str, interval: Interval) -> bool:
@@ -104,13 +100,13 @@ async def prove_clock(feed: Feed, provider: MarketDataProvider, slug: str, inter
         proof = evidence.told(Interval(left[0].start, left[-1].end))
         if evidence.best is None or not wrong:
             if len(evidence.readings) >= LEAST_READINGS:
-                note_clock(tx, row, "confirmed", clock, None, now, proof | (doubted := evidence.withheld(clock)))
+                note_clock(tx, row, "confirmed", clock, None, now, proof | (doubted := evidence.days(clock)))
                 _tell_stored(feed, tx, row, withheld_parts(doubted))
             return False
         better = joined(clock, evidence.best.clock, wide)
         if is_learned(entries, clock):
             log.warning("%s: %d weeks contradict the clock's rules; replaced by %s", slug, len(wrong), better.as_config())
-            replace_clock(tx, row, better, "learned", now, proof | evidence.withheld(better)
+            replace_clock(tx, row, better, "learned", now, proof | evidence.days(better)
                           | {"wrong": [reading_as_evidence(item) for item in wrong[:20]]})
             return True
     first = wrong[0]
@@ -153,13 +149,15 @@ async def gather(feed: Feed, provider: MarketDataProvider, slug: str, interval: 
         log.info("%s: no hours of %s to read the clock off: %s", slug, symbol, error)
         return Evidence(symbol, None, [], None)
     hours = await asyncio.to_thread(on_wall, provider.server_clock, frame)
-    readings = week_readings(hours[0]) + await _stamped(provider, interval)
-    reference, candles = reference_of(feed, slug, symbol, interval)
-    if reference is None or not len(hours[0]):
+    readings = week_readings(hours.times) + await _stamped(provider, interval)
+    if not len(hours.times):
         return Evidence(symbol, None, readings, fit(readings))
-    against = candles["ts"].dt.epoch("us").to_numpy(), candles["close"].to_numpy()
-    readings += lag_readings(*hours, *against)
-    more = await _more_witnesses(feed, provider, symbol, interval, candles, reference)
+    reference, candles = reference_of(feed, slug, symbol, interval)
+    against = None
+    if reference is not None:
+        against = candles["ts"].dt.epoch("us").to_numpy(), candles["close"].to_numpy()
+        readings += lag_readings(hours.times, hours.close, *against)
+    more = await _more_witnesses(feed, provider, symbol, interval, reference)
     return Evidence(symbol, reference, readings, fit(readings), (hours, *more), against)
 
 
@@ -175,11 +173,11 @@ async def _stamped(provider: MarketDataProvider, interval: Interval) -> list[Rea
         return []
 
 
-async def _more_witnesses(  # noqa: PLR0917  each is one thing read before
-    feed: Feed, provider: MarketDataProvider, symbol: str, interval: Interval, candles: pl.DataFrame, reference: str,
-) -> list[Hourly]:
-    """Return the hours of other majors of the server: where the reference is another instrument, one alone is weak evidence."""
-    if candles.is_empty() or plain_name(reference.split()[1]) == plain_name(symbol):
+async def _more_witnesses(
+    feed: Feed, provider: MarketDataProvider, symbol: str, interval: Interval, reference: str | None,
+) -> list[Hours]:
+    """Return the hours of other majors of the server: without a reference of the same pair, one alone is weak evidence."""
+    if reference is not None and plain_name(reference.split()[1]) == plain_name(symbol):
         return []
     names = [info.symbol for info in await provider.symbols()]
     others = [name for major in MAJORS for name in names if name != symbol and plain_name(name) == major][: WITNESSES - 1]
@@ -192,17 +190,18 @@ async def _more_witnesses(  # noqa: PLR0917  each is one thing read before
     return out
 
 
-def on_wall(clock: ServerClock | None, frame: pl.DataFrame) -> Hourly:
-    """Return the hours of candles as the server's wall clock showed them, ascending, and their closes."""
+def on_wall(clock: ServerClock | None, frame: pl.DataFrame) -> Hours:
+    """Return the hours of candles as the server's wall clock showed them."""
     utc = frame["ts"].dt.epoch("us").to_list()
     local = np.array([us if clock is None else clock.from_utc_us(us) for us in utc], dtype=np.int64)
-    return local, frame["close"].to_numpy()
+    is_counted = frame["volume"].null_count() == 0
+    return Hours(local, frame["close"].to_numpy(), frame["volume"].to_numpy() if is_counted else None)
 
 
-def on_utc(clock: ServerClock, hours: Hourly) -> Hourly:
+def on_utc(clock: ServerClock, hours: Hours) -> Hours:
     """Return hours of a wall clock on UTC by other rules, ascending, each once."""
-    utc, first = np.unique(np.array([clock.to_utc_us(us) for us in hours[0].tolist()], dtype=np.int64), return_index=True)
-    return utc, hours[1][first]
+    utc, first = np.unique(np.array([clock.to_utc_us(us) for us in hours.times.tolist()], dtype=np.int64), return_index=True)
+    return Hours(utc, hours.close[first], None if hours.volume is None else hours.volume[first])
 
 
 def joined(old: ServerClock, new: ServerClock, interval: Interval) -> ServerClock:
@@ -289,5 +288,5 @@ async def learn_clock(feed: Feed, slug: str) -> ServerClock:
             raise ClockRuleError("server clock", f"UTC{measured / 3.6e9:+g} h now", f"UTC{found.offset_us(now) / 3.6e9:+g} h by "
                                  "the weeks of its history", f"set it by hand: candlelake clock {slug} --set JSON")
     with feed.lake.metadata.write() as tx:
-        replace_clock(tx, read_connection(tx, slug), found, "learned", now, evidence.told(span) | evidence.withheld(found))
+        replace_clock(tx, read_connection(tx, slug), found, "learned", now, evidence.told(span) | evidence.days(found))
     return found

@@ -49,11 +49,11 @@ def feed(tmp_path: Path) -> Iterator[Feed]:
 
 
 def recorded(pair: str) -> pl.DataFrame:
-    """Return a recorded pair on the server's wall clock; of some only the closes are kept here."""
+    """Return a recorded pair on the server's wall clock; of some only closes and ticks are kept here."""
     frame = pl.read_parquet(PAIRS[pair] / f"mt5_{pair}_H1_brokertime.parquet").sort("ts")
     if "open" in frame.columns:
         return frame
-    return frame.select("ts", *(pl.col("close").alias(name) for name in ("open", "high", "low", "close")), volume=pl.lit(1.0))
+    return frame.select("ts", *(pl.col("close").alias(name) for name in ("open", "high", "low", "close")), pl.col("volume").cast(pl.Float64))
 
 
 def truth(pair: str, whole: Interval) -> pl.DataFrame:
@@ -126,8 +126,36 @@ async def test_other_rules_bring_back_what_was_withheld(feed: Feed) -> None:
     assert withheld_gaps(feed) == []
 
 
+async def test_without_a_reference_the_servers_own_rhythm_withholds_the_days_until_a_person_stands_for_them(feed: Feed) -> None:
+    """No reference at all: the autumn of 2017 is withheld by the ticks of three pairs, and the clock's history says by what.
+
+    A person who says the same rules again has it asked for and stored, by the next repair, and nothing else happens.
+    """
+    series = Series.parse("broker", "GBPUSD", "1h")
+    assert (await backfill(feed, series, AUTUMN)).status == "complete_with_gaps"
+    assert not_where_they_belong(feed, "GBPUSD") == 0
+    assert sum(part.end - part.start for part in withheld_gaps(feed)) < 7 * DAY_US
+    with feed.lake.metadata.read() as tx:
+        line = next(line for line in history(tx, "broker") if "withheld" in line.evidence)
+    assert (line.evidence["strength"], line.evidence["reference"]) == ("weak", None)
+    assert line.evidence["half_days"]["rhythm"] > 300
+    assert [list(part["nats_by"]) for part in line.evidence["withheld"]] == [["rhythm"]]
+    before = feed.lake.candles("broker", "GBPUSD", "1h").height
+    same = ServerClock.from_config({"server_clock": RULES})
+    assert same is not None
+    with feed.lake.metadata.write() as tx:
+        replace_clock(tx, feed.connections.get("broker"), same, "set", feed.clock.now_us(), {"by": "a person"})
+    result = await repair(feed, "broker")
+    assert result.stored > 80, result.message
+    assert feed.lake.candles("broker", "GBPUSD", "1h").height == before + result.stored
+    assert withheld_gaps(feed) == []
+
+
 async def test_a_reference_that_comes_later_is_held_against_what_is_stored(feed: Feed) -> None:
-    """Week ends alone let the autumn of 2017 pass; once a reference is stored, people are told what lies there by a doubted clock, once."""
+    """Ticks that nobody counts let the autumn of 2017 pass; once a reference is stored, people are told what lies there by a doubted clock, once."""
+    for name in PAIRS:
+        recorded(name).with_columns(volume=pl.lit(1.0)).write_parquet(
+            Path(str(feed.connections.get("broker").config["folder"])) / f"mt5_{name}_H1_brokertime.parquet")
     series = Series.parse("broker", "GBPUSD", "1h")
     await backfill(feed, series, AUTUMN)
     assert withheld_gaps(feed) == []

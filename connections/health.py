@@ -24,8 +24,8 @@ from core.errors import (
 )
 from core.interval import Interval
 from core.secrets import redact
-from storage.calendars import Calendars, calendars_of
-from storage.listings import listings_of
+from storage.calendars import Calendars, all_calendars
+from storage.listings import delisted
 from storage.metadata.tables import connections, gaps, notifications, series
 from storage.series import SeriesRow, list_series
 from storage.ticks.states import StreamState, read_states
@@ -133,26 +133,25 @@ def check_health(lake: Lake, now_us: int) -> list[HealthRow]:
     return [health for _, health in judged]
 
 
-def read_health(lake: Lake, now_us: int) -> list[HealthRow]:
-    """Judge every connection as `check_health` does, and write nothing: readers wait for no writer, and no writer for them."""
+def read_health(lake: Lake, now_us: int, slug: str | None = None) -> list[HealthRow]:
+    """Judge every connection (or one) as `check_health` does, and write nothing: readers wait for no writer, and no writer for them."""
     with lake.metadata.read() as tx:
-        return [health for _, health in _judged(tx, now_us)]
+        return [health for _, health in _judged(tx, now_us, slug)]
 
 
-def _judged(tx: Connection, now_us: int) -> list[tuple[ConnectionRow, HealthRow]]:
+def _judged(tx: Connection, now_us: int, slug: str | None = None) -> list[tuple[ConnectionRow, HealthRow]]:
     by_connection: dict[str, list[SeriesRow]] = {}
-    for item in list_series(tx, only_active=True):
+    for item in list_series(tx, slug, only_active=True):
         by_connection.setdefault(item.series.connection, []).append(item)
     booked = dict(tx.execute(
         select(series.c.connection_id, func.count()).join_from(gaps, series).where(gaps.c.next_try_us.is_not(None))
         .group_by(series.c.connection_id)
     ).tuples().all())
-    streams = {state.connection: state for state in read_states(tx)}
-    out = []
-    for row in read_connections(tx):
-        gone = {item.symbol for item in listings_of(tx, row.id).values() if item.status == "delisted"}
-        kept = [item for item in by_connection.get(row.slug, []) if item.series.symbol not in gone]
-        judged = _judge(row, kept, calendars_of(tx, row.id), booked.get(row.id, 0), now_us)
+    streams = {state.connection: state for state in read_states(tx, slug)}
+    calendars, gone, out = all_calendars(tx), delisted(tx), []
+    for row in read_connections(tx) if slug is None else [read_connection(tx, slug)]:
+        kept = [item for item in by_connection.get(row.slug, []) if (row.id, item.series.symbol) not in gone]
+        judged = _judge(row, kept, calendars.get(row.id, Calendars({})), booked.get(row.id, 0), now_us)
         stream = streams.get(row.slug)
         out.append((row, replace(judged, stream=stream, stream_line="" if stream is None else stream.line(now_us))))
     return out

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from console.series_pages import Page, matching, page_of
 from core.clock import DAY_US, EPOCH, isoformat, to_us
 from core.errors import InputError
@@ -20,6 +18,8 @@ from storage.ledger import GapRow, list_gaps
 from storage.series import SeriesRow, grids_of, list_series
 
 DAYS_MAX: Final = 120
+DAYS_OFFERED: Final = (30, 60, 90, DAYS_MAX)
+MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 SERIES_MAX: Final = 20  # on one page
 
 
@@ -44,11 +44,16 @@ class Cell:
         return "part" if self.stored else "lost"
 
     @property
+    def month(self) -> str:
+        """The month that it lies in."""
+        return f"{MONTHS[int(self.day[5:7]) - 1]} {self.day[:4]}"
+
+    @property
     def text(self) -> str:
         """The cell in words."""
         if not self.expected:
             return f"{self.day}: outside the series"
-        return f"{self.day}: {self.stored} of {self.expected} stored, {self.explained} explained"
+        return f"{self.day}: {self.stored:,} of {self.expected:,} stored, {self.explained:,} explained"
 
 
 def days_of(feed: Feed, slug: str, days: int, text: str = "", number: int = 1) -> Page[tuple[Series, list[Cell]]]:
@@ -72,21 +77,25 @@ def days_of(feed: Feed, slug: str, days: int, text: str = "", number: int = 1) -
         page = page_of(matching(list_series(tx, slug), text), number, SERIES_MAX)
         grids = grids_of(tx, page.found)
         gaps = {row.id: list_gaps(tx, slug, row.series.symbol, row.series.timeframe, within=whole) for row in page.found}
-    return page.showing([(row.series, _cells(feed, row, grids[row.id], gaps[row.id], whole)) for row in page.found])
+    stored = feed.lake.stored_by_day([row.id for row in page.found], whole)
+    names = [isoformat(start)[:10] for start in range(whole.start, whole.end, DAY_US)]
+
+    def cells(row: SeriesRow) -> list[Cell]:
+        grid = grids[row.id]
+        return _cells(row, grid, names, stored[row.id].tolist(), _explained(grid, gaps[row.id], whole), whole)
+
+    return page.showing([(row.series, cells(row)) for row in page.found])
 
 
-def _cells(feed: Feed, row: SeriesRow, grid: Grid, gaps: Sequence[GapRow], whole: Interval) -> list[Cell]:
-    starts = range(whole.start, whole.end, DAY_US)
+def _cells(row: SeriesRow, grid: Grid, names: Sequence[str], stored: Sequence[int], explained: Counter[int], whole: Interval) -> list[Cell]:  # noqa: PLR0917  one for each part of a cell
     if row.first_us is None or row.last_us is None:
-        return [Cell(isoformat(start)[:10], 0, 0, 0) for start in starts]
-    stored = feed.lake.stored_slots(row.id, whole)
-    held = np.searchsorted(stored, [*starts, whole.end])
-    explained = _explained(grid, gaps, whole)
+        return [Cell(name, 0, 0, 0) for name in names]
     series = Interval(row.first_us, grid.next(row.last_us))
     out = []
-    for number, start in enumerate(starts):
+    for number, name in enumerate(names):
+        start = whole.start + number * DAY_US
         part = series.intersect(Interval(start, start + DAY_US))
-        out.append(Cell(isoformat(start)[:10], 0 if part is None else grid.count(part), int(held[number + 1] - held[number]), explained[number]))
+        out.append(Cell(name, 0 if part is None else grid.count(part), stored[number], explained[number]))
     return out
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import polars as pl
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from connections.accounts import AccountSeen, account_of
 from connections.health import HealthRow, read_health
@@ -71,7 +71,18 @@ def listed(feed: Feed, who: Identity) -> list[Listed]:
     health = {row.slug: row for row in read_health(feed.lake, feed.clock.now_us())}
     rows = [row for row in feed.connections.list() if who.may_see(row) and row.slug in health]
     with feed.lake.metadata.read() as tx:
-        return [Listed(row, health[row.slug], account_of(tx, row.slug) if row.credential_fields else None) for row in rows]
+        return [_listed(tx, row, health[row.slug]) for row in rows]
+
+
+def listed_one(feed: Feed, row: ConnectionRow) -> Listed:
+    """Return a connection that the reader may see with its health."""
+    (health,) = read_health(feed.lake, feed.clock.now_us(), row.slug)
+    with feed.lake.metadata.read() as tx:
+        return _listed(tx, row, health)
+
+
+def _listed(tx: Connection, row: ConnectionRow, health: HealthRow) -> Listed:
+    return Listed(row, health, account_of(tx, row.slug) if row.credential_fields else None)
 
 
 def health_of_all(feed: Feed) -> list[dict[str, Any]]:
@@ -142,9 +153,7 @@ def coverage_page(feed: Feed, rows: Sequence[ConnectionRow], text: str, number: 
     with feed.lake.metadata.read() as tx:
         known = [row for row in list_series(tx) if row.series.connection in seen]
     shown = page_of(matching(known, text, with_connection=True), number, SERIES_SHOWN)
-    wanted = {row.series for row in shown.found}
-    covered = {item.series: item for slug in sorted({series.connection for series in wanted}) for item in coverage(feed.lake, slug)}
-    return shown.showing([_covered(covered[row.series]) for row in shown.found if row.series in covered])
+    return shown.showing([_covered(item) for item in coverage(feed.lake, only=[row.id for row in shown.found])])
 
 
 def gap_rows(feed: Feed, slug: str, symbol: str | None = None, timeframe: str | None = None,

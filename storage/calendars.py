@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,7 +52,15 @@ class Calendars:
 def calendars_of(tx: Connection, connection_id: int) -> Calendars:
     """Return the calendars of a connection."""
     rows = fetch(tx, "SELECT symbol, spec FROM calendars WHERE connection_id = ?", (connection_id,))
-    return Calendars({symbol: _parsed(spec if isinstance(spec, str) else json.dumps(spec)) for symbol, spec in rows})
+    return Calendars({symbol: _read(spec) for symbol, spec in rows})
+
+
+def all_calendars(tx: Connection) -> dict[int, Calendars]:
+    """Return the calendars of every connection that has some of its own, by its id."""
+    found: dict[int, dict[str, Calendar]] = defaultdict(dict)
+    for connection_id, symbol, spec in fetch(tx, "SELECT connection_id, symbol, spec FROM calendars"):
+        found[connection_id][symbol] = _read(spec)
+    return {connection_id: Calendars(own) for connection_id, own in found.items()}
 
 
 def put_calendar(
@@ -80,6 +89,10 @@ def list_calendars(tx: Connection, connection: str | None = None) -> list[Calend
         query = query.where(connections.c.slug == connection)
     return [CalendarRow(row["slug"], row["symbol"], row["spec"], row["origin"], row["evidence"], row["updated_at_us"])
             for row in tx.execute(query).mappings()]
+
+
+def _read(spec: object) -> MarketCalendar:
+    return _parsed(spec if isinstance(spec, str) else json.dumps(spec))
 
 
 @lru_cache(maxsize=512)

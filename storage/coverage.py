@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,7 +69,7 @@ class Tally:
 
 def coverage(lake: StoredSlots, connection: str | None = None, symbol: str | None = None,
              timeframe: str | Timeframe | None = None,
-             servers: Mapping[str, ServerClock] | None = None) -> list[CoverageRow]:
+             servers: Mapping[str, ServerClock] | None = None, *, only: Collection[int] | None = None) -> list[CoverageRow]:
     """Count, for each series, what is expected, stored and explained, from the contents of the store.
 
     Counts come from the manifest, the head and the ledger; candles are read only where head and lake overlap, since the
@@ -81,9 +81,10 @@ def coverage(lake: StoredSlots, connection: str | None = None, symbol: str | Non
         symbol: see there.
         timeframe: see there.
         servers: brokers' clocks by connection, in place of those that the connections' configs hold.
+        only: of these series, by their ids; some hundreds at most.
     """
     with lake.metadata.read() as tx:
-        rows = list_series(tx, connection, symbol, timeframe)
+        rows = list_series(tx, connection, symbol, timeframe, only=only)
         ids = [row.id for row in rows]
         tallies = tally_of(tx, ids)
         held = holdings_of(tx, ids)

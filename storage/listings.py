@@ -69,6 +69,12 @@ def listings_of(tx: Connection, connection_id: int) -> dict[str, Listing]:
     return {item.symbol: item for item in map(_listing, rows)}
 
 
+def delisted(tx: Connection) -> set[tuple[int, str]]:
+    """Return connection and symbol of all that is delisted."""
+    return {(connection_id, symbol) for connection_id, symbol in
+            fetch(tx, "SELECT connection_id, symbol FROM listings WHERE status = 'delisted'")}
+
+
 def get_listing(tx: Connection, connection_id: int, symbol: str) -> Listing:
     """Return what is known of a symbol's life; NotFoundError when it was never looked at."""
     found = find_listing(tx, connection_id, symbol)

@@ -26,6 +26,7 @@ from storage.derived import plan_derived, read_derived
 from storage.head import Batch, Written
 from storage.lake import bulk, flush, rebuild, retention, sweep, verify
 from storage.lake.copy_limit import CopyLimit
+from storage.lake.days import stored_by_day
 from storage.lake.flush import FlushResult, Progress
 from storage.lake.objects import SCHEME, open_objects
 from storage.lake.place import Place, make_folders
@@ -179,6 +180,10 @@ class Lake:
     def stored_slots(self, series_id: int, interval: Interval) -> NDArray[np.int64]:
         """Return the open times stored in `interval`, head and lake: ascending microseconds, int64."""
         return stored_slots(self.place, series_id, interval).to_numpy()
+
+    def stored_by_day(self, series_ids: Sequence[int], interval: Interval) -> dict[int, NDArray[np.int64]]:
+        """Return, for each of some series, how many candles are stored on each day of `interval`; see `storage.lake.days`."""
+        return stored_by_day(self.place, series_ids, interval)
 
     def flush(self, series_ids: Sequence[int] | None = None, progress: Progress | None = None) -> FlushResult:
         """Move head rows into the lake's partitions, and new revisions into files; see `storage.lake.flush.flush`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,16 +50,16 @@ def ensure_series(tx: Connection, connection_id: int, symbol: str, timeframe: st
     length = timeframe if isinstance(timeframe, Timeframe) else Timeframe.parse(timeframe)
     encode_symbol(check_symbol(symbol))
     wanted = (series.c.connection_id == connection_id, series.c.symbol == symbol, series.c.timeframe == length.name)
-    found = tx.execute(_joined().where(*wanted)).mappings().first()
+    found = tx.execute(_joined().where(*wanted)).first()
     if found is not None:
-        return _row(found)
+        return _row(*found)
     if tx.execute(select(connections.c.id).where(connections.c.id == connection_id)).first() is None:
         raise NotFoundError(f"no connection has the id {connection_id}; add the connection before its series")
     values = {"connection_id": connection_id, "symbol": symbol, "timeframe": length.name, "is_active": True,
               "created_at_us": SystemClock().now_us() if now_us is None else now_us}
     insert = sqlite_insert if is_sqlite(tx) else postgres_insert
     tx.execute(insert(series).values(values).on_conflict_do_nothing())
-    return _row(tx.execute(_joined().where(*wanted)).mappings().one())
+    return _row(*tx.execute(_joined().where(*wanted)).one())
 
 
 def find_series(tx: Connection, key: Series) -> SeriesRow:
@@ -73,17 +73,18 @@ def find_series(tx: Connection, key: Series) -> SeriesRow:
 
 def get_series(tx: Connection, series_id: int) -> SeriesRow:
     """Return the row of a series by its id; NotFoundError when there is none."""
-    found = tx.execute(_joined().where(series.c.id == series_id)).mappings().first()
+    found = tx.execute(_joined().where(series.c.id == series_id)).first()
     if found is None:
         raise NotFoundError(f"no series has the id {series_id}; `candlelake coverage` lists what there is")
-    return _row(found)
+    return _row(*found)
 
 
 def list_series(tx: Connection, connection: str | None = None, symbol: str | None = None,
-                timeframe: str | Timeframe | None = None, only_active: bool = False) -> list[SeriesRow]:
+                timeframe: str | Timeframe | None = None, only_active: bool = False, *,
+                only: Collection[int] | None = None) -> list[SeriesRow]:
     """Return the series that match all that is given, by connection, symbol and timeframe.
 
-    `only_active` leaves out series that are switched off, and those of inactive connections.
+    `only_active` leaves out series that are switched off, and those of inactive connections; `only` holds some hundred ids at most.
     """
     query = _joined()
     if connection is not None:
@@ -92,9 +93,11 @@ def list_series(tx: Connection, connection: str | None = None, symbol: str | Non
         query = query.where(series.c.symbol == symbol)
     if timeframe is not None:
         query = query.where(series.c.timeframe == Timeframe.parse(str(timeframe)).name)
+    if only is not None:
+        query = query.where(series.c.id.in_(only))
     if only_active:
         query = query.where(series.c.is_active, connections.c.is_active)
-    return sorted((_row(item) for item in tx.execute(query).mappings()), key=lambda row: row.series)
+    return sorted((_row(*item) for item in tx.execute(query)), key=lambda row: row.series)
 
 
 def grid_of(tx: Connection, row: SeriesRow) -> Grid:
@@ -122,12 +125,10 @@ def mark_fetched(tx: Connection, series_id: int, fetched_at_us: int, next_due_us
 
 
 def _joined() -> Select[Any]:
-    return select(series, connections.c.slug).join_from(series, connections)
+    kept = series.c
+    return select(kept.id, kept.connection_id, connections.c.slug, kept.symbol, kept.timeframe, kept.is_active, kept.first_us, kept.last_us,
+                  kept.settle_seconds, kept.fetched_at_us, kept.next_due_us).join_from(series, connections)
 
 
-def _row(found: Any) -> SeriesRow:
-    return SeriesRow(
-        id=found["id"], connection_id=found["connection_id"],
-        series=Series(found["slug"], found["symbol"], Timeframe.parse(found["timeframe"])),
-        is_active=found["is_active"], first_us=found["first_us"], last_us=found["last_us"],
-        settle_seconds=found["settle_seconds"], fetched_at_us=found["fetched_at_us"], next_due_us=found["next_due_us"])
+def _row(series_id: int, connection_id: int, slug: str, symbol: str, timeframe: str, is_active: bool, *times: Any) -> SeriesRow:  # noqa: PLR0917  as selected
+    return SeriesRow(series_id, connection_id, Series(slug, symbol, Timeframe.parse(timeframe)), is_active, *times)

@@ -132,8 +132,7 @@ def list_notifications(request: Request) -> list[NotificationOut]:
 
 
 def _shown(request: Request, row: ConnectionRow) -> ConnectionOut:
-    found = {item.row.slug: item for item in readings.listed(feed_of(request), identity_of(request))}
-    return ConnectionOut(**found[row.slug].as_dict())
+    return ConnectionOut(**readings.listed_one(feed_of(request), row).as_dict())
 
 
 def _run(run: Run, progress: float | None = None) -> RunOut:

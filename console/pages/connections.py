@@ -38,9 +38,8 @@ def show_list(request: Request) -> Response:
 def show(request: Request, slug: str, test: bool = False) -> Response:
     """Show one connection: state, what to do, coverage."""
     feed, row = _seen(request, slug)
-    item = next(found for found in readings.listed(feed, identity_of(request)) if found.row.slug == slug)
     return _tab(request, row, "status", {
-        "item": item, "shown": readings.coverage_page(feed, [row], "", 1), "test": test, "logs": readings.log_rows(feed, slug, 8)})
+        "item": readings.listed_one(feed, row), "shown": readings.coverage_page(feed, [row], "", 1), "test": test, "logs": readings.log_rows(feed, slug, 8)})
 
 
 @router.post("/connections/{slug}/test", dependencies=SEES)

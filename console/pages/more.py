@@ -30,7 +30,8 @@ def show_map(
     text = series[:TEXT_MAX]
     shown = coverage_map.days_of(feed, slug, days, text, page_number)
     return page(request, "connection_coverage.html", {
-        "row": row, "tab": "coverage", "days": days, "series": text, "shown": shown, "turn": shown.links(days=days, series=text)})
+        "row": row, "tab": "coverage", "days": days, "series": text, "shown": shown,
+        "turn": shown.links(days=days, series=text), "choices": sorted({*coverage_map.DAYS_OFFERED, days})})
 
 
 @router.get("/connections/{slug}/day", dependencies=SEES)

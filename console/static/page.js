@@ -18,6 +18,10 @@
   };
   show(document);
   document.body.addEventListener("htmx:afterSwap", (event) => show(event.target));
+  document.body.addEventListener("pointerover", (event) => {  // the words of a day's cell, once for eye and ear
+    const cell = event.target.closest(".cell[aria-label]");
+    if (cell && !cell.title) cell.title = cell.getAttribute("aria-label");
+  });
   document.body.addEventListener("input", (event) => { if (event.target.id === "symbols" || event.target.id === "timeframes") mark(document); });
   document.body.addEventListener("click", (event) => {
     const chip = event.target.closest("[data-add]");

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.clock import HOUR_US, MINUTE_US, ManualClock, to_datetime
+from core.clock import DAY_US, HOUR_US, MINUTE_US, ManualClock, to_datetime
 from core.interval import Interval
 from core.server_clock import ServerClock
 from core.timeframe import Grid, Timeframe
@@ -51,7 +51,7 @@ def frame(numbers: set[int], price: float = 100.0) -> pl.DataFrame:
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(in_lake=slots, in_head=slots, booked=st.dictionaries(st.integers(0, 90), causes, max_size=40))
 def test_counts_are_those_of_the_slots(lake: Lake, in_lake, in_head, booked) -> None:
-    """Candles in the lake, in the head, in both (revised), and any booked gaps: every slot is counted once."""
+    """Candles in the lake, in the head, in both (revised), and any booked gaps: every slot is counted once, by day too."""
     row = series_of(lake)
     if in_lake:
         lake.write([Batch(row.id, frame(in_lake), "rest")], run_id="r1")
@@ -69,6 +69,9 @@ def test_counts_are_those_of_the_slots(lake: Lake, in_lake, in_head, booked) -> 
     explained = sum(cause != "unknown" for cause in gaps.values())
     assert (counted.expected, counted.stored, counted.explained, counted.unexplained) == (
         expected, len(stored), explained, expected - len(stored) - explained)
+    days = [START_US // DAY_US + number for number in range(-1, 3)]
+    by_day = lake.stored_by_day([row.id], Interval(days[0] * DAY_US, (days[-1] + 1) * DAY_US))[row.id]
+    assert by_day.tolist() == [sum((START_US + n * MINUTE_US) // DAY_US == day for n in stored) for day in days]
     with lake.metadata.read() as tx:
         listed = list_gaps(tx, "kraken", row.series.symbol)
     assert {s: gap.cause for gap in listed for s in MINUTE.slots(gap.interval)} == {

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
 import polars as pl
 from sqlalchemy import ColumnElement, Connection, select
 
@@ -126,6 +127,12 @@ def candle_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
 def candle_json(frame: pl.DataFrame) -> bytes:
     """Return `candle_rows` as JSON; ten thousand of them without a Python object for each value."""
     return _wire(frame).write_json().encode()
+
+
+def candle_columns(frame: pl.DataFrame) -> bytes:
+    """Return candles as JSON with a list for each column, as charts take them; `t` is the open time in seconds since 1970."""
+    columns = {"t": frame["ts"].dt.epoch("s").to_list()} | {name[0]: frame[name].to_list() for name in ("open", "high", "low", "close", "volume")}
+    return orjson.dumps(columns | {name: frame[name].to_list() for name in ("parts", "parts_expected") if name in frame.columns})
 
 
 def _wire(frame: pl.DataFrame) -> pl.DataFrame:

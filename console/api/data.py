@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
 from console import readings
+from console.api.data_models import ColumnsOut
 from console.api.models import CandleOut, CoverageOut, GapOut, RevisionOut
 from console.derived_view import derived_candles
 from console.policy import CONNECTIONS, identity_of
@@ -36,6 +37,14 @@ def list_candles(request: Request, slug: str, symbol: Symbol, timeframe: Timefra
     """Return the newest candles of a range, oldest first; `as_of` gives what was known then."""
     found = _asked(request, slug, (symbol, timeframe, derive_from, anchor), {"start": start, "end": end, "limit": limit, "as_of": as_of})
     return Response(readings.candle_json(found), media_type="application/json")
+
+
+@router.get("/connections/{slug}/candles/columns", dependencies=SEES, response_model=ColumnsOut)
+def list_columns(request: Request, slug: str, symbol: Symbol, timeframe: Timeframe, start: Moment = None, end: Moment = None,  # noqa: PLR0917  one for each parameter
+                 as_of: Moment = None, limit: Limit = 100, derive_from: From = None, anchor: Anchor = "utc") -> Response:
+    """Return the same candles as `candles` does, as columns: a quarter of the size, for charts."""
+    found = _asked(request, slug, (symbol, timeframe, derive_from, anchor), {"start": start, "end": end, "limit": limit, "as_of": as_of})
+    return Response(readings.candle_columns(found), media_type="application/json")
 
 
 @router.get("/connections/{slug}/export", dependencies=SEES, response_class=Response,

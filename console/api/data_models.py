@@ -7,6 +7,22 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 
+class ColumnsOut(BaseModel):
+    """Candles, oldest first, as a list for each column: open times in seconds since 1970, open, high, low, close, volume.
+
+    Derived ones also say of how many candles each is made, and how many there should be.
+    """
+
+    t: list[int]
+    o: list[float]
+    h: list[float]
+    l: list[float]  # noqa: E741  the short name that charts use
+    c: list[float]
+    v: list[float]
+    parts: list[int] | None = None
+    parts_expected: list[int] | None = None
+
+
 class TickOut(BaseModel):
     """A stored tick: a quote has bid and ask, a trade price and size; `received_at` is when it reached us."""
 

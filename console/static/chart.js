@@ -3,13 +3,13 @@
 (() => {
   const box = document.getElementById("chart");
   if (!box || !window.LightweightCharts) return;
-  const PAGE = 2000, MARGIN = 10, DRAWN = 300;  // candles a page; bars left of which more is asked for; slots of one gap drawn
+  const PAGE = 2000, MARGIN = 10, DRAWN = 300, FEW = 150;  // candles a page; bars left of which more is asked for; slots of one gap drawn; fewer fill the width
   const L = window.LightweightCharts;
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const legend = document.getElementById("legend"), spoken = document.getElementById("spoken"), zone = document.getElementById("zone");
   const isWhole = !box.dataset.start && !box.dataset.end;
   let local = false, candles = [], points = [], index = new Map(), revised = new Set(), gaps = [], signals = [];
-  let loading = false, complete = !isWhole, cursor = null, step = 60;
+  let loading = false, complete = !isWhole, cursor = null, step = 60, precision = 2;
 
   const text = (seconds) => {
     const at = new Date(seconds * 1000);
@@ -22,26 +22,30 @@
     if (kind === 2) return at.toLocaleDateString(undefined, {month: "short", day: "numeric", ...where});
     return at.toLocaleTimeString(undefined, {hour: "2-digit", minute: "2-digit", hour12: false, ...where});
   };
+  // Narrower than a pixel, candles are merged to be drawn: ten thousand of them fit, and cost what a screenful costs.
   const chart = L.createChart(box, {autoSize: true, layout: {attributionLogo: false}, localization: {timeFormatter: text},
-    timeScale: {timeVisible: true, tickMarkFormatter: tick}});
-  const bands = chart.addSeries(L.HistogramSeries, {priceScaleId: "gaps", lastValueVisible: false, priceLineVisible: false});
+    rightPriceScale: {minimumWidth: 76},  // as wide without prices as with them: else all is laid out twice
+    timeScale: {timeVisible: true, tickMarkFormatter: tick, enableConflation: true, minBarSpacing: 0.05, maxBarSpacing: 40}});
+  let bands = null;
   const volumes = chart.addSeries(L.HistogramSeries, {priceFormat: {type: "volume"}, priceScaleId: "volume", lastValueVisible: false, priceLineVisible: false});
   const prices = chart.addSeries(L.CandlestickSeries, {});
-  chart.priceScale("gaps").applyOptions({scaleMargins: {top: 0, bottom: 0}});
   chart.priceScale("volume").applyOptions({scaleMargins: {top: 0.8, bottom: 0}});
   const marks = L.createSeriesMarkers(prices, []);
 
-  const row = (item) => ({time: Date.parse(item.ts) / 1000, open: item.open, high: item.high, low: item.low, close: item.close,
-    volume: item.volume, isDerived: item.source === "derived", lacks: item.is_complete === false ? `${item.parts} of ${item.parts_expected} parts` : ""});
+  const row = (item) => ({time: Date.parse(item.ts) / 1000, open: item.open, high: item.high, low: item.low, close: item.close, volume: item.volume,
+    isDerived: false, lacks: ""});
+  const lacks = (parts, expected) => parts < expected ? `${parts} of ${expected} parts` : "";
+  const rowsOf = (found) => found.t.map((time, i) => ({time, open: found.o[i], high: found.h[i], low: found.l[i], close: found.c[i], volume: found.v[i],
+    isDerived: Boolean(found.parts), lacks: found.parts ? lacks(found.parts[i], found.parts_expected[i]) : ""}));
   const dressed = (item, look) => {
     if (revised.has(item.time)) return {...item, color: look.revised, wickColor: look.revised, borderColor: look.revised};
     return item.isDerived ? {...item, color: look.ground} : item;  // hollow: made of shorter candles
   };
   const looks = () => ({ground: style("--ground"), text: style("--text"), line: style("--line"), up: style("--up"), down: style("--down"),
     volume: style("--volume"), revised: style("--revised"), gap: style("--gap-band"), accent: style("--accent")});
-  const decimals = () => {
+  const decimals = () => {  // as many as the provider quotes
     const most = Math.max(0, ...candles.slice(-200).flatMap((item) => [item.open, item.close]).map((value) => (String(value).split(".")[1] || "").length));
-    return Math.min(8, most);
+    return most > 10 ? 5 : most;  // more than any market quotes: the rest of a division
   };
   const holes = () => {  // open times of missing candles within what is loaded
     const first = candles[0]?.time, last = candles.at(-1)?.time, out = new Set();
@@ -54,20 +58,29 @@
   };
   const draw = () => {
     const look = looks(), missing = holes();
-    points = [...candles.map((item) => dressed(item, look)), ...[...missing].map((time) => ({time}))].sort((a, b) => a.time - b.time);
+    points = candles.map((item) => dressed(item, look));
+    if (missing.size) points = [...points, ...[...missing].map((time) => ({time}))].sort((a, b) => a.time - b.time);
     prices.setData(points);
-    volumes.setData(candles.map((item) => ({time: item.time, value: item.volume, color: look.volume})));
-    bands.setData([...missing].sort((a, b) => a - b).map((time) => ({time, value: 1, color: look.gap})));
+    volumes.setData(candles.map((item) => ({time: item.time, value: item.volume})));
+    if (missing.size && !bands) {
+      bands = chart.addSeries(L.HistogramSeries, {priceScaleId: "gaps", lastValueVisible: false, priceLineVisible: false, color: look.gap});
+      chart.priceScale("gaps").applyOptions({scaleMargins: {top: 0, bottom: 0}});
+    }
+    bands?.setData([...missing].sort((a, b) => a - b).map((time) => ({time, value: 1})));
     const first = candles[0]?.time, last = candles.at(-1)?.time;
     marks.setMarkers(signals.filter((item) => item.time >= first && item.time <= last).map((item) => ({time: item.time, text: item.text, id: item.id,
       position: item.side === "sell" ? "aboveBar" : "belowBar", shape: item.side === "sell" ? "arrowDown" : "arrowUp", color: look.accent})));
   };
   const paint = () => {
-    const look = looks(), precision = decimals();
+    const look = looks(), isHollow = Boolean(candles.at(-1)?.isDerived);
+    precision = decimals();
     chart.applyOptions({layout: {background: {color: look.ground}, textColor: look.text, attributionLogo: false},
-      grid: {vertLines: {color: look.line}, horzLines: {color: look.line}}});
+      grid: {vertLines: {color: look.line}, horzLines: {color: look.line}}, rightPriceScale: {borderColor: look.line}, timeScale: {borderColor: look.line}});
     prices.applyOptions({upColor: look.up, downColor: look.down, wickUpColor: look.up, wickDownColor: look.down, borderUpColor: look.up,
-      borderDownColor: look.down, priceFormat: {type: "price", precision, minMove: 10 ** -precision}});
+      borderDownColor: look.down, priceFormat: {type: "price", precision, minMove: 10 ** -precision},
+      lastValueVisible: !isHollow, priceLineVisible: !isHollow});  // they would have the ground's colour
+    volumes.applyOptions({color: look.volume});
+    bands?.applyOptions({color: look.gap});
     draw();
   };
   const ask = async (url) => {
@@ -76,14 +89,16 @@
     return answer.json();
   };
   const merge = (rows) => {
-    for (const item of rows.map(row)) index.set(item.time, item);
-    candles = [...index.values()].sort((a, b) => a.time - b.time);
+    const isFirst = !index.size;
+    for (const item of rows) index.set(item.time, item);
+    candles = [...index.values()];
+    if (!isFirst) candles.sort((a, b) => a.time - b.time);  // an answer is ascending
     step = candles.slice(1, 500).reduce((least, item, i) => Math.min(least, item.time - candles[i].time), Infinity);
     if (!Number.isFinite(step)) step = 60;
   };
   const words = (item) => {
     const gain = item.open ? (item.close / item.open - 1) * 100 : 0, marksOf = [revised.has(item.time) && "revised", item.isDerived && "derived", item.lacks].filter(Boolean);
-    return [["", text(item.time)], ["O", item.open], ["H", item.high], ["L", item.low], ["C", item.close], ["V", Number(item.volume.toPrecision(6))],
+    return [["", text(item.time)], ...["open", "high", "low", "close"].map((name) => [name[0].toUpperCase(), item[name].toFixed(precision)]), ["V", Number(item.volume.toPrecision(6))],
       ["", `${gain >= 0 ? "+" : ""}${gain.toFixed(2)} %`], ...marksOf.map((word) => ["", word])];
   };
   const say = (item) => {
@@ -106,7 +121,7 @@
     if (loading || complete || !candles.length) return;
     loading = true;
     try {
-      const rows = await ask(`${box.dataset.url}&limit=${PAGE}&end=${encodeURIComponent(new Date(candles[0].time * 1000).toISOString())}`);
+      const rows = rowsOf(await ask(`${box.dataset.url}&limit=${PAGE}&end=${encodeURIComponent(new Date(candles[0].time * 1000).toISOString())}`));
       complete = rows.length === 0;
       if (rows.length) {
         const seen = chart.timeScale().getVisibleLogicalRange(), before = points.length;
@@ -125,13 +140,13 @@
   const follow = () => {
     const source = new EventSource(box.dataset.live);
     source.addEventListener("candles", (event) => {
-      const rows = JSON.parse(event.data), last = candles.at(-1), before = candles.length;
-      const changed = rows.map(row).filter((item) => JSON.stringify(index.get(item.time)) !== JSON.stringify(item));
+      const rows = JSON.parse(event.data).map(row), last = candles.at(-1), before = candles.length;
+      const changed = rows.filter((item) => JSON.stringify(index.get(item.time)) !== JSON.stringify(item));
       if (!changed.length) return;
       merge(rows);
       const isPlain = changed.length === 1 && changed[0].time >= last.time && changed[0].time <= last.time + step && candles.length - before <= 1;
       if (!isPlain) draw();  // an older one changed, or a hole was filled: painted anew
-      else { prices.update(dressed(changed[0], looks())); volumes.update({time: changed[0].time, value: changed[0].volume, color: style("--volume")}); points.push(changed[0]); }
+      else { prices.update(dressed(changed[0], looks())); volumes.update({time: changed[0].time, value: changed[0].volume}); points.push(changed[0]); }
       box.dataset.live_at = String(candles.at(-1).time);
       if (cursor === null) say(candles.at(-1));
     });
@@ -139,16 +154,16 @@
   const told = (url) => url ? ask(url) : [];  // a derived timeframe has no gaps, revisions, signals or stream of its own
   const begin = async () => {
     const range = (box.dataset.start ? `&start=${encodeURIComponent(box.dataset.start)}` : "") + (box.dataset.end ? `&end=${encodeURIComponent(box.dataset.end)}` : "");
-    const [rows, missing, changed, said] = await Promise.all([
+    const [found, missing, changed, said] = await Promise.all([
       ask(`${box.dataset.url}&limit=${isWhole ? PAGE : 10000}${range}`), told(box.dataset.gaps), told(box.dataset.revisions), told(box.dataset.signals)]);
     const started = performance.now();
     signals = said.map((item) => ({time: Date.parse(item.ts) / 1000, side: item.side, text: `${item.side} ${Math.round(item.confidence)}`, id: item.pipeline}))
       .sort((a, b) => a.time - b.time);
     gaps = missing.filter((item) => item.cause !== "market_closed").map((item) => ({start: Date.parse(item.start) / 1000, end: Date.parse(item.end) / 1000}));
     revised = new Set(changed.map((item) => Date.parse(item.ts) / 1000));
-    merge(rows);
+    merge(rowsOf(found));
     paint();
-    if (!isWhole) chart.timeScale().fitContent();
+    if (!isWhole || points.length < FEW) chart.timeScale().fitContent();
     say(candles.at(-1));
     requestAnimationFrame(() => requestAnimationFrame(() => {
       box.dataset.painted = String(Math.round(performance.now() - started));

@@ -47,6 +47,18 @@ async def test_exports_hold_the_same_candles(browser, token):
     assert xlsx[:2] == b"PK"
 
 
+async def test_columns_are_the_same_candles(browser, token):
+    """The chart's columns hold what the rows hold, derived ones with their parts."""
+    http, headers = browser().http, token("ann")
+    for more in ("1m", "1h&derive_from=1m"):
+        url = "/api/connections/anns/candles{}?symbol=BTC/USD&limit=50&timeframe=" + more
+        rows, columns = [(await http.get(url.format(kind), headers=headers)).json() for kind in ("", "/columns")]
+        assert [isoformat(at * 1_000_000) for at in columns["t"]] == [row["ts"] for row in rows]
+        for name in ("open", "high", "low", "close", "volume"):
+            assert columns[name[0]] == [row[name] for row in rows]
+        assert columns.get("parts") == ([row["parts"] for row in rows] if "derive" in more else None)
+
+
 async def test_health_is_open_and_says_nothing_secret(browser):
     """Monitoring reads states without a login; no owner, address, error or name is in them."""
     http = browser().http
@@ -85,7 +97,7 @@ async def test_the_page_shows_what_the_api_says(browser):
     await one.sign_in("ann")
     text = (await one.get("/connections/anns/candles")).text
     assert text.count("2026-01-05T04:59:00Z") >= 1
-    assert 'data-url="/api/connections/anns/candles?symbol=BTC/USD&amp;timeframe=1m"' in text
+    assert 'data-url="/api/connections/anns/candles/columns?symbol=BTC/USD&amp;timeframe=1m"' in text
     second = (await one.get("/connections/anns/candles?start=2026-01-05&end=2026-01-06&page_number=2")).text
     assert "Page 2 of 3, 300 candles" in second
 

@@ -29,7 +29,7 @@ OPERATIONS = {
         [f"POST {API}{SLUG}/runs", f"GET {API}{SLUG}/runs/{{number}}", f"POST {API}{SLUG}/runs/{{number}}/cancel", f"GET {API}{SLUG}/cleanup"],
         ["fetch", "backfill", "repair", "cleanup"]),
     "read candles": (
-        [f"GET {PAGES}{SLUG}/candles"], [f"GET {API}{SLUG}/candles", f"GET {API}{SLUG}/export"], ["candles", "export"]),
+        [f"GET {PAGES}{SLUG}/candles"], [f"GET {API}{SLUG}/candles", f"GET {API}{SLUG}/candles/columns", f"GET {API}{SLUG}/export"], ["candles", "export"]),
     "follow candles": ([f"GET {PAGES}{SLUG}/candles"], [f"GET {API}{SLUG}/live"], ["stream"]),
     "read gaps": ([f"GET {PAGES}{SLUG}/gaps", f"GET {PAGES}{SLUG}/day"], [f"GET {API}{SLUG}/gaps"], ["gaps"]),
     "read revisions": ([f"GET {PAGES}{SLUG}/revisions"], [f"GET {API}{SLUG}/revisions"], ["revisions"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,9 +15,11 @@ import typer
 from cli.output import note, print_json, print_object, print_rows, progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from cli.stream_lines import StreamLines
     from core.ticks import Tick
+    from feed import Feed
     from feed.stream import StreamResult, Subscribers
     from storage.head import Batch
 
@@ -53,48 +56,62 @@ def stream(
 
     check_slug(slug)
 
-    async def run() -> StreamResult:
+    async def run() -> tuple[StreamResult, int]:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         if seconds is not None:
             loop.call_later(seconds, stop.set)
-        return await run_stream(feed, slug, stop=stop, options=StreamOptions(ticks=keep_ticks), subscribers=_printer() if show else None)
+        options = StreamOptions(ticks=keep_ticks)
+        if not show:
+            return await run_stream(feed, slug, stop=stop, options=options), 0
+        with _printing(feed, slug, lambda: loop.call_soon_threadsafe(stop.set)) as (lines, subscribers):
+            result = await run_stream(feed, slug, stop=stop, options=options, subscribers=subscribers)
+        return result, lines.skipped
 
     with open_feed() as feed:
-        result = asyncio.run(run())
+        result, skipped = asyncio.run(run())
     if as_json:
         print_json(asdict(result))
-    else:
-        note(f"stream of {slug} ended: {result.ticks} ticks, {result.candles} candles ({result.agreed} confirmed, "
-             f"{result.contradicted} revised), {result.repeats} repeats, {result.late} late, {result.reconnects} reconnects, "
-             f"{result.losses} lost ranges")
+        return 0
+    note(f"stream of {slug} ended: {result.ticks} ticks, {result.candles} candles ({result.agreed} confirmed, "
+         f"{result.contradicted} revised), {result.repeats} repeats, {result.late} late, {result.reconnects} reconnects, "
+         f"{result.losses} lost ranges")
+    if skipped:
+        note(f"{skipped} lines were not printed: their reader was too slow; what they told is stored")
     return 0
 
 
-def _printer() -> Subscribers:
+@contextmanager
+def _printing(feed: Feed, slug: str, on_closed: Callable[[], object]) -> Iterator[tuple[StreamLines, Subscribers]]:
+    """Give subscribers that print what they get; `on_closed` is called when nobody reads it any more."""
     import orjson
 
     from cli.output import JSON_OPTIONS
+    from cli.stream_lines import StreamLines
     from core.clock import isoformat
     from feed.stream import Subscribers
+    from storage.series import list_series
+
+    with feed.lake.metadata.read() as tx:
+        names = {row.id: {"symbol": row.series.symbol, "timeframe": row.series.timeframe.name} for row in list_series(tx, slug)}
+    lines = StreamLines(sys.stdout.fileno(), on_closed)
 
     def show_ticks(batch: Sequence[Tick]) -> None:
         for tick in batch:
             told = {key: value for key, value in tick._asdict().items() if value is not None and not key.endswith("_us")}
-            line = {"type": "tick", "ts": isoformat(tick.ts_us), **told}
-            sys.stdout.buffer.write(orjson.dumps(line, option=JSON_OPTIONS) + b"\n")
-        sys.stdout.flush()
+            lines.put(orjson.dumps({"type": "tick", "ts": isoformat(tick.ts_us), **told}, option=JSON_OPTIONS))
 
     def show_candles(batches: Sequence[Batch]) -> None:
         for batch in batches:
             for row in batch.candles.to_dicts():
-                line = {"type": "candle", "series_id": batch.series_id, **row}
-                sys.stdout.buffer.write(orjson.dumps(line, option=JSON_OPTIONS) + b"\n")
-        sys.stdout.flush()
+                lines.put(orjson.dumps({"type": "candle", **names[batch.series_id], **row}, option=JSON_OPTIONS))
 
-    return Subscribers(show_ticks, show_candles)
+    try:
+        yield lines, Subscribers(show_ticks, show_candles)
+    finally:
+        lines.close()
 
 
 def streams(as_json: Json = False) -> None:

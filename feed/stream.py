@@ -154,7 +154,7 @@ class StreamRun:
             ids = {symbol: losses.ensure_tick_series(tx, self.slug, symbol, now) for symbol in self.symbols}
             covered = {symbol: losses.covered_until(tx, key) for symbol, key in ids.items()}
         allowance = self._allowance_us()
-        self._gap_from = {symbol: (until - allowance, cause) for symbol, until in covered.items() if until is not None}
+        self._gap_from = {symbol: (min(until, now) - allowance, cause) for symbol, until in covered.items() if until is not None}
         self._keeper = TickKeeper(lake, self.slug, self.feed.clock, journal, ids, self.calendars, self.run_id,
                                   heard_us=now, on_lost=self.candles.lose, on_durable=self.subscribers.durable)
         self._watch = SilenceWatch(self.candles.rows, self.calendars, by_symbol=self.options.ticks,
@@ -164,13 +164,14 @@ class StreamRun:
     async def finish(self, state: str) -> None:
         """Write what is left and the last state."""
         keeper = self.keeper
-        until = keeper.heard_us if keeper.is_live else None
-        if keeper.is_live:
+        is_live, keeper.is_live = keeper.is_live, False
+        if is_live:
             await asyncio.to_thread(self.prolong)
-        keeper.is_live = False
-        await keeper.close(until)
-        self.say(state)
-        gc.unfreeze()
+        try:
+            await keeper.close(is_live=is_live)
+        finally:  # a disk that is full may still have room for the state
+            gc.unfreeze()
+            self.say(state)
 
     def say(self, state: str, message: str | None = None) -> None:
         """Write the state."""
@@ -240,6 +241,7 @@ class StreamRun:
         if self.keeper.is_live:
             for symbol in self.symbols:
                 since = self.watch.sure_until(symbol, self.keeper.heard_us) + self.candles.skew_us - self._allowance_us()
+                since -= self.keeper.lateness.us
                 self._gap_from.setdefault(symbol, (since, cause))
         self.keeper.is_live = False
         self.candles.end()
@@ -290,7 +292,7 @@ class StreamRun:
         self.candles.begin(provider, here + self._allowance_us())  # the venue's clock is known to a fraction of a second only
         gaps, self._gap_from = self._gap_from, {}
         with self.feed.lake.metadata.write() as tx:  # killed before the first commit, the next run knows since when
-            losses.cover(tx, list(self.keeper.ids.values()), now)
+            losses.cover(tx, list(self.keeper.ids.values()), self.keeper.mark(now))
         for symbol, (since, cause) in gaps.items():
             self.keeper.book(symbol, Interval(since, max(since, here + self._allowance_us())), cause, {"run_id": self.run_id})
         self.say("live", "")
@@ -309,6 +311,7 @@ class StreamRun:
             news = self._sieves[symbol].news(list(run))
             if news:
                 revived += self._revived(Channel(symbol), now)
+                self.keeper.lateness.hear(symbol, now, now + self.candles.skew_us - news[-1].ts_us)
             self.candles.add(symbol, news)
             fresh += news
         if fresh:
@@ -337,7 +340,7 @@ class StreamRun:
         pulse = self.watch.of(channel)
         if pulse.silent_us is None:
             pulse.silent_us = pulse.heard_us
-            pulse.lost_us = pulse.heard_us - self._allowance_us()
+            pulse.lost_us = pulse.heard_us - self._allowance_us() - self.keeper.lateness.us
             SILENT.labels(self.slug).inc()
             self._sieves[channel.symbol].restart()
             self.candles.end(channel.symbol, channel.timeframe)
@@ -376,7 +379,7 @@ class StreamRun:
                 proof: dict[str, object] = {"first_id": ids[0], "count": len(ids), "run_id": self.run_id}
                 await asyncio.to_thread(self.keeper.book, symbol, hole.span, "sequence", proof)
         holes = {symbol: since for symbol, sieve in self._sieves.items() if (since := sieve.open_since) is not None}
-        stored = await self.candles.close(self.keeper.heard_us, holes)
+        stored = await self.candles.close(self.keeper.heard_us, holes, self.keeper.lateness.us)
         if stored:
             self.subscribers.candles(stored)
 

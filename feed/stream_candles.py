@@ -89,13 +89,14 @@ class StreamCandles:
         for builder in self._by_symbol.get(symbol, ()):
             builder.add_all(ticks)
 
-    async def close(self, heard_us: int, holes: Mapping[str, int]) -> list[Batch]:
+    async def close(self, heard_us: int, holes: Mapping[str, int], late_us: int = 0) -> list[Batch]:
         """Store the whole candles that have ended, in one transaction, and return them.
 
         Args:
             heard_us: when the session last said something. A candle that ended later waits while its market is open: a socket
                 that is dead and does not know it yet would leave it short.
             holes: by symbol, since when ids are missing that may still come: candles that end later wait.
+            late_us: how long after their event ticks come at present: candles wait so much longer.
         """
         now, heard = self.feed.clock.now_us() + self.skew_us, heard_us + self.skew_us
         batches = []
@@ -104,7 +105,7 @@ class StreamCandles:
             if builder is None:
                 continue
             is_told = now - heard > SECOND_US and closed_since(self.calendars[row.series.symbol], now) is not None
-            whole_until = now if is_told else heard
+            whole_until = (now if is_told else heard) - late_us
             whole_until = min(whole_until, holes.get(row.series.symbol, whole_until))
             ready = [item for item in builder.close(min(now, whole_until + self.lateness_us)) if item.is_whole]
             batch = self._batch(row, builder.grid, ready, now) if ready else None

@@ -19,7 +19,8 @@ from storage.ticks import losses
 from storage.ticks.journal import Journal
 
 MOST_PENDING: Final = 200_000  # ticks that wait for the disk; then the stream waits
-QUIET_US: Final = 5 * SECOND_US  # silent for longer, a session's mark stands still: it may be dead already
+QUIET_US: Final = SECOND_US  # silent for longer, a session's mark stands still: it may be dead already
+RECENT_US: Final = 10 * SECOND_US  # a symbol that spoke so shortly before the newest word shows how late words are
 
 
 @dataclass(slots=True)
@@ -90,6 +91,26 @@ class Sieve:
             self._holes = [hole for hole in self._holes if hole.missing]
 
 
+class Lateness:
+    """How long after their event ticks come: seconds at a venue that is overloaded, minutes after this process was stopped for a while.
+
+    What was heard until now tells of events up to that much earlier only.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[int, int]] = {}  # by symbol: when it spoke, and how old that was
+
+    def hear(self, symbol: str, now_us: int, age_us: int) -> None:
+        """Take note that a symbol's newest tick is so old."""
+        self._last[symbol] = now_us, max(0, age_us)
+
+    @property
+    def us(self) -> int:
+        """How late ticks are, by the symbols that spoke last."""
+        newest = max((at for at, _ in self._last.values()), default=0)
+        return max((age for at, age in self._last.values() if newest - at <= RECENT_US), default=0)
+
+
 @dataclass(slots=True)
 class TickKeeper:
     """Writes a connection's ticks to its journal in groups, and books what was lost.
@@ -113,6 +134,7 @@ class TickKeeper:
     run_id: str
     is_live: bool = False
     heard_us: int = 0  # when the session last said something
+    lateness: Lateness = field(default_factory=Lateness)
     ahead_us: int = 0  # how far the venue's clock is ahead of ours, as the age of ticks is told
     stored: int = 0
     losses: int = 0
@@ -123,6 +145,13 @@ class TickKeeper:
     _room: asyncio.Event = field(default_factory=asyncio.Event)
     _waits: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))  # seconds from receipt to disk
     _ages: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))  # seconds from event to disk
+
+    def mark(self, heard_us: int) -> int:
+        """Return up to when ticks are complete, as they tell their time, when all was heard up to an instant of ours.
+
+        Never later than by our clock: marks do not go back, and a venue's clock may.
+        """
+        return heard_us - self.lateness.us + min(0, self.ahead_us)
 
     async def keep(self, ticks: Sequence[Tick]) -> None:
         """Take ticks; waits while too many wait for the disk, which makes the stream wait."""
@@ -140,7 +169,7 @@ class TickKeeper:
         ticks, self._pending = self._pending, []
         self._room.set()
         now = self.clock.now_us()
-        until = now if now - self.heard_us < QUIET_US else self.heard_us
+        until = self.mark(now if now - self.heard_us < QUIET_US else self.heard_us)
         if not ticks and not self.is_live:
             return
         await asyncio.shield(asyncio.to_thread(self._write, ticks, until))
@@ -193,11 +222,11 @@ class TickKeeper:
             losses.book_losses(tx, self.ids[symbol], [(part, cause, proof) for part in parts], self.clock.now_us())
         self.losses += len(parts)
 
-    async def close(self, covered_until_us: int | None) -> None:
-        """Write the rest, end the journal and move it into the lake; `covered_until_us` is where the next stream's gap begins."""
+    async def close(self, *, is_live: bool) -> None:
+        """Write the rest, end the journal and move it into the lake; of a session that is live, the next stream's gap begins where it ends."""
         await self.commit()
         if self.journal is not None:
             await asyncio.to_thread(self._end)
-        if covered_until_us is not None:
+        if is_live:
             with self.lake.metadata.write() as tx:
-                losses.cover(tx, list(self.ids.values()), covered_until_us)
+                losses.cover(tx, list(self.ids.values()), self.mark(self.heard_us))

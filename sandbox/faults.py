@@ -25,7 +25,7 @@ AFTER: Final = ("drop_after", "hang_after")  # the request was carried out, its 
 DATA: Final = (
     "empty_page", "short_page", "missing_rows", "duplicate_rows", "unsorted", "off_grid", "nan", "negative_price",
     "high_below_low", "late_revision", "omit_open")
-STREAM: Final = ("ws_drop", "ws_close", "ws_stall", "ws_lose", "ws_repeat", "ws_reorder", "ws_garbage", "ws_huge", "ws_mute")
+STREAM: Final = ("ws_drop", "ws_close", "ws_stall", "ws_lose", "ws_repeat", "ws_reorder", "ws_garbage", "ws_huge", "ws_mute", "ws_late")
 CLOCK: Final = ("clock_skew",)
 KINDS: Final = (*TRANSPORT, *AFTER, *DATA, "ws_refuse", *STREAM, *CLOCK)
 
@@ -41,7 +41,7 @@ class Fault:
         count: how many times at most; None is for ever.
         status: the HTTP status of `status`; its `body` is the venue's kind of text.
         retry_after: seconds, or any text, for the Retry-After header.
-        seconds: of `clock_skew` (added to the server's time), or the pause between bytes of `slow`.
+        seconds: of `clock_skew` (added to the server's time), of `ws_late`, or the pause between bytes of `slow`.
         rows: how many rows a data fault touches.
         since: `late_revision` changes candles that open at or after this epoch second ...
         until: ... and before this one.

@@ -3,7 +3,7 @@
 Faults (paths as everywhere, e.g. `/ws.kraken.com/*`): `ws_refuse` the handshake with a status; `ws_drop` cuts the
 connection; `ws_close` closes it with code 1012, as a restart does; `ws_stall` stays open and says nothing more;
 `ws_lose` swallows what was to be sent; `ws_repeat` sends the last `rows` messages again; `ws_reorder` sends a batch in
-another order; `ws_garbage` and `ws_huge` send what is no message; `ws_mute` drops one `symbol` without a
+another order; `ws_late` brings all that follows `seconds` late, as an overloaded venue does; `ws_garbage` and `ws_huge` send what is no message; `ws_mute` drops one `symbol` without a
 word and goes on with the others. `clock_skew` moves the times in messages.
 """
 
@@ -21,7 +21,7 @@ import orjson
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from core.clock import LATEST_US
+from core.clock import LATEST_US, SECOND_US
 from sandbox.box import Ask, Box
 from sandbox.faults import STREAM, Fault
 from sandbox.tape import Print, Tape, load, recorded
@@ -110,6 +110,7 @@ class _Session:
         self.cursors: dict[str, int] = {}
         self.loaded = 0  # ticks of a load in the messages of this step
         self.is_stalled = False
+        self.late_us = 0
 
     async def run(self) -> None:
         hearing = asyncio.create_task(self._hear())
@@ -139,6 +140,7 @@ class _Session:
         faults = self.streams.box.faults.strike(self.path, STREAM) if self.stream.symbols else []
         for fault in faults:
             await self._suffer(fault)
+        now_us -= self.late_us
         messages = [message for name, symbol in list(self.stream.symbols.items()) for message in self._new(name, symbol, now_us)]
         messages += self.stream.bars(now_us)
         kinds = {fault.kind for fault in faults}
@@ -152,7 +154,7 @@ class _Session:
     def _new(self, name: str, symbol: str, now_us: int) -> list[Any]:
         box = self.streams.box
         after = self.cursors.setdefault(name, self._first_cursor(symbol, now_us))
-        self.cursors[name] = now_us
+        self.cursors[name] = now_us = max(after, now_us)
         trades = box.shelf.trades.get((self.stream.venue, symbol))
         if box.switches.load_rate > 0:
             prints = load(box.switches.load_rate, after, now_us)
@@ -181,6 +183,8 @@ class _Session:
             raise WebSocketDisconnect(1012)
         if fault.kind == "ws_mute":
             self.stream.mute(fault.symbol)
+        elif fault.kind == "ws_late":
+            self.late_us = round(fault.seconds * SECOND_US)
         elif fault.kind == "ws_stall":
             self.is_stalled = True
         elif fault.kind == "ws_repeat":

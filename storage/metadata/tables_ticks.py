@@ -57,7 +57,7 @@ tick_gaps = Table(  # ranges in which ticks may be missing
     Column("proof", JSON, nullable=False),
     CheckConstraint("start_us < end_us", name="range"),
     CheckConstraint(
-        "cause IN ('not_streaming', 'killed', 'disconnected', 'stalled', 'overflow', 'sequence')", name="cause"),
+        "cause IN ('not_streaming', 'killed', 'disconnected', 'stalled', 'overflow', 'sequence', 'damaged', 'unheard')", name="cause"),
     Index(None, "tick_series_id", "start_us"),
 )
 

@@ -1,8 +1,8 @@
 """The tick journal: what a stream has heard, on disk within a fraction of a second, until it is moved into the lake.
 
 A segment is a file of frames, each written and synced as one: magic, the instant up to which all that was received is
-in, rows, length, CRC, and an Arrow stream. A frame that a kill cut short fails its CRC, and nothing after it counts. The
-writer holds a lock on its segment: whoever gets that lock knows that the segment is done, by its end or by a kill.
+in, rows, length, CRC, and an Arrow stream. A frame that a kill cut short fails its CRC and does not count; one that the
+disk spoiled later does neither, and those behind it are found again by their magic. The writer holds a lock on its segment: whoever gets that lock knows that the segment is done, by its end or by a kill.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from core.interval import Interval
 from core.ticks import STORED_TICK_SCHEMA
 from storage.lake.place import make_durable_folder, sync_folder, translated
 
@@ -35,12 +36,17 @@ _MAGIC: Final = b"CLT1"
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment's contents: the symbols that its stream covered, up to when it had all of them, and its ticks."""
+    """A segment's contents: the symbols that its stream covered, up to when it had all of them, and its ticks.
+
+    `holes` are ranges whose frames are damaged, with sound ones behind them; `is_torn`: the end is damaged, by a kill or later.
+    """
 
     path: Path
     symbols: tuple[str, ...]
     until_us: int
     ticks: pl.DataFrame
+    holes: tuple[Interval, ...] = ()
+    is_torn: bool = False
 
 
 class Journal:
@@ -67,14 +73,18 @@ class Journal:
             until_us: all that was received up to this instant is in.
 
         Raises:
-            StoreFullError, StoreUnwritableError: nothing of the frame counts.
+            StoreFullError, StoreUnwritableError: nothing of the frame counts; the next one begins another segment.
         """
         rows = 0 if ticks is None else ticks.height
         with translated(self._folder):
             if self._file is None or self._rows + rows > SEGMENT_ROWS or until_us - self._begun_us > SEGMENT_SECONDS * 1e6:
                 self.close()
                 self._open(until_us)
-            self._write(until_us, rows, b"" if ticks is None else _encode(ticks))
+            try:
+                self._write(until_us, rows, b"" if ticks is None else _encode(ticks))
+            except OSError:
+                self.close()  # a part of the frame may be there: nothing may come behind it
+                raise
             self._rows += rows
 
     def close(self) -> None:
@@ -113,6 +123,11 @@ def segments(root: Path, slug: str) -> list[Path]:
     return sorted(path for path in place.iterdir() if path.suffix == SUFFIX) if place.is_dir() else []
 
 
+def begun_us(path: Path) -> int:
+    """Return the mark with which a segment began."""
+    return int(path.name.split("-")[0])
+
+
 def is_done(path: Path) -> bool:
     """Whether no writer holds the segment; False when it is gone."""
     try:
@@ -124,27 +139,45 @@ def is_done(path: Path) -> bool:
 
 
 def read_segment(path: Path) -> Segment | None:
-    """Return what a segment holds, frame by frame up to the first that is not whole; None when it is gone."""
+    """Return what a segment holds in its whole frames; None when it is gone."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
-    place, until, symbols, frames = 0, 0, (), []
-    is_first = True
-    while place + _HEAD.size <= len(content):
-        magic, until_us, rows, length, crc = _HEAD.unpack_from(content, place)
-        payload = content[place + _HEAD.size: place + _HEAD.size + length]
-        if magic != _MAGIC or len(payload) != length or zlib.crc32(payload) != crc:
-            break
-        place += _HEAD.size + length
-        if is_first:
-            symbols, is_first = tuple(json.loads(payload)), False
+    symbols, until, frames, holes = (), 0, [], []
+    place, is_torn = 0, False
+    while place < len(content):
+        found = _frame_at(content, place)
+        if found is None:
+            is_torn = True
+            place = content.find(_MAGIC, place + 1)
+            if place < 0:
+                break
             continue
+        until_us, rows, payload = found
+        place += _HEAD.size + len(payload)
+        if not until_us and not rows:  # the head
+            symbols = tuple(json.loads(payload))
+            continue
+        if is_torn:
+            since, is_torn = until or begun_us(path), False
+            holes.append(Interval(since, max(since, until_us)))
         until = max(until, until_us)
         if rows:
             frames.append(pl.read_ipc_stream(io.BytesIO(payload)))
     ticks = pl.concat(frames).rechunk() if frames else pl.DataFrame(schema=JOURNAL_SCHEMA)
-    return Segment(path, symbols, until, ticks)
+    return Segment(path, symbols, until, ticks, tuple(holes), is_torn)
+
+
+def _frame_at(content: bytes, place: int) -> tuple[int, int, bytes] | None:
+    """Return mark, rows and payload of the frame that begins at `place`; None when none does, or not a whole one."""
+    if place + _HEAD.size > len(content):
+        return None
+    magic, until_us, rows, length, crc = _HEAD.unpack_from(content, place)
+    payload = content[place + _HEAD.size: place + _HEAD.size + length]
+    if magic != _MAGIC or len(payload) != length or zlib.crc32(payload) != crc:
+        return None
+    return until_us, rows, payload
 
 
 def _encode(ticks: pl.DataFrame) -> bytes:

@@ -1,7 +1,7 @@
 """The ledger of lost ticks: ranges in which some may be missing, each with its cause, until history heals it.
 
 Causes: `not_streaming` (between two streams), `killed`, `disconnected`, `stalled`, `overflow` (we were too slow),
-`sequence` (ids of trades that count up skip some).
+`sequence` (ids of trades that count up skip some), `damaged` (the disk spoiled the journal, or was full), `unheard` (REST counts more in a candle than was heard).
 """
 
 from __future__ import annotations
@@ -76,6 +76,13 @@ def book_losses(tx: Connection, series_id: int, losses: Sequence[tuple[Interval,
     """Book ranges with their cause and proof; empty ones are left out."""
     execute_many(tx, "INSERT INTO tick_gaps (tick_series_id, start_us, end_us, cause, seen_at_us, proof) VALUES (?, ?, ?, ?, ?, ?)", [
         (series_id, span.start, span.end, cause, now_us, json.dumps(proof)) for span, cause, proof in losses if span.start < span.end])
+
+
+def book_once(tx: Connection, series_id: int, spans: Sequence[Interval], cause: str, now_us: int) -> None:
+    """Book ranges that are not booked with this cause yet: whoever was killed behind it does it again."""
+    known = {(start, end) for start, end in fetch(
+        tx, "SELECT start_us, end_us FROM tick_gaps WHERE tick_series_id = ? AND cause = ?", (series_id, cause))} if spans else set()
+    book_losses(tx, series_id, [(span, cause, {}) for span in spans if (span.start, span.end) not in known], now_us)
 
 
 def extend(tx: Connection, series_id: int, end_us: int, until_us: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import polars as pl
@@ -91,11 +92,12 @@ class TickStore:
             if not journal.folder(root, name).is_dir():
                 continue
             with locked(root, f"journal-{name}"):
-                for path in journal.segments(root, name):
+                paths = journal.segments(root, name)
+                for path, later in zip(paths, [*paths[1:], None], strict=False):
                     segment = journal.read_segment(path) if journal.is_done(path) else None
                     if segment is None:
                         continue
-                    written = self._take_in(name, segment)
+                    written = self._take_in(name, segment, later)
                     path.unlink()
                     done, rows, repeats = done + 1, rows + written, repeats + segment.ticks.height - written
         return TickFlush(done, rows, repeats)
@@ -147,12 +149,19 @@ class TickStore:
         whole = without_repeats(whole)
         return whole if limit is None else whole.tail(limit)
 
-    def _take_in(self, slug: str, segment: journal.Segment) -> int:
+    def _take_in(self, slug: str, segment: journal.Segment, later: Path | None) -> int:
+        """Store what a segment holds, and book what of it is damaged. Of a damaged end the loss is known when a later segment follows."""
         groups = [(str(key[0]), part.drop("symbol")) for key, part in segment.ticks.group_by("symbol", maintain_order=True)]
-        return self._store(slug, groups, segment.symbols, segment.until_us)
+        holes = list(segment.holes)
+        if segment.is_torn and later is not None:
+            since = segment.until_us or journal.begun_us(segment.path)
+            holes.append(Interval(since, max(since, journal.begun_us(later))))
+        return self._store(slug, groups, segment.symbols, segment.until_us, holes)
 
-    def _store(self, slug: str, groups: Sequence[tuple[str, pl.DataFrame]], covered: Sequence[str], until_us: int) -> int:
-        """Write day files of several symbols in one transaction, with the mark of what was covered."""
+    def _store(
+        self, slug: str, groups: Sequence[tuple[str, pl.DataFrame]], covered: Sequence[str], until_us: int, damaged: Sequence[Interval] = (),
+    ) -> int:
+        """Write day files of several symbols in one transaction, with the mark of what was covered and what was damaged of it."""
         now_us, rows = self.place.clock.now_us(), 0
         with self.place.metadata.write() as tx:
             ids = {name: losses.ensure_tick_series(tx, slug, name, now_us) for name in {*covered, *(name for name, _ in groups)}}
@@ -169,6 +178,8 @@ class TickStore:
                 files.enter(tx, [item for _, item in staged], [], now_us)
                 if until_us:
                     losses.cover(tx, [ids[name] for name in covered], until_us)
+                for name in covered:
+                    losses.book_once(tx, ids[name], damaged, "damaged", now_us)
             for key, item in staged:
                 files.publish(self.place, key, item.path)
         return rows

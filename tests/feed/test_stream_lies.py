@@ -10,7 +10,7 @@ from feed.stream_ticks import Sieve
 from sandbox.clocks import FastClock
 from storage.lake.revisions import list_revisions
 from storage.series import list_series
-from tests.feed.streaming import NOW, home, values
+from tests.feed.streaming import NOW, home, outside, stored_keys, values
 from tests.feed.test_stream import Running
 
 SLOT = NOW // MINUTE_US * MINUTE_US
@@ -95,3 +95,39 @@ async def test_ticks_of_the_future_end_the_session_and_are_not_kept(tmp_path):
         assert result.reconnects > 0
         assert any(gap.cause == "disconnected" for gap in place.gaps())
         assert to_us(place.ticks()["ts"][-1]) < place.box.clock.now_us() + DAY_US // 48
+
+
+async def test_a_venue_that_is_late_makes_no_short_candle_and_no_silent_loss(tmp_path):
+    """Ticks that come a minute after their event are in their candles all the same, and a break loses none without booking it."""
+    with home(tmp_path, "binance") as place:
+        run = Running(place)
+        await run.until(lambda: len(run.seen) > 0)
+        place.box.faults.add("ws_late", place.sockets, seconds=70, count=1)
+        begun = place.box.clock.now_us()
+        await run.until(lambda: place.box.clock.now_us() > begun + 6 * MINUTE_US)
+        place.box.faults.add("ws_drop", place.sockets, count=1)
+        await run.until(lambda: run.state().counts["reconnects"] > 0)
+        before = run.ticks
+        await run.until(lambda: run.ticks > before + 20)
+        await run.end()
+        with place.feed.lake.metadata.read() as tx:
+            assert list_revisions(tx, "s", None, None, 100) == []
+        stored = stored_keys(place.ticks())
+        true = place.true_ticks(min(stored)[0], max(stored)[0])
+        assert outside([tick for tick in true if tick not in stored], place.gaps()) == []
+
+
+async def test_a_venue_whose_clock_is_behind_ours_loses_nothing_between_two_streams_without_a_booking(tmp_path):
+    """What is booked as not heard is counted by the venue's clock, as its ticks are."""
+    with home(tmp_path, "binance") as place:
+        place.box.faults.add("clock_skew", "*", seconds=-120)
+        for _ in range(2):
+            run = Running(place)
+            await run.until(lambda: run.ticks > 20)  # noqa: B023  used within its round
+            await run.end()
+        stored = stored_keys(place.ticks())
+        shifted = [(us - 120 * SECOND_US, number) for us, number in
+                   place.true_ticks(min(stored)[0] + 120 * SECOND_US, max(stored)[0] + 120 * SECOND_US)]
+        missing = [tick for tick in shifted if tick not in stored]
+        assert missing
+        assert outside(missing, place.gaps()) == []

@@ -1,6 +1,7 @@
 """The ticks dataset: what is journalled is readable at once, repeats go, files are whole, losses are booked and healed."""
 
 import random
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.clock import DAY_US, parse_instant, to_datetime
-from core.errors import NotFoundError
+from core.errors import NotFoundError, StoreFullError
 from core.interval import Interval
 from core.ticks import Tick, frame_of, without_repeats
 from storage import open_lake
@@ -106,6 +107,45 @@ def test_a_frame_that_a_kill_cut_short_does_not_count(lake):
         assert journal.read_segment(path).ticks.height == 100
     path.write_bytes(whole[:-10] + bytes(10))
     assert journal.read_segment(path).ticks.height == 100
+
+
+def test_a_frame_that_the_disk_spoiled_costs_itself_alone_and_is_booked(lake):
+    """Ticks behind a spoiled frame are read, and the spoiled one's time is booked as lost, once, whatever flushes again."""
+    writer = keep(lake, trades(100))
+    for part in (1, 2):
+        writer.append(frame_of(trades(100, first=100 * part), "stream", "r"), T0 + part * 1_000_000)
+    writer.close()
+    path = journal.segments(lake.root, "k")[0]
+    content = bytearray(path.read_bytes())
+    second = content.index(b"CLT1", content.index(b"CLT1", 4) + 4)  # behind the head and the first frame
+    content[second + 60] ^= 1
+    path.write_bytes(content)
+    segment = journal.read_segment(path)
+    lake.tick_store._take_in("k", segment, None)
+    lake.tick_store.flush()
+    assert set(lake.ticks("k", "A/B")["trade_id"]) == {str(number) for number in (*range(100), *range(200, 300))}
+    with lake.metadata.read() as tx:
+        found = [(gap.interval, gap.cause) for gap in losses.list_losses(tx, "k")]
+    assert found == [(Interval(T0, T0 + 2_000_000), "damaged")]
+
+
+def test_a_disk_that_was_full_for_a_moment_spoils_nothing_behind_it(lake):
+    """A frame that the disk had no room for is an error and does not count; what is written later is read, and the time between is booked."""
+    writer = keep(lake, trades(100))
+    size = journal.segments(lake.root, "k")[0].stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, before[1]))
+    try:
+        with pytest.raises(StoreFullError):
+            writer.append(frame_of(trades(500, first=100), "stream", "r"), T0 + 1_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    writer.append(frame_of(trades(100, first=600), "stream", "r"), T0 + 2_000_000)
+    writer.close()
+    lake.tick_store.flush()
+    assert set(lake.ticks("k", "A/B")["trade_id"]) == {str(number) for number in (*range(100), *range(600, 700))}
+    with lake.metadata.read() as tx:
+        assert [(gap.interval, gap.cause) for gap in losses.list_losses(tx, "k")] == [(Interval(T0, T0 + 2_000_000), "damaged")]
 
 
 def test_retention_removes_whole_days(lake):

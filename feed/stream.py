@@ -31,6 +31,7 @@ from core.errors import (
     UnsupportedError,
 )
 from core.interval import Interval
+from core.series import Series
 from core.ticks import Tick
 from feed.context import Feed
 from feed.stream_candles import StreamCandles
@@ -157,6 +158,7 @@ class StreamRun:
         self._gap_from = {symbol: (min(until, now) - allowance, cause) for symbol, until in covered.items() if until is not None}
         self._keeper = TickKeeper(lake, self.slug, self.feed.clock, journal, ids, self.calendars, self.run_id,
                                   heard_us=now, on_lost=self.candles.lose, on_durable=self.subscribers.durable)
+        self.candles.on_unheard = self._unheard
         self._watch = SilenceWatch(self.candles.rows, self.calendars, by_symbol=self.options.ticks,
                                    grace_us=round(self.options.grace_seconds * SECOND_US))
         self.say("connecting")
@@ -369,6 +371,12 @@ class StreamRun:
     def _lost(self, channel: Channel, since_us: int, until_us: int) -> None:
         skew = self.candles.skew_us
         self.keeper.prolong(channel.symbol, Interval(since_us + skew, until_us + skew), "stalled", {"run_id": self.run_id, "alone": str(channel)})
+
+    def _unheard(self, series: Series, candle: Interval) -> None:
+        """REST counts more in a candle than was heard: a venue without ids drops ticks in silence, and only this tells."""
+        shortest = min(row.series.timeframe for row in self.candles.rows if row.series.symbol == series.symbol)
+        if self.options.ticks and series.timeframe == shortest:
+            self.keeper.prolong(series.symbol, candle, "unheard", {"run_id": self.run_id, "timeframe": series.timeframe.name})
 
     async def step(self) -> None:
         """Book skipped ids, close candles."""

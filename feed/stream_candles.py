@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.calendar import Calendar
@@ -12,6 +12,7 @@ from core.candles import check
 from core.clock import SECOND_US, to_us
 from core.errors import CandlelakeError, LeaseHeldError
 from core.interval import Interval
+from core.series import Series
 from core.ticks import Tick
 from core.timeframe import Grid, Timeframe
 from feed.confirming import confirm
@@ -26,6 +27,7 @@ from storage.series import SeriesRow, list_series
 
 log = logging.getLogger(__name__)
 MOST_UNCONFIRMED = 10_000
+NOISE = 1e-9  # of sums of sizes
 
 
 @dataclass(slots=True)
@@ -33,6 +35,7 @@ class StreamCandles:
     """All series of one connection. Times are the venue's: our clock plus `skew_us`.
 
     Attributes:
+        on_unheard: called with a candle in which REST counts more than was heard.
         agreed, contradicted: streamed candles that REST told alike, and otherwise (these became revisions).
     """
 
@@ -43,6 +46,7 @@ class StreamCandles:
     lateness_us: int
     calendars: Mapping[str, Calendar]
     skew_us: int = 0
+    on_unheard: Callable[[Series, Interval], None] = lambda _series, _interval: None
     stored: int = 0
     agreed: int = 0
     contradicted: int = 0
@@ -157,7 +161,7 @@ class StreamCandles:
             if len(news) or batch.rejected is not None:
                 fresh.append(Batch(batch.series_id, news, batch.source, rejected=batch.rejected))
             held = self._unconfirmed.setdefault(batch.series_id, {})
-            held.update({to_us(row[0]): row[1:6] for row in news.rows()})
+            held.update({to_us(row[0]): row[1:6] for row in batch.candles.rows()})
             while len(held) > MOST_UNCONFIRMED:
                 held.pop(next(iter(held)))
         if fresh:
@@ -209,5 +213,7 @@ class StreamCandles:
                     agrees = stored[1:6] == told[ts]
                     self.agreed += agrees
                     self.contradicted += not agrees
+                    if stored[5] > (told[ts][4] or 0.0) * (1 + NOISE):
+                        self.on_unheard(key, Interval(ts, ts + key.timeframe.length_us))
             for ts in told:
                 self._unconfirmed.get(row.id, {}).pop(ts, None)

@@ -217,7 +217,7 @@ class TickKeeper:
         if not parts:
             return
         with self.lake.metadata.write() as tx:
-            if parts[0].start == interval.start and losses.extend(tx, self.ids[symbol], interval.start, parts[0].end):
+            if parts[0].start == interval.start and losses.extend(tx, self.ids[symbol], cause, parts[0]):
                 parts = parts[1:]
             losses.book_losses(tx, self.ids[symbol], [(part, cause, proof) for part in parts], self.clock.now_us())
         self.losses += len(parts)

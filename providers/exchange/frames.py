@@ -19,6 +19,7 @@ from core.clock import LATEST_US, Clock
 from core.ticks import Tick
 
 FrameReader = Callable[[Any], list[Tick] | None]
+ID_LENGTH: Final = 64  # of a trade's id; venues use 36 at most
 _TOLD_AT: Final = 200  # a message tells its kind within so many characters
 _SIDES: Final = {"buy": "buy", "sell": "sell", "BUY": "buy", "SELL": "sell"}
 _LATEST_MS: Final = LATEST_US // 1000
@@ -133,9 +134,9 @@ def _id(value: Any) -> str:
     """Return an id as text; ValueError for what is none."""
     if type(value) is int:
         return str(value)
-    if type(value) is str and value:
+    if type(value) is str and 0 < len(value) <= ID_LENGTH:
         return value
     raise ValueError(value)
 
 
-__all__ = ["FrameReader", "frame_reader"]
+__all__ = ["ID_LENGTH", "FrameReader", "frame_reader"]

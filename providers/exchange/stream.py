@@ -26,7 +26,7 @@ from core.ticks import Tick
 from core.timeframe import Timeframe
 from providers.base import StreamedCandle
 from providers.exchange.errors import translate
-from providers.exchange.frames import FrameReader, frame_reader
+from providers.exchange.frames import ID_LENGTH, FrameReader, frame_reader
 from providers.exchange.guard import Guards
 from providers.exchange.transport import MESSAGE_LIMIT
 
@@ -221,6 +221,8 @@ def read_trade(trade: Any, symbol: str, received_us: int) -> Tick:
     if not 0 < float(price) < INFINITE or not 0 <= float(amount) < INFINITE:
         raise BadPayloadError("a streamed trade has a price or an amount out of range; allowed: prices above 0, amounts from 0")
     named, side = trade.get("id"), trade.get("side")
+    if named is not None and len(str(named)) > ID_LENGTH:
+        raise BadPayloadError(f"a streamed trade has an id of {len(str(named))} characters; allowed: {ID_LENGTH} at most")
     return Tick(symbol, stamp * 1000, received_us, None, None, float(price), float(amount), side if side in _SIDES else None,
                 None if named is None else str(named))
 

@@ -85,11 +85,12 @@ def book_once(tx: Connection, series_id: int, spans: Sequence[Interval], cause: 
     book_losses(tx, series_id, [(span, cause, {}) for span in spans if (span.start, span.end) not in known], now_us)
 
 
-def extend(tx: Connection, series_id: int, end_us: int, until_us: int) -> bool:
-    """Let the open range that ends at `end_us` end at `until_us`; whether there is one."""
+def extend(tx: Connection, series_id: int, cause: str, span: Interval) -> bool:
+    """Let the open range of a cause that ends where `span` begins end where it ends; whether there is one."""
     changed = tx.execute(update(tick_gaps).where(
-        tick_gaps.c.tick_series_id == series_id, tick_gaps.c.end_us == end_us, tick_gaps.c.healed_at_us.is_(None),
-    ).values(end_us=until_us))
+        tick_gaps.c.tick_series_id == series_id, tick_gaps.c.end_us == span.start, tick_gaps.c.cause == cause,
+        tick_gaps.c.healed_at_us.is_(None),
+    ).values(end_us=span.end))
     return bool(changed.rowcount)
 
 

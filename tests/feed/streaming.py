@@ -50,9 +50,9 @@ class Home:
         return rows.select(pl.col("us").cast(pl.Datetime("us", "UTC")).alias("ts"), "open", "high", "low", "close", "volume")
 
     def true_ticks(self, start_us, end_us, symbol=None):
-        """The ticks of the venue in (start, end], as (instant, id)."""
-        book = self.box.shelf.of(self.venue)[(symbol or self.symbol).replace("/", "")]
-        return [(item.us, str(item.number)) for item in Tape(book, is_quotes=False).between(start_us, end_us)]
+        """The ticks of the venue in (start, end], as (instant, id), quotes as (instant, bid)."""
+        book, is_quotes = self.box.shelf.of(self.venue)[(symbol or self.symbol).replace("/", "")], self.venue == "broker"
+        return [(item.us, str(item.price if is_quotes else item.number)) for item in Tape(book, is_quotes).between(start_us, end_us)]
 
 
 @contextmanager
@@ -86,8 +86,9 @@ def outside(ticks, gaps):
 
 
 def stored_keys(frame):
-    """Stored ticks as (instant, id)."""
-    return set(zip(frame["ts"].dt.epoch("us").to_list(), frame["trade_id"].to_list(), strict=True))
+    """Stored ticks as (instant, id), quotes as (instant, bid)."""
+    return {(us, str(bid) if named is None else named) for us, named, bid in
+            frame.select(pl.col("ts").dt.epoch("us"), "trade_id", "bid").iter_rows()}
 
 
 def values(frame, start_us, end_us):

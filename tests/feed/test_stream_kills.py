@@ -59,6 +59,7 @@ def round_of(context, folder, clock, dice):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300 + KILLS * 15)
 async def test_kills_at_any_moment_leave_no_wrong_candle_and_no_silent_loss(tmp_path, record_property):
     """After every kill: no candle ever differs from the source's, what was durable is there, what is not lies in a booked range."""
     dice, context, begun = random.Random(SEED), forks(), time.monotonic()

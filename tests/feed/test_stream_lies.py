@@ -131,3 +131,20 @@ async def test_a_venue_whose_clock_is_behind_ours_loses_nothing_between_two_stre
         missing = [tick for tick in shifted if tick not in stored]
         assert missing
         assert outside(missing, place.gaps()) == []
+
+
+async def test_quotes_that_a_bridge_drops_in_silence_are_found_by_the_brokers_candles(tmp_path):
+    """Quotes have no ids: where the broker counts more in a minute than was heard, that minute is booked as lost."""
+    with home(tmp_path, "mt5", speed=30) as place:
+        run = Running(place)
+        await run.until(lambda: len(run.seen) > 0)
+        place.box.faults.add("ws_lose", place.sockets, count=60)
+        await run.until(lambda: any(gap.cause == "unheard" for gap in place.gaps()))
+        result = await run.end()
+        stored = stored_keys(place.ticks())
+        until_us = max(gap.interval.end for gap in place.gaps() if gap.cause == "unheard")
+        missing = [tick for tick in place.true_ticks(min(stored)[0], until_us - 1) if tick not in stored]
+        assert missing
+        assert outside(missing, place.gaps()) == []
+        assert result.contradicted > 0
+        assert result.reconnects == 0

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.clock import DAY_US, MINUTE_US, SECOND_US, ManualClock, isoformat, parse_instant
+from core.errors import BadPayloadError
 from providers.exchange.frames import frame_reader
 from providers.exchange.stream import Buffer, read_trade
 
@@ -102,7 +103,7 @@ def test_no_message_breaks_the_reader(venue, data, junk):
         assert tick.ts_us >= 0
 
 
-WRONG = {"price": [None, True, -1, "nan", "x", "inf", [], {}], "id": [None, True, "", 1.5, []], "side": [None, 1, "", "UNKNOWN", []],
+WRONG = {"price": [None, True, -1, "nan", "x", "inf", [], {}], "id": [None, True, "", 1.5, [], "9" * 5000], "side": [None, 1, "", "UNKNOWN", []],
          "time": [None, 5.5, "", "2024-03-01", "2024-03-01T10:00:00+01:00", "2024-03-01T10:00:00.x1Z", "2300-01-01T00:00:00Z", []],
          "symbol": [None, 1, "ETH/USD", []]}
 FIELDS = {"kraken": {"price": "price", "qty": "price", "trade_id": "id", "side": "side", "timestamp": "time", "symbol": "symbol"},
@@ -118,6 +119,14 @@ def test_what_is_not_the_protocol_is_left_to_ccxt(venue, field):
     lacking = {key: value for key, value in good.items() if key != field}
     for bad in (lacking, *({**good, field: wrong} for wrong in WRONG[FIELDS[venue][field]])):
         assert read(venue, messages(venue, [good, bad])[-1]) is None
+
+
+def test_an_id_of_thousands_of_digits_ends_the_session():
+    """What ccxt makes of such an id is refused in one line: as a number it would end the process."""
+    trade = {"timestamp": NOW // 1000, "price": 1.0, "amount": 1.0, "id": "9" * 5000, "side": "buy"}
+    with pytest.raises(BadPayloadError, match="5000 characters"):
+        read_trade(trade, "BTC/USD", NOW)
+    assert read_trade({**trade, "id": 7}, "BTC/USD", NOW).trade_id == "7"
 
 
 def test_other_messages_and_markets_are_left_to_ccxt():

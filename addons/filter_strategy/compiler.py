@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Final, Literal
 
 import polars as pl
@@ -124,10 +123,18 @@ class CompiledFilter:
             return self._typed(node.arguments[0], "number").abs()
         if count < 2:
             raise self._arguments(node, f"{node.name}(a, b, ...)")
-        parts = [self._typed(item, "number") for item in node.arguments]
+        # By columns: the choice names both sides three times, and nested choices of whole expressions would grow without end.
+        parts = [pl.lit(item.value) if isinstance(item, Number) else pl.col(self._input(item)) for item in node.arguments]
         # Not min_horizontal: it passes over a missing value, and here that must stay missing.
         less = node.name == "min"
-        return reduce(lambda a, b: pl.when(a.is_null() | b.is_null()).then(None).when((a < b) if less else (a > b)).then(a).otherwise(b), parts)
+
+        def chosen(a: pl.Expr, b: pl.Expr) -> pl.Expr:
+            return pl.when(a.is_null() | b.is_null()).then(None).when((a < b) if less else (a > b)).then(a).otherwise(b)
+
+        best = parts[0]
+        for part in parts[1:]:
+            best = pl.col(self._derived(chosen(best, part)))
+        return best
 
     def _indicator(self, node: Call, function: str, output: int) -> pl.Expr:
         columns = [item for item in node.arguments if not isinstance(item, Number)]
@@ -155,7 +162,9 @@ class CompiledFilter:
     def _input(self, node: Node) -> str:
         if isinstance(node, Name) and node.name in COLUMNS and node.name not in _DERIVED:
             return node.name
-        expression = self._typed(node, "number")
+        return self._derived(self._typed(node, "number"))
+
+    def _derived(self, expression: pl.Expr) -> str:
         name = f"_{len(self._steps)}"
         self._steps.append(_Derived(name, expression))
         return name

@@ -11,6 +11,7 @@ factor      = "-" factor | NUMBER | NAME [ "(" [ expression { "," expression } ]
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from core.errors import InputError
 LENGTH_MAX: Final = 2_000
 DEPTH_MAX: Final = 40
 NODES_MAX: Final = 500
-_TOKEN: Final = re.compile(r"\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d{1,3})?)|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<sign><=|>=|==|!=|[-+*/<>(),]))")
+_TOKEN: Final = re.compile(r"\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d{1,3})?)|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<sign><=|>=|==|!=|[-+*/<>(),]))", re.ASCII)
 _WORDS: Final = ("and", "or", "not")
+_HINTS: Final = {"=": "write ==", "&": "write and", "|": "write or", "!": "write not, or != between numbers", ".": "write a number as 0.5"}
 COMPARISONS: Final = ("<", "<=", ">", ">=", "==", "!=")
 
 
@@ -184,7 +186,10 @@ class _Parser:
         token = self._now
         if token.kind == "number":
             self._place += 1
-            return self._made(Number(float(token.text)))
+            value = float(token.text)
+            if not math.isfinite(value):
+                raise InputError(f"expression, character {token.at + 1}", token.text, "a number below 1e308", "correct it")
+            return self._made(Number(value))
         if token.kind == "name" and token.text not in _WORDS:
             self._place += 1
             return self._made(self._call(token) if self._take("(") else Name(token.text.lower(), token.at))
@@ -211,7 +216,7 @@ def _tokens(text: str) -> Iterator[_Token]:
         if found is None:
             place = at + len(text[at:]) - len(text[at:].lstrip())
             raise InputError(
-                f"expression, character {place + 1}", text[place], "letters, digits, + - * / < <= > >= == != ( ) ,", "remove it")
+                f"expression, character {place + 1}", text[place], "letters, digits, + - * / < <= > >= == != ( ) ,", _HINTS.get(text[place], "remove it"))
         kind = str(found.lastgroup)
         value = found[kind].lower() if kind == "name" else found[kind]
         yield _Token(kind, value, found.start(kind))

@@ -30,6 +30,7 @@ FRAME = market(300)
     ("not spread > 0.02", FRAME["spread"].is_not_null()),
     ("close > prev(close)", (FRAME["close"] > FRAME["close"].shift(1)).fill_null(value=False)),
     ("-close < -100 AND abs(close - open) > 0.1", (FRAME["close"] > 100) & ((FRAME["close"] - FRAME["open"]).abs() > 0.1)),
+    ("max(" * 38 + "close" + ", open)" * 38 + " > open", FRAME["close"] > FRAME["open"]),  # costs no more than its length
     ("max(open, close) < high and min(open, close, low) == low", FRAME["high"] > pl.select(pl.max_horizontal(FRAME["open"], FRAME["close"])).to_series()),
 ])
 def test_conditions_mean_what_they_say(text, expected):
@@ -52,14 +53,25 @@ def test_indicators_are_talibs():
     "__import__('os').system('x')", "close.__class__ == 1", "open('/etc/passwd') > 1", "lambda: 1", "[close] > 1", "close > 1; close > 2",
     "close", "close +", "(close > 1", "close > 1)", "1 < close < 2", "rsi(14", "prev(close, -1) > 1", "prev(close, 0) > 1", "prev(close, 1.5) > 1",
     "rsi(0) > 1", "nothing(3) > 1", "column > 1", "bbands() > 1", "close > 1 and 2", "not close", "sma(14, close) > 1", "rsi(1, 2, 3) > 1",
-    "close ** 2 > 1", "close > 1 if open else 2", "", " ", "and", "1e999999 > 1", "(" * 60 + "1" + ")" * 60 + " > 1", "1+" * 900 + "1 > 1",
-    "close > " + "9" * 3000, "close > 0x10", "клоуз > 1", "close > 1 \x00",
+    "close ** 2 > 1", "close > 1 if open else 2", "", " ", "and", "1e999999 > 1", "close > 1e999", "(" * 60 + "1" + ")" * 60 + " > 1", "1+" * 900 + "1 > 1",
+    "close > " + "9" * 3000, "close > 0x10", "клоуз > 1", "close > \u0661", "close\u00a0> 1", "close > 1 \x00",
 ])
 def test_what_cannot_be_said_is_refused(text):
     """Anything outside the language is an InputError in one line, and nothing of it is run."""
     with pytest.raises(InputError) as caught:
         CompiledFilter(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("close = 1", "character 7: received '='; allowed: .*; write =="), ("close > 1 && open > 1", "character 11: received '&'.*; write and"),
+    ("close > .5", "character 9: received '.'.*; write a number as 0.5"), ("clsoe > 1", "character 1: received 'clsoe'; allowed: open, high, low, close"),
+    ("macd() > 0", "received 'macd'; allowed: macd_macd, macd_macdsignal, macd_macdhist; say which"),
+])
+def test_a_mistake_is_told_with_its_place_and_what_to_write(text, told):
+    """The character, what stands there, what may, and for habits of other languages the word of this one."""
+    with pytest.raises(InputError, match=told):
+        CompiledFilter(text)
 
 
 @settings(max_examples=300)

@@ -92,7 +92,7 @@ def check_pipeline(
             if interval is None else _candles(feed, found, context, definition, interval))
         if len(candles) < 2:
             raise InputError("candles", f"{len(candles)} of {found.series}", "2 or more", "backfill the series first")
-        out.append(check(engine, context, candles, frontiers=frontiers))
+        out.append(check(engine, context, candles, feed.settings.home, frontiers=frontiers))
     return out
 
 

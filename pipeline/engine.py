@@ -61,10 +61,15 @@ class Engine:
         """
         self.definition = definition
         self.stage_seconds = stage_seconds
-        self.built = (registry or Registry()).build(definition, seconds=stage_seconds)
+        self.registry = registry or Registry()
+        self.built = self.registry.build(definition, seconds=stage_seconds)
         self.stages: dict[Kind, list[Built]] = {
             kind: [item for item in self.built if item.kind == kind]
             for kind in ("cleaner", "filter", "indicator", "signal", "confidence")}
+
+    def again(self) -> Engine:
+        """Return the same pipeline with plug-ins that have seen nothing yet."""
+        return Engine(self.definition, self.registry, stage_seconds=self.stage_seconds)
 
     @property
     def is_causal(self) -> bool:

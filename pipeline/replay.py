@@ -7,6 +7,7 @@ candle-by-candle path, and summed up.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -86,16 +87,18 @@ def replay(
     began = time.perf_counter()
     parts: list[pl.DataFrame] = []
     out = SeriesReplay(context, engine, pl.DataFrame())
+    fresh = engine.again()  # what a plug-in kept of later candles is not there
     for stretch in stretches:
         window = cut(stretch.candles, stretch.chapter, engine.definition.lookback)
         scan = engine.scan(window, stretch.asked, context)
         parts.append(scan.signals)
         out.candles += scan.candles
         out.stages += scan.stages
-        if engine.is_causal and out.sampled < samples:
-            chosen = _chosen(window, stretch.asked, scan.signals)[:samples - out.sampled]
+        if engine.is_causal:
+            due = samples if not total else math.ceil(samples * min(1.0, out.candles / total))
+            chosen = _chosen(window, stretch.asked, scan.signals, due - out.sampled)
             for ts_us in chosen:
-                compare_one(engine, context, window, scan.signals, ts_us)
+                compare_one(fresh, context, window, scan.signals, ts_us)
             out.sampled += len(chosen)
         if progress is not None:
             progress(out.candles, max(total, out.candles), str(context.series))
@@ -111,15 +114,21 @@ def _nothing(engine: Engine, context: Context) -> pl.DataFrame:
     return engine.scan(empty_candles(), Interval(0, 0), context).signals
 
 
-def _chosen(window: pl.DataFrame, asked: Interval, signals: pl.DataFrame) -> list[int]:
-    """Return up to four candles of a stretch to judge alone: its first, its middle, and two with signals."""
+def _chosen(window: pl.DataFrame, asked: Interval, signals: pl.DataFrame, count: int) -> list[int]:
+    """Return up to `count` candles of a stretch to judge alone, half of them with signals, each half evenly spread."""
     times = times_us(window)
     first, end = np.searchsorted(times, [asked.start, asked.end])
-    if end <= first:
+    if end <= first or count <= 0:
         return []
-    picked = {int(times[first]), int(times[(first + end) // 2])}
-    picked |= {to_us(ts) for ts in signals["ts"].gather([0, len(signals) // 2]).to_list()} if len(signals) else set()
+    with_signals = min(len(signals), (count + 1) // 2)
+    picked = {to_us(ts) for ts in signals["ts"].gather(_spread(0, len(signals), with_signals)).to_list()}
+    picked |= {int(times[place]) for place in _spread(int(first), int(end), count - with_signals)}
     return sorted(picked)
+
+
+def _spread(first: int, end: int, count: int) -> list[int]:
+    """Return `count` whole numbers from `first` up to `end`, in the middle of equal parts."""
+    return [first + (2 * part + 1) * (end - first) // (2 * count) for part in range(count)]
 
 
 def compare_one(engine: Engine, context: Context, window: pl.DataFrame, signals: pl.DataFrame, ts_us: int) -> None:

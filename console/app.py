@@ -11,14 +11,15 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 
-from console import errors
+from console import errors, problems
 from console.api import choices, live, system, udf
 from console.api import connections as api_connections
 from console.api import data as api_data
 from console.api import pipelines as api_pipelines
+from console.api.models import Problem
 from console.guard import Guard
 from console.pages import access, connections, factor, forms, more, oidc, pipelines, proof, work
-from console.policy import SAFE, SIGNED_IN, Policy, check_routes, policy_of
+from console.policy import PUBLIC, SAFE, SIGNED_IN, Policy, check_routes, policy_of
 from console.prefect_api import PrefectDesk
 from console.rendering import HERE, page
 from console.turns import Turns
@@ -43,6 +44,7 @@ def make_app(feed: Feed, desk: PrefectDesk) -> FastAPI:
         app.router.routes.extend(router.routes)  # not included: then their routes could not be looked at here
     app.add_api_route("/api/openapi.json", _openapi, methods=["GET"], dependencies=[Depends(SIGNED_IN)], include_in_schema=False)
     app.add_api_route("/api/docs", _docs, methods=["GET"], dependencies=[Depends(SIGNED_IN)], include_in_schema=False)
+    app.add_api_route(problems.PAGE, _errors, methods=["GET"], dependencies=[Depends(PUBLIC)], include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     check_routes(app)
     errors.install(app)
@@ -59,8 +61,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     found = get_openapi(title=TITLE, version="1", routes=app.routes)
     problem = {"description": "One line: what was received, what is allowed, what to do.",
                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-    found.setdefault("components", {}).setdefault("schemas", {})["Problem"] = {
-        "type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+    found.setdefault("components", {}).setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
     found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     rules = {(route.path, method.lower()): policy_of(route) for route in app.routes if isinstance(route, APIRoute) for method in route.methods or ()}
     for path, methods in found["paths"].items():
@@ -99,6 +100,11 @@ def _document_of(app: FastAPI) -> dict[str, Any]:
 def _openapi(request: Request) -> Response:
     """Return the OpenAPI document."""
     return JSONResponse(_document_of(request.app))
+
+
+def _errors(request: Request) -> Response:
+    """Explain the kinds of errors."""
+    return page(request, "errors.html", {"kinds": list(problems.all_kinds())})
 
 
 def _docs(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""`python -m console.documentation`: API_DOCUMENTATION.md out of the app's own OpenAPI document."""
+"""`python -m console.documentation`: API_DOCUMENTATION.md out of the app's own OpenAPI document, docs/errors.md out of the kinds of errors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from console.app import document, make_app
 from console.prefect_api import PrefectDesk
+from console.problems import all_kinds
 from core.settings import Settings
 from feed import open_feed
 
@@ -20,8 +21,16 @@ holds both together.
 
 Programs send a token as `Authorization: Bearer clk_…`; make one on the account page or with `candlelake tokens create`. The scope
 `read` is for reading, `manage` for changes. Instants are ISO 8601, UTC without an offset; ranges are half-open. Every error is
-`{"error": "one line"}` with 400, 401, 403, 404, 405, 409, 413, 422, 429 or 503. What is somebody else's is answered like what is not
+`{"error": "one line", "id": "E-…", "cause": …, "fix": …, "docs": …}` with 400, 401, 403, 404, 405, 409, 413, 422, 429 or 503; the ids are in
+[docs/errors.md](docs/errors.md). What is somebody else's is answered like what is not
 there: 404. OpenBB Workspace takes the console's address with `/api` as its backend; TradingView's charting library takes `/api/udf`.
+"""
+
+
+_ERRORS_HEAD = """# Errors of the console and its API
+
+Written by `python -m console.documentation` out of `console/problems.py`; the console shows the same at `/errors`. The `id` of an answer is
+one of these, whatever its line says.
 """
 
 
@@ -76,11 +85,19 @@ def _type(schema: Mapping[str, Any]) -> str:
     return str(schema.get("type", "anything"))
 
 
+def errors_markdown() -> str:
+    """Return docs/errors.md: every kind of error that pages and API answer with."""
+    rows = "".join(f"| <a id=\"{kind.id}\"></a>`{kind.id}` | {kind.status} | {kind.meaning} | {kind.fix} |\n" for kind in all_kinds())
+    return f"{_ERRORS_HEAD}\n| id | status | what it means | what to do |\n|---|---|---|---|\n{rows}"
+
+
 def main() -> int:
-    """Write the file; return the exit code."""
+    """Write the files; return the exit code."""
     with TemporaryDirectory() as folder, open_feed(Settings(home=Path(folder), key_file=Path(folder) / "keys")) as feed:
         text = markdown(document(make_app(feed, PrefectDesk("http://127.0.0.1:9/api"))))
-    (Path(__file__).parent.parent / "API_DOCUMENTATION.md").write_text(text, encoding="utf-8")
+    here = Path(__file__).parent.parent
+    (here / "API_DOCUMENTATION.md").write_text(text, encoding="utf-8")
+    (here / "docs" / "errors.md").write_text(errors_markdown(), encoding="utf-8")
     return 0
 
 

@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from console.problems import HOST, INPUT, TOO_LARGE, Kind
+
 BODY_MAX: Final = 1_000_000  # bytes: a form, never a file
 HEADERS: Final[Mapping[str, str]] = {
     "content-security-policy": (
@@ -40,7 +42,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         if _host(headers.get("host", "")) not in self._hosts:
-            answer = _refusal(scope, 400, "unknown host; set CANDLELAKE_CONSOLE_HOSTS to the names the console answers to")
+            answer = _refusal(scope, HOST, "unknown host; set CANDLELAKE_CONSOLE_HOSTS to the names the console answers to")
             await answer(scope, receive, _with_headers(send, scope))
             return
         origin = headers.get("origin", "")
@@ -50,12 +52,12 @@ class Guard:
                 await PlainTextResponse("", 204)(scope, receive, _with_headers(send, scope))
                 return
         if "\0" in scope["path"] or b"%00" in scope["query_string"] or b"\0" in scope["query_string"]:
-            answer = _refusal(scope, 422, "the address holds a NUL character; send it without")
+            answer = _refusal(scope, INPUT, "the address holds a NUL character; send it without")
             await answer(scope, receive, _with_headers(send, scope))
             return
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit() and len(length) < 20) or int(length) > BODY_MAX:
-            answer = _refusal(scope, 413, f"bodies of at most {BODY_MAX} bytes are taken")
+            answer = _refusal(scope, TOO_LARGE, f"bodies of at most {BODY_MAX} bytes are taken")
             await answer(scope, receive, _with_headers(send, scope))
             return
         await self._app(scope, _bounded(receive), _with_headers(send, scope))
@@ -66,8 +68,8 @@ def is_for_programs(path: str) -> bool:
     return path.startswith("/api/") or path in {"/api", "/livez", "/readyz", "/metrics"}
 
 
-def _refusal(scope: Scope, status: int, text: str) -> Response:
-    return JSONResponse({"error": text}, status) if is_for_programs(scope["path"]) else PlainTextResponse(text + "\n", status)
+def _refusal(scope: Scope, kind: Kind, text: str) -> Response:
+    return JSONResponse(kind.body(text), kind.status) if is_for_programs(scope["path"]) else PlainTextResponse(text + "\n", kind.status)
 
 
 def _with_origin(send: Send, origin: str) -> Send:
@@ -110,6 +112,8 @@ def _with_headers(send: Send, scope: Scope) -> Send:
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
                 headers[name] = value
+            if scope["scheme"] == "https":
+                headers["strict-transport-security"] = "max-age=31536000"
             if not scope["path"].startswith("/static/"):
                 headers["cache-control"] = "no-store"  # pages hold what is not for the next one at this screen
         await send(message)

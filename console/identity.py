@@ -19,6 +19,11 @@ from storage.people import UserRow
 COOKIE = "candlelake_session"
 
 
+def cookie_name(request: Request) -> str:
+    """Return the name of the session's cookie: over https one that browsers take from this very host alone, and only with Secure."""
+    return f"__Host-{COOKIE}" if request.url.scheme == "https" else COOKIE
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Somebody who is let in. `csrf` is set for a session; `scopes` are what the token or the session may do."""
@@ -55,7 +60,7 @@ def identify(request: Request, store: MetadataStore, clock: Clock) -> Identity |
             found = find_token(tx, value.strip(), now_us) if scheme.lower() == "bearer" else None
             lacks = found is not None and found[1].role in required and not has_factor(tx, found[1].id)
         return None if found is None else Identity(found[1], "api", frozenset(found[0].scopes), lacks_factor=lacks)
-    cookie = request.cookies.get(COOKIE)
+    cookie = request.cookies.get(cookie_name(request))
     if not cookie:
         return None
     with store.read() as tx:

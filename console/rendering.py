@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from console.identity import Identity
@@ -71,6 +71,13 @@ def _iso_time(text: str | None, absent: str = "") -> Markup | str:
     return absent if text is None else Markup('<time datetime="{0}" title="{0}">{0}</time>').format(text)
 
 
+def _words(text: str) -> Markup:
+    """Return a text in which `what` stands between backticks is shown as code."""
+    parts = [escape(part) if number % 2 == 0 else Markup("<code>{}</code>").format(part) for number, part in enumerate(text.split("`"))]
+    return Markup("").join(parts) if len(parts) % 2 else escape(text)
+
+
+_ENVIRONMENT.filters["words"] = _words
 _ENVIRONMENT.filters["count"] = _count
 _ENVIRONMENT.filters["lag"] = _lag
 _ENVIRONMENT.filters["percent"] = _percent

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from console.api.models import Problem
+
 
 class ColumnsOut(BaseModel):
     """Candles, oldest first, as a list for each column: open times in seconds since 1970, open, high, low, close, volume.
@@ -228,12 +230,11 @@ class UdfNoBarsOut(BaseModel):
     nextTime: int = 0  # noqa: N815  the contract's name
 
 
-class UdfProblem(BaseModel):
+class UdfProblem(Problem):
     """An error as the datafeed's contract wants it, and as every other call says it."""
 
     s: Literal["error"]
     errmsg: str
-    error: str
 
 
 class WidgetOut(BaseModel):

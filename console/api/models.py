@@ -8,9 +8,13 @@ from pydantic import BaseModel, Field
 
 
 class Problem(BaseModel):
-    """Every error: one line that says what was received, what is allowed and what to do."""
+    """Every error: one line, and what programs may rely on."""
 
-    error: str
+    error: str = Field(description="One line: what was received, what is allowed, what to do.")
+    id: str = Field(description="The kind of error; docs/errors.md lists them.", examples=["E-INPUT"])
+    cause: str = Field(description="What is wrong.")
+    fix: str = Field(description="What to do.")
+    docs: str = Field(description="Where the console explains it.")
 
 
 ABSENT: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Problem, "description": "Names what is not there, or not yours."}}

@@ -18,10 +18,11 @@ from console.api.data_models import (
     WidgetOut,
 )
 from console.policy import CONNECTIONS, PUBLIC, identity_of
+from console.problems import kind_of
 from console.readings import CANDLES_MAX
 from console.state import feed_of
 from core.clock import SECOND_US
-from core.errors import InputError, NotFoundError
+from core.errors import CandlelakeError, InputError, NotFoundError
 
 router = APIRouter(prefix="/api")
 SEES = [Depends(CONNECTIONS)]
@@ -48,7 +49,7 @@ def udf_symbols(request: Request, symbol: Ticker) -> Response:
     try:
         return JSONResponse(udf.symbol_info(feed_of(request), identity_of(request), symbol))
     except NotFoundError as error:
-        return _refused(404, str(error))
+        return _refused(error)
 
 
 @router.get("/udf/search", dependencies=SEES)
@@ -69,10 +70,8 @@ def udf_history(  # noqa: PLR0917  one for each parameter of the contract
     """Return bars in [from, to); with countback that many before `to`."""
     try:
         return JSONResponse(udf.history(feed_of(request), identity_of(request), symbol, resolution, start, to, countback))
-    except NotFoundError as error:
-        return _refused(404, str(error))
-    except InputError as error:
-        return _refused(422, str(error))
+    except (NotFoundError, InputError) as error:
+        return _refused(error)
 
 
 @router.get("/widgets.json", dependencies=SEES, response_model_exclude_unset=True)
@@ -81,5 +80,6 @@ def openbb_widgets(request: Request) -> dict[str, WidgetOut]:
     return {name: WidgetOut(**item) for name, item in udf.widgets(feed_of(request), identity_of(request)).items()}
 
 
-def _refused(status: int, text: str) -> Response:
-    return JSONResponse({"s": "error", "errmsg": text, "error": text}, status)
+def _refused(error: CandlelakeError) -> Response:
+    kind = kind_of(error)
+    return JSONResponse({"s": "error", "errmsg": str(error), **kind.body(str(error))}, kind.status)

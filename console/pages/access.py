@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from console.identity import COOKIE
+from console.identity import cookie_name
 from console.pages.factor import vault_of
 from console.policy import ACCOUNT, ENTRANCE, LEAVE, SIGNED_IN, SUPER_ADMINS, identity_of
 from console.rendering import page
@@ -56,7 +56,7 @@ def _login(request: Request, name: str, password: str, code: str) -> Response:
         return page(request, "login.html", {"error": "name, password or code is not right"}, status=401)
     with feed.lake.metadata.write() as tx:
         access.forget_failures(tx, keys[0])
-        if old := request.cookies.get(COOKIE):
+        if old := request.cookies.get(cookie_name(request)):
             access.close_session(tx, old)
         value = access.open_session(tx, user, now_us)
         audit.record(tx, user.name, "page", "login", user.name, "done", now_us)
@@ -68,9 +68,9 @@ def _login(request: Request, name: str, password: str, code: str) -> Response:
 def logout(request: Request) -> Response:
     """End this session at the server."""
     with feed_of(request).lake.metadata.write() as tx:
-        access.close_session(tx, request.cookies.get(COOKIE, ""))
+        access.close_session(tx, request.cookies.get(cookie_name(request), ""))
     response = RedirectResponse("/login", 303)
-    response.delete_cookie(COOKIE)
+    response.delete_cookie(cookie_name(request), httponly=True, samesite="strict", secure=request.url.scheme == "https")
     return response
 
 
@@ -222,7 +222,7 @@ def _account(request: Request, value: Secret | None) -> Response:
 def set_session(response: Response, request: Request, value: Secret) -> None:
     """Give the browser its session."""
     response.set_cookie(
-        COOKIE, value.reveal(), httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/",
+        cookie_name(request), value.reveal(), httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/",
         max_age=access.ABSOLUTE_US // 1_000_000)
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from console import oidc
-from console.identity import COOKIE
+from console.identity import cookie_name
 from console.pages.access import set_session
 from console.policy import ENTRANCE
 from console.rendering import page
@@ -61,7 +61,7 @@ def come_back(request: Request, state: Text = "", code: Text = "") -> Response:
         response.delete_cookie(PENDING, path="/login/oidc")
         return response
     with feed.lake.metadata.write() as tx:
-        if old := request.cookies.get(COOKIE):
+        if old := request.cookies.get(cookie_name(request)):
             access.close_session(tx, old)
         value = access.open_session(tx, user, now_us)
         audit.record(tx, user.name, "page", "login.oidc", user.name, "done", now_us)

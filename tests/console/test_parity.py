@@ -65,6 +65,7 @@ PAGE_ONLY = {
         "POST /account/second-factor", "POST /account/second-factor/confirm", "POST /account/second-factor/remove", "GET /users",
         "POST /users", "POST /users/{name}", "POST /users/{name}/second-factor/reset"],
     "read by a person, who compares; the rows are in the metadata store": ["GET /audit"],
+    "help: docs/errors.md holds the same": ["GET /errors"],
     "a part of the form, over the call of the API": [f"GET {PAGES}/symbols"],
 }
 API_ONLY = {

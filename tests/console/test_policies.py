@@ -22,7 +22,7 @@ ALLOWED = {
 }
 OPEN = {policy.PUBLIC, policy.ENTRANCE}
 NAMED = {
-    policy.PUBLIC: {"GET /livez", "GET /readyz", "GET /api/data-connections/health", "GET /api/udf/time"},
+    policy.PUBLIC: {"GET /livez", "GET /readyz", "GET /api/data-connections/health", "GET /api/udf/time", "GET /errors"},
     policy.ENTRANCE: {"GET /login", "POST /login", "GET /login/oidc", "GET /login/oidc/back", "GET /setup", "POST /setup", "GET /password",
                       "POST /password"},
     policy.LEAVE: {"POST /logout"},

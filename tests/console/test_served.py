@@ -57,15 +57,20 @@ def _answers(url):
         return False
 
 
-def _sign_in(url, name, password, address):
-    headers = {"host": "c.example", "x-forwarded-for": address, "x-forwarded-proto": "https"}
+def _sign_in(url, name, password, address, **more):
+    headers = more | {"host": "c.example", "x-forwarded-for": address, "x-forwarded-proto": "https"}
     return httpx.post(f"{url}/login", data={"name": name, "password": password}, headers=headers, timeout=30, trust_env=False)
 
 
 def test_forwarded_headers_are_believed_from_named_proxies_alone(serve):
     """Through the proxy cookies are Secure and guesses count against the person's own address; from others the headers say nothing."""
     behind = serve(CANDLELAKE_CONSOLE_PROXIES="127.0.0.0/8")
-    assert "Secure" in _sign_in(behind, "eve", PASSWORD, "203.0.113.7").headers["set-cookie"]
+    answer = _sign_in(behind, "eve", PASSWORD, "203.0.113.7", origin="https://c.example")
+    assert answer.headers["set-cookie"].startswith("__Host-candlelake_session=")
+    assert "Secure" in answer.headers["set-cookie"]
+    assert "max-age" in answer.headers["strict-transport-security"]
+    held = {"host": "c.example", "x-forwarded-proto": "https", "cookie": answer.headers["set-cookie"].partition(";")[0]}
+    assert httpx.get(f"{behind}/connections", headers=held, trust_env=False).status_code == 200
     while _sign_in(behind, "nobody", "guess", "203.0.113.8").status_code == 401:
         pass  # until this address has guessed too often
     assert _sign_in(behind, "other", "guess", "203.0.113.8").status_code == 429
@@ -75,3 +80,4 @@ def test_forwarded_headers_are_believed_from_named_proxies_alone(serve):
     answer = _sign_in(direct, "eve", PASSWORD, "203.0.113.8")
     assert answer.status_code == 303
     assert "Secure" not in answer.headers["set-cookie"]
+    assert "strict-transport-security" not in answer.headers

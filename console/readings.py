@@ -16,7 +16,7 @@ from connections.health import HealthRow, read_health
 from connections.rows import ConnectionRow
 from console.identity import Identity, not_there
 from console.series_pages import Page, matching, page_of
-from core.clock import EARLIEST_US, isoformat, parse_instant
+from core.clock import EARLIEST_US, LATEST_US, isoformat, parse_instant
 from core.errors import InputError, NotFoundError
 from core.interval import Interval
 from core.series import Series
@@ -29,7 +29,7 @@ from storage.series import find_series, list_series
 
 CANDLES_MAX: Final = 10_000
 ROWS_MAX: Final = 1_000
-GAPS_SHOWN: Final = 500
+ROWS_SHOWN: Final = 500
 SERIES_SHOWN: Final = 100
 _FLOW_RUN: Final = re.compile(r"backfill-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")  # a flow's run of one connection
 NEAR: Final = 3  # times the page's own length that is looked at first for a page of the past
@@ -121,12 +121,12 @@ def candles(feed: Feed, series: Series, start: str | None, end: str | None, limi
 
 def candle_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
     """Return candles as JSON-ready rows; instants are ISO 8601 with Z."""
-    return _wire(frame).to_dicts()
+    return as_text(frame).to_dicts()
 
 
 def candle_json(frame: pl.DataFrame) -> bytes:
     """Return `candle_rows` as JSON; ten thousand of them without a Python object for each value."""
-    return _wire(frame).write_json().encode()
+    return as_text(frame).write_json().encode()
 
 
 def candle_columns(frame: pl.DataFrame) -> bytes:
@@ -135,7 +135,8 @@ def candle_columns(frame: pl.DataFrame) -> bytes:
     return orjson.dumps(columns | {name: frame[name].to_list() for name in ("parts", "parts_expected") if name in frame.columns})
 
 
-def _wire(frame: pl.DataFrame) -> pl.DataFrame:
+def as_text(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return candles with their instants as ISO 8601 text."""
     # `known_at` keeps its microseconds: asked for as of it, the candle must be there.
     return frame.with_columns(
         pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ" if name == "known_at" else "%Y-%m-%dT%H:%M:%SZ")
@@ -163,23 +164,41 @@ def coverage_page(feed: Feed, rows: Sequence[ConnectionRow], text: str, number: 
     return shown.showing([_covered(item) for item in coverage(feed.lake, only=[row.id for row in shown.found])])
 
 
-def gap_rows(feed: Feed, slug: str, symbol: str | None = None, timeframe: str | None = None,
-             within: Interval | None = None) -> list[dict[str, Any]]:
-    """Return the ledger's entries of a connection that touch a range, the newest first, `GAPS_SHOWN` at most."""
+@dataclass(frozen=True, slots=True)
+class RowFilter:
+    """Which rows of the ledger or of the revisions: of a series, a cause, a range that they touch; which page of them."""
+
+    symbol: str | None = None
+    timeframe: str | None = None
+    cause: str | None = None
+    within: Interval | None = None
+    limit: int = ROWS_SHOWN
+    skip: int = 0
+
+
+def gap_rows(feed: Feed, slug: str, only: RowFilter) -> list[dict[str, Any]]:
+    """Return the ledger's entries of a connection that match, those that begin last first."""
     with feed.lake.metadata.read() as tx:
-        found = list_gaps(tx, slug, symbol, timeframe, within=within, newest=GAPS_SHOWN)
+        found = list_gaps(tx, slug, only.symbol, only.timeframe, within=only.within, cause=only.cause, newest=only.limit, skip=only.skip)
     newest = sorted(found, key=lambda gap: gap.interval.start, reverse=True)
     return [{"symbol": gap.series.symbol, "timeframe": gap.series.timeframe.name, "start": isoformat(gap.interval.start),
              "end": isoformat(gap.interval.end), "cause": gap.cause, "attempts": gap.attempts, "next_try": _iso(gap.next_try_us),
              "proof": dict(gap.proof)} for gap in newest]
 
 
-def revision_rows(feed: Feed, slug: str, symbol: str | None = None, timeframe: str | None = None) -> list[dict[str, Any]]:
-    """Return what the provider changed, the newest first."""
+def revision_rows(feed: Feed, slug: str, only: RowFilter) -> list[dict[str, Any]]:
+    """Return what the provider changed, what was seen last first."""
     with feed.lake.metadata.read() as tx:
-        found = list_revisions(tx, slug, symbol, timeframe, GAPS_SHOWN)
+        found = list_revisions(tx, slug, only.symbol, only.timeframe, only.limit, skip=only.skip)
     return [{"symbol": row.series.symbol, "timeframe": row.series.timeframe.name, "ts": isoformat(row.ts_us),
              "known_at": isoformat(row.known_at_us), "old": dict(row.old), "new": dict(row.new)} for row in found]
+
+
+def range_of(start: str | None, end: str | None) -> Interval | None:
+    """Return the range between two instants, None without both; open at the end that is not given."""
+    if not start and not end:
+        return None
+    return Interval(parse_instant(start, "start") if start else EARLIEST_US, parse_instant(end, "end") if end else LATEST_US)
 
 
 @dataclass(frozen=True, slots=True)

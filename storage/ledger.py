@@ -102,7 +102,7 @@ def booked_in(tx: Connection, series_id: int, interval: Interval) -> list[Gap]:
 
 def list_gaps(tx: Connection, connection: str | None = None, symbol: str | None = None,
               timeframe: str | Timeframe | None = None, due_before_us: int | None = None, *,
-              within: Interval | None = None, newest: int | None = None) -> list[GapRow]:
+              within: Interval | None = None, cause: str | None = None, newest: int | None = None, skip: int = 0) -> list[GapRow]:
     """Return booked gaps, by series and time.
 
     Args:
@@ -112,13 +112,15 @@ def list_gaps(tx: Connection, connection: str | None = None, symbol: str | None 
         timeframe: see there.
         due_before_us: only those to be tried again before it.
         within: only those that touch this range.
+        cause: only those with it.
         newest: only so many, those that begin last.
+        skip: with `newest`, so many that begin later are left out: the pages before.
     """
     wanted, values = ["1 = 1"], list[object]()
     for condition, value in (
         ("c.slug = ?", connection), ("s.symbol = ?", symbol),
         ("s.timeframe = ?", None if timeframe is None else Timeframe.parse(str(timeframe)).name),
-        ("g.next_try_us <= ?", due_before_us),
+        ("g.next_try_us <= ?", due_before_us), ("g.cause = ?", cause),
         ("g.start_us < ?", None if within is None else within.end),
         ("g.end_us > ?", None if within is None else within.start),
     ):
@@ -131,8 +133,8 @@ def list_gaps(tx: Connection, connection: str | None = None, symbol: str | None 
     if newest is None:
         sql += "g.series_id, g.start_us"
     else:
-        sql += "g.start_us DESC, g.series_id DESC LIMIT ?"
-        values.append(newest)
+        sql += "g.start_us DESC, g.series_id DESC LIMIT ? OFFSET ?"
+        values += [newest, skip]
     keys: dict[int, Series] = {}
     by_series: dict[int, list[GapRow]] = defaultdict(list)
     for row in fetch(tx, sql, values):

@@ -14,6 +14,7 @@ from console.api.data_models import ColumnsOut
 from console.api.models import CandleOut, CoverageOut, GapOut, RevisionOut
 from console.derived_view import derived_candles
 from console.policy import CONNECTIONS, identity_of
+from console.readings import RowFilter
 from console.state import feed_of
 from core.errors import InputError
 
@@ -25,6 +26,9 @@ Moment = Annotated[str | None, Query(max_length=40, examples=["2026-01-01T00:00:
 From = Annotated[str | None, Query(max_length=10, examples=["1m"], description="Make the candles of this stored timeframe; nothing of it is stored.")]
 Anchor = Annotated[Literal["utc", "server", "new_york"], Query(description="With derive_from, what cuts the candles: new_york is 17:00 there.")]
 Limit = Annotated[int, Query(ge=1, le=readings.CANDLES_MAX)]
+Rows = Annotated[int, Query(ge=1, le=readings.ROWS_MAX)]
+Skip = Annotated[int, Query(ge=0, le=10_000_000, description="So many that come before: the next page begins after what you have.")]
+Cause = Annotated[str | None, Query(max_length=30, examples=["provider_empty"], description="Only gaps with this cause.")]
 _KINDS: Final = {
     "csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet",
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
@@ -60,19 +64,21 @@ def export_candles(request: Request, slug: str, symbol: Symbol, timeframe: Timef
 
 
 @router.get("/connections/{slug}/gaps", dependencies=SEES)
-def list_gaps(request: Request, slug: str, symbol: Annotated[str | None, Query(max_length=100)] = None,
-              timeframe: Annotated[str | None, Query(max_length=10)] = None) -> list[GapOut]:
-    """Return the ledger: ranges without candles, with cause and proof, newest first."""
+def list_gaps(request: Request, slug: str, symbol: Annotated[str | None, Query(max_length=100)] = None,  # noqa: PLR0917  one for each parameter
+              timeframe: Annotated[str | None, Query(max_length=10)] = None, cause: Cause = None, start: Moment = None, end: Moment = None,
+              limit: Rows = readings.ROWS_SHOWN, skip: Skip = 0) -> list[GapOut]:
+    """Return the ledger: ranges without candles that touch [start, end), with cause and proof, those that begin last first."""
     readings.seen_connection(feed_of(request), identity_of(request), slug)
-    return [GapOut(**row) for row in readings.gap_rows(feed_of(request), slug, symbol, timeframe)]
+    only = RowFilter(symbol, timeframe, cause, readings.range_of(start, end), limit, skip)
+    return [GapOut(**row) for row in readings.gap_rows(feed_of(request), slug, only)]
 
 
 @router.get("/connections/{slug}/revisions", dependencies=SEES)
-def list_revisions(request: Request, slug: str, symbol: Annotated[str | None, Query(max_length=100)] = None,
-                   timeframe: Annotated[str | None, Query(max_length=10)] = None) -> list[RevisionOut]:
-    """Return what the provider changed of candles already stored, newest first."""
+def list_revisions(request: Request, slug: str, symbol: Annotated[str | None, Query(max_length=100)] = None,  # noqa: PLR0917  one for each parameter
+                   timeframe: Annotated[str | None, Query(max_length=10)] = None, limit: Rows = readings.ROWS_SHOWN, skip: Skip = 0) -> list[RevisionOut]:
+    """Return what the provider changed of candles already stored, what was seen last first."""
     readings.seen_connection(feed_of(request), identity_of(request), slug)
-    return [RevisionOut(**row) for row in readings.revision_rows(feed_of(request), slug, symbol, timeframe)]
+    return [RevisionOut(**row) for row in readings.revision_rows(feed_of(request), slug, RowFilter(symbol, timeframe, limit=limit, skip=skip))]
 
 
 @router.get("/coverage", dependencies=SEES)
@@ -97,7 +103,7 @@ def _encoded(frame: pl.DataFrame, kind: str) -> bytes:
     if kind == "parquet":
         frame.write_parquet(out, compression="zstd")
     elif kind == "csv":
-        frame.write_csv(out, datetime_format="%Y-%m-%dT%H:%M:%SZ")
+        readings.as_text(frame).write_csv(out)
     else:
         plain = frame.with_columns(pl.col(name).dt.replace_time_zone(None) for name, dtype in frame.schema.items()
                                    if isinstance(dtype, pl.Datetime))  # a spreadsheet knows no zones: these are UTC

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from connections.rows import ConnectionRow
-from console import actions, derived_view, notes, readings
+from console import actions, derived_view, notes, proof, readings
 from console.policy import CONNECTIONS, SIGNED_IN, identity_of
+from console.readings import RowFilter
 from console.rendering import page
 from console.series_pages import TEXT_MAX
 from console.state import feed_of
@@ -20,6 +22,7 @@ router = APIRouter(include_in_schema=False)
 SEES = [Depends(CONNECTIONS)]
 Text = Annotated[str, Form(max_length=2000)]
 TABLE_ROWS = 100
+PageNumber = Annotated[int, Query(ge=1, le=100_000)]
 
 
 @router.get("/", dependencies=[Depends(SIGNED_IN)])
@@ -107,17 +110,20 @@ def show_candles(  # noqa: PLR0917  one for each field of the form
 
 
 @router.get("/connections/{slug}/gaps", dependencies=SEES)
-def show_gaps(request: Request, slug: str) -> Response:
-    """Show the ledger."""
+def show_gaps(request: Request, slug: str, series: str = "", cause: str = "", page_number: PageNumber = 1) -> Response:
+    """Show the ledger, newest first: all of it, or one series' or one cause's."""
     feed, row = _seen(request, slug)
-    return _tab(request, row, "gaps", {"rows": readings.gap_rows(feed, slug)})
+    found = readings.gap_rows(feed, slug, _only(series, cause, page_number))
+    return _tab(request, row, "gaps", _rows(found, page_number, series=series, cause=cause) | {
+        "series": series, "cause": cause, "known": _names(row), "causes": proof.CAUSES})
 
 
 @router.get("/connections/{slug}/revisions", dependencies=SEES)
-def show_revisions(request: Request, slug: str) -> Response:
-    """Show what the provider changed."""
+def show_revisions(request: Request, slug: str, series: str = "", page_number: PageNumber = 1) -> Response:
+    """Show what the provider changed, newest first: all of it, or of one series."""
     feed, row = _seen(request, slug)
-    return _tab(request, row, "revisions", {"rows": readings.revision_rows(feed, slug)})
+    found = readings.revision_rows(feed, slug, _only(series, "", page_number))
+    return _tab(request, row, "revisions", _rows(found, page_number, series=series) | {"series": series, "known": _names(row)})
 
 
 @router.get("/coverage", dependencies=SEES)
@@ -134,6 +140,23 @@ def show_notifications(request: Request) -> Response:
     """Show what people should know."""
     feed = feed_of(request)
     return page(request, "notifications.html", {"rows": readings.notification_rows(feed, identity_of(request)), "seen": notes.acknowledged(feed)})
+
+
+def _only(series: str, cause: str, number: int) -> RowFilter:
+    """Return what the filter of a page asks for, and one row more: whether there is another page."""
+    symbol, _, timeframe = series[:120].rpartition(" ")
+    return RowFilter(symbol or None, timeframe or None, cause[:30] or None, limit=TABLE_ROWS + 1, skip=(number - 1) * TABLE_ROWS)
+
+
+def _rows(found: list[dict[str, Any]], number: int, **asked: str) -> dict[str, Any]:
+    """Return a page of rows, and where the pages beside it are."""
+    kept = {name: value for name, value in asked.items() if value}
+    return {"rows": found[:TABLE_ROWS], "newer": f"?{urlencode(kept | {'page_number': number - 1})}" if number > 1 else None,
+            "older": f"?{urlencode(kept | {'page_number': number + 1})}" if len(found) > TABLE_ROWS else None}
+
+
+def _names(row: ConnectionRow) -> list[str]:
+    return [f"{symbol} {timeframe}" for symbol in row.symbols for timeframe in row.timeframes]
 
 
 def _seen(request: Request, slug: str) -> tuple[Feed, ConnectionRow]:

@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from console import coverage_map, notes, readings
 from console.policy import CONNECTIONS, identity_of
+from console.readings import RowFilter
 from console.rendering import page
 from console.series_pages import TEXT_MAX
 from console.state import feed_of
@@ -41,7 +42,7 @@ def show_day(request: Request, slug: str, symbol: str = "", timeframe: str = "",
     row = readings.seen_connection(feed, identity_of(request), slug)
     start = parse_instant(day, "day") // DAY_US * DAY_US
     since, until = isoformat(start), isoformat(start + DAY_US)
-    rows = readings.gap_rows(feed, slug, symbol or None, timeframe or None, Interval(start, start + DAY_US))
+    rows = readings.gap_rows(feed, slug, RowFilter(symbol or None, timeframe or None, within=Interval(start, start + DAY_US)))
     return page(request, "connection_day.html", {
         "row": row, "tab": "coverage", "symbol": symbol, "timeframe": timeframe, "day": since[:10], "until": until, "rows": rows})
 

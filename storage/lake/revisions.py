@@ -38,8 +38,8 @@ class RevisionRow:
 
 def list_revisions(tx: Connection, connection: str | None = None, symbol: str | None = None,
                    timeframe: str | Timeframe | None = None, limit: int | None = None, *,
-                   since_us: int | None = None, before_us: int | None = None) -> list[RevisionRow]:
-    """Return revisions, the newest first; with `since_us` and `before_us` those that were seen in [since, before)."""
+                   since_us: int | None = None, before_us: int | None = None, skip: int = 0) -> list[RevisionRow]:
+    """Return revisions, the newest first; with `since_us` and `before_us` those that were seen in [since, before); `skip` leaves out the first."""
     query = select(revisions, connections.c.slug, series.c.symbol, series.c.timeframe)
     query = query.join_from(revisions, series).join(connections)
     if connection is not None:
@@ -52,7 +52,7 @@ def list_revisions(tx: Connection, connection: str | None = None, symbol: str | 
         query = query.where(revisions.c.known_at_us >= since_us)
     if before_us is not None:
         query = query.where(revisions.c.known_at_us < before_us)
-    query = query.order_by(revisions.c.known_at_us.desc(), revisions.c.id.desc()).limit(limit)
+    query = query.order_by(revisions.c.known_at_us.desc(), revisions.c.id.desc()).limit(limit).offset(skip)
     return [RevisionRow(
         series=Series(row["slug"], row["symbol"], Timeframe.parse(row["timeframe"])), ts_us=row["ts_us"],
         known_at_us=row["known_at_us"], old_known_at_us=row["old_known_at_us"], old=row["old"], new=row["new"],

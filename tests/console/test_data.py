@@ -1,13 +1,19 @@
 """Candles, coverage, gaps, exports, health: what the API and the pages say is what the lake holds."""
 
 import io
+import re
+import zipfile
+from xml.etree import ElementTree
 
 import polars as pl
 import pytest
 
 from connections.inputs import ConnectionInput
 from connections.rows import write_log
-from core.clock import isoformat, parse_instant
+from core.clock import MINUTE_US, isoformat, parse_instant
+from storage.metadata.tables import gaps, revisions
+from storage.series import list_series
+from tests.console.conftest import START_US
 
 
 async def test_candles_are_the_lakes(browser, token, feed):
@@ -31,20 +37,40 @@ async def test_bad_questions_get_one_line(browser, token, query, status):
     """Unknown, reversed, absurd and hostile parameters: a status, one line, no trace."""
     answer = await browser().http.get(f"/api/connections/anns/candles?{query}", headers=token("ann"))
     assert answer.status_code == status, answer.text
-    assert set(answer.json()) == {"error"}
+    assert set(answer.json()) == {"error", "id", "cause", "fix", "docs"}
     assert "Traceback" not in answer.text
 
 
 async def test_exports_hold_the_same_candles(browser, token):
-    """CSV, Parquet and XLSX hold the same closes as the API."""
+    """CSV, Parquet and XLSX hold the same times and closes as the API; CSV tells `known_at` to the microsecond, as it is needed for `as_of`."""
     http, headers = browser().http, token("ann")
-    url = "/api/connections/anns/export?symbol=BTC/USD&timeframe=1m&limit=50&format="
-    parquet = pl.read_parquet(io.BytesIO((await http.get(url + "parquet", headers=headers)).content))
-    csv = pl.read_csv(io.BytesIO((await http.get(url + "csv", headers=headers)).content))
-    xlsx = (await http.get(url + "xlsx", headers=headers)).content
-    assert parquet["close"].to_list() == csv["close"].to_list()
-    assert parquet.height == 50
-    assert xlsx[:2] == b"PK"
+    url = "/api/connections/anns/{}symbol=BTC/USD&timeframe=1m&limit=50"
+    rows = (await http.get(url.format("candles?"), headers=headers)).json()
+    files = {kind: (await http.get(url.format(f"export?format={kind}&"), headers=headers)).content for kind in ("csv", "parquet", "xlsx")}
+    parquet, csv = pl.read_parquet(io.BytesIO(files["parquet"])), pl.read_csv(io.BytesIO(files["csv"]))
+    assert parquet["close"].to_list() == csv["close"].to_list() == [row["close"] for row in rows]
+    assert csv["ts"].to_list() == [row["ts"] for row in rows]
+    assert csv["known_at"].to_list() == [row["known_at"] for row in rows]
+    assert [isoformat(int(at.timestamp()) * 1_000_000) for at in parquet["ts"]] == [row["ts"] for row in rows]
+    sheet = sheet_of(files["xlsx"])
+    assert sheet[0][:6] == ["ts", "open", "high", "low", "close", "volume"]
+    assert [float(row[4]) for row in sheet[1:]] == [row["close"] for row in rows]
+    days = [25_569 + parse_instant(row["ts"]) / 86_400_000_000 for row in rows]  # 25,569: 1970 by the days of spreadsheets
+    assert [float(row[0]) for row in sheet[1:]] == pytest.approx(days, abs=1e-6)  # real dates of a spreadsheet, in UTC
+
+
+def sheet_of(book):
+    """Return the cells of a workbook's first sheet, as its XML holds them."""
+    space = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
+    with zipfile.ZipFile(io.BytesIO(book)) as parts:
+        shared = ["".join(item.itertext()) for item in ElementTree.fromstring(parts.read("xl/sharedStrings.xml"))]
+        rows = ElementTree.fromstring(parts.read("xl/worksheets/sheet1.xml")).iter(f"{space}row")
+
+        def read(cell):
+            value = cell.findtext(f"{space}v", "")
+            return shared[int(value)] if cell.get("t") == "s" else value
+
+        return [[read(cell) for cell in row] for row in rows]
 
 
 async def test_columns_are_the_same_candles(browser, token):
@@ -147,3 +173,43 @@ async def test_a_test_of_a_connection_says_each_step(browser, token):
     one = browser()
     await one.sign_in("root")
     assert "class=\"steps\"" in (await one.post("/connections/house/test")).text
+
+
+async def test_the_ledger_and_the_revisions_have_pages_and_filters(browser, token, feed):
+    """250 gaps of two causes and 150 revisions: every one is on some page, by call and by page; a cause, a series and a range narrow them down."""
+    http, headers = browser().http, token("ann")
+    now_us, minute = feed.clock.now_us(), MINUTE_US
+    with feed.lake.metadata.write() as tx:
+        series = list_series(tx, "anns")[0]
+        tx.execute(gaps.insert(), [{
+            "series_id": series.id, "start_us": START_US - (2 * n + 2) * minute, "end_us": START_US - (2 * n + 1) * minute, "attempts": 1,
+            "cause": "provider_empty" if n % 5 else "market_closed", "first_seen_us": now_us, "last_seen_us": now_us, "proof": {}} for n in range(250)])
+        values = {"open": 1.0, "high": 2.0, "low": 1.0, "close": 1.5, "volume": 3.0, "spread": None, "source": "rest", "run_id": "test"}
+        tx.execute(revisions.insert(), [{
+            "series_id": series.id, "ts_us": START_US + n * minute, "known_at_us": now_us + n, "old_known_at_us": now_us - 1, "old": values,
+            "new": values | {"close": 2.0}} for n in range(150)])
+
+    async def asked(kind, **query):
+        answer = await http.get(f"/api/connections/anns/{kind}", params=query, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    for kind, count, name in (("gaps", 250, "start"), ("revisions", 150, "ts")):
+        pages = [await asked(kind, limit=100, skip=skip) for skip in (0, 100, 200, 300)]
+        assert [len(rows) for rows in pages] == [min(100, max(0, count - skip)) for skip in (0, 100, 200, 300)]
+        found = [row[name] for rows in pages for row in rows]
+        assert found == sorted(set(found), reverse=True)
+        shown, link = [], f"/connections/anns/{kind}"
+        while link:
+            text = (await http.get(link, headers=headers)).text
+            shown += re.findall(r'<tr><th scope="row">[^<]*</th><td><time datetime="([^"]*)"', text)
+            older = re.search(r'<a href="(\?[^"]*)" rel="next">', text)
+            link = f"/connections/anns/{kind}{older[1].replace('&amp;', '&')}" if older else None
+        assert shown == found
+    assert len(await asked("gaps", cause="market_closed")) == 50
+    assert await asked("gaps", symbol="ETH/USD") == []
+    one = await asked("gaps", start=isoformat(START_US - 4 * minute), end=isoformat(START_US - 2 * minute))
+    assert [row["start"] for row in one] == [isoformat(START_US - 4 * minute)]
+    text = (await http.get("/connections/anns/gaps?cause=no_trade", headers=headers)).text
+    assert "No gap like this is booked" in text
+    assert (await http.get("/api/connections/anns/gaps?limit=100000", headers=headers)).status_code == 422

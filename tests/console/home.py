@@ -138,10 +138,10 @@ class Caller:
 
 
 @contextmanager
-def furnished_home(folder, prefect="http://127.0.0.1:9/api"):
+def furnished_home(folder, prefect="http://127.0.0.1:9/api", **settings):
     """Open a home that has everything, and consoles of every kind over it; yields feed, the plain console and a Caller for each kind of asker."""
     clock = ManualClock(parse_instant(NOON))
-    with opened_home(folder, clock) as feed:
+    with opened_home(folder, clock, **settings) as feed:
         furnish(feed)
         with feed.lake.metadata.write() as tx:
             people.add_user(tx, "gone", "user", clock.now_us())

@@ -1,12 +1,13 @@
 """The whole API against its own OpenAPI document, by schemathesis and by hand: no server errors, no answer that is not written there.
 
-The everyday pass tries little of each call, the slow one more; CANDLELAKE_TEST_API_EXAMPLES=5000 tries so many of each, other ones each time.
+One pass runs over PostgreSQL, a longer one over SQLite; CANDLELAKE_TEST_API_EXAMPLES=5000 tries so many of each, other ones each time.
 """
 
 import gc
 import json
 import os
 import socket
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
@@ -62,7 +63,14 @@ class Contract:
 
 @pytest.fixture(scope="module")
 def contract(tmp_path_factory):
-    """A furnished home with consoles of every kind, and what their document says; nothing leaves this machine."""
+    """A furnished home with consoles of every kind, and what their document says."""
+    with contract_of(tmp_path_factory.mktemp("contract")) as found:
+        yield found
+
+
+@contextmanager
+def contract_of(folder, **more):
+    """Furnish a home with more settings; nothing leaves this machine."""
     real = socket.getaddrinfo
 
     def local(host, *rest, **more):
@@ -74,7 +82,7 @@ def contract(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched, answering_prefect() as (url, _):
         patched.setattr(socket, "getaddrinfo", local)
         patched.setattr("console.live.LOOK_SECONDS", 0.05)
-        with furnished_home(tmp_path_factory.mktemp("contract"), url) as (_, app, callers):
+        with furnished_home(folder, url, **more) as (_, app, callers):
             # Refusals are tried one by one in test_policies: here most of those who ask are let in.
             strong = [caller for caller in callers if caller.name in STRONG]
             yield Contract(operations_of(app), [*strong, *callers, *strong, *strong, *strong])
@@ -148,11 +156,13 @@ def _sent(body):
 
 
 @pytest.mark.slow
-def test_every_call_answers_as_written(contract):
-    """A few ways to ask each call, by people of every kind: no server error, no status, type or shape that is not in the document."""
-    for operation in contract.operations:
-        if not operation.path.endswith(SLOW):
-            tried(operation, contract.callers, 3)
+def test_every_call_answers_as_written(tmp_path, postgres_url):
+    """A few ways to ask each call over PostgreSQL, by people of every kind: no server error, no status, type or shape that is not in the document."""
+    with contract_of(tmp_path, metadata_url=postgres_url) as found:
+        for operation in found.operations:
+            if not operation.path.endswith(SLOW):
+                tried(operation, found.callers, EXAMPLES or 3, is_random=bool(EXAMPLES))
+    gc.collect()
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import io
 import re
 import zipfile
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import polars as pl
 import pytest
@@ -63,8 +63,8 @@ def sheet_of(book):
     """Return the cells of a workbook's first sheet, as its XML holds them."""
     space = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
     with zipfile.ZipFile(io.BytesIO(book)) as parts:
-        shared = ["".join(item.itertext()) for item in ElementTree.fromstring(parts.read("xl/sharedStrings.xml"))]
-        rows = ElementTree.fromstring(parts.read("xl/worksheets/sheet1.xml")).iter(f"{space}row")
+        shared = ["".join(item.itertext()) for item in ET.fromstring(parts.read("xl/sharedStrings.xml"))]
+        rows = ET.fromstring(parts.read("xl/worksheets/sheet1.xml")).iter(f"{space}row")
 
         def read(cell):
             value = cell.findtext(f"{space}v", "")

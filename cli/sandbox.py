@@ -44,6 +44,8 @@ def serve(
     try:
         with running(data=data, port=number, mode=chosen) as box:
             note(f"sandbox at {box.url} (mtapi: {box.url}/mt5, exchanges: {box.url}/<host>/<path>); Ctrl-C stops it")
+            for venue, symbols in box.served().items():
+                note(f"served at {venue}: {', '.join(symbols)}")
             for problem in box.problems:
                 note(f"left out: {problem}")
             stop.wait()

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from core.clock import LATEST_US
 from sandbox import binance_orders
 from sandbox.box import Ask, json_answer
-from sandbox.exchange import LENGTHS, Meter, decimal, split
+from sandbox.exchange import LENGTHS, Meter, decimal, exact, split
 from sandbox.market import Book
 
 HOSTS: Final = ("api.binance.com", "fapi.binance.com", "dapi.binance.com", "data-api.binance.vision",
@@ -104,7 +104,7 @@ class Binance:
 
 def _kline(row: dict[str, Any], length: int) -> list[Any]:
     quote = decimal(row["volume"] * (row["open"] + row["close"]) / 2)
-    return [row["us"] // 1000, *(decimal(row[name]) for name in ("open", "high", "low", "close", "volume")),
+    return [row["us"] // 1000, *(exact(row[name]) for name in ("open", "high", "low", "close", "volume")),
             (row["us"] + length) // 1000 - 1, quote, 0, "0.00000000", "0.00000000", "0"]
 
 

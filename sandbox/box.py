@@ -149,9 +149,18 @@ class Box:
     orders: Orders = field(default_factory=Orders)
     loaded: int = 0
 
+    def served(self) -> dict[str, list[str]]:
+        """Return the symbols of each venue; the broker's are at both bridges."""
+        found: dict[str, list[str]] = {}
+        for venue, symbol in sorted(self.shelf.books):
+            found.setdefault(venue, []).append(symbol)
+        if markets := sorted(self.shelf.of("kraken")):
+            found.setdefault("kraken", markets)
+        return found
+
     @property
     def problems(self) -> list[InputError]:
-        """The files that were left out, one error each."""
+        """The files, or rows of them, that were left out, one error each."""
         return self.shelf.problems
 
     def set(self, **settings: Any) -> None:

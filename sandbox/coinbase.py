@@ -9,7 +9,7 @@ from starlette.responses import Response
 from core.clock import SECOND_US, isoformat
 from sandbox import coinbase_orders
 from sandbox.box import Ask, json_answer
-from sandbox.exchange import LENGTHS, Meter, decimal, split
+from sandbox.exchange import LENGTHS, Meter, decimal, exact, split
 from sandbox.market import Book
 
 HOSTS: Final = ("api.coinbase.com",)
@@ -89,7 +89,7 @@ class Coinbase:
         rows = ask.spoil(rows, length).reverse()
         return json_answer({"candles": [{
             "start": str(row["us"] // SECOND_US),
-            **{field: decimal(row[field]) for field in ("low", "high", "open", "close", "volume")},
+            **{field: exact(row[field]) for field in ("low", "high", "open", "close", "volume")},
         } for row in rows.iter_rows(named=True)]})
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from core.clock import MINUTE_US, SECOND_US, isoformat
 from sandbox.box import Ask, Box
-from sandbox.exchange import LENGTHS, decimal, split
+from sandbox.exchange import LENGTHS, decimal, exact, split
 from sandbox.mtapi import Bridge, naive
 from sandbox.sessions import RefusalError
 from sandbox.sources import BROKER
@@ -73,7 +73,7 @@ class BinanceStream(Stream):
                 self.klines[symbol, interval] = values
                 out.append({"e": "kline", "E": now_us // 1000, "s": symbol, "k": {
                     "t": row["us"] // 1000, "T": (row["us"] + length) // 1000 - 1, "s": symbol, "i": interval, "f": 1, "L": 1,
-                    **{key: decimal(row[field]) for key, field in (
+                    **{key: exact(row[field]) for key, field in (
                         ("o", "open"), ("c", "close"), ("h", "high"), ("l", "low"), ("v", "volume"))},
                     "n": 1, "x": row["us"] + length <= now_us, "q": "0", "V": "0", "Q": "0", "B": "0"}})
         return out

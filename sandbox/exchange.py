@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Final
 
 from starlette.responses import Response
@@ -30,6 +31,12 @@ def split(symbol: str) -> tuple[str, str]:
 def decimal(value: float, digits: int = 8) -> str:
     """Return a number as exchanges write it: plain decimals in a string, NaN as its name."""
     return f"{value:.{digits}f}"
+
+
+def exact(value: float) -> str:
+    """Return a candle's number as `decimal`, with more than eight places where it has them: a file's very values are served."""
+    text = decimal(value)
+    return text if float(text) == value or value - value != 0 else format(Decimal(repr(value)), "f")
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from core.clock import MINUTE_US, SECOND_US, isoformat
 from sandbox import kraken_orders
 from sandbox.box import Ask, json_answer
-from sandbox.exchange import Meter, decimal, split
+from sandbox.exchange import Meter, decimal, exact, split
 from sandbox.market import SCHEMA, Book
 
 HOSTS: Final = ("api.kraken.com",)
@@ -123,8 +123,8 @@ def _pair(symbol: str, book: Book) -> tuple[str, dict[str, Any]]:
 def _row(row: dict[str, Any]) -> list[Any]:
     traded = row["volume"] > 0
     vwap = decimal((row["high"] + row["low"]) / 2) if traded else "0.0"
-    return [row["us"] // SECOND_US, *(decimal(row[name]) for name in ("open", "high", "low", "close")), vwap,
-            decimal(row["volume"]), 1 if traded else 0]
+    return [row["us"] // SECOND_US, *(exact(row[name]) for name in ("open", "high", "low", "close")), vwap,
+            exact(row["volume"]), 1 if traded else 0]
 
 
 def _give(result: object) -> Response:

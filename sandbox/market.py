@@ -263,6 +263,7 @@ def partial(row: dict[str, float], elapsed: float, digits: int) -> dict[str, flo
     path = (row["open"], *ends, row["close"])
     leg = min(int(elapsed * 3), 2)
     price = round(path[leg] + (path[leg + 1] - path[leg]) * (elapsed * 3 - leg), digits)
+    price = min(max(price, row["low"]), row["high"])
     seen = (*path[: leg + 1], price)
     volume = round(row["volume"] * elapsed, 8)
     return {**row, "high": max(seen), "low": min(seen), "close": price, "volume": volume}

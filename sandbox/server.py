@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
-from core.clock import Clock, ManualClock, SystemClock, isoformat
+from core.clock import SECOND_US, Clock, ManualClock, SystemClock, isoformat
 from core.errors import InputError, ProviderUnavailableError
 from sandbox.binance import Binance
 from sandbox.box import Account, Ask, Asked, Box, Switches, json_answer, masked
@@ -39,6 +39,7 @@ _START_SECONDS: Final = 30.0
 _LOOPBACK: Final = "127.0.0.1"
 _BODY_LIMIT: Final = 65_536
 _LOG_LENGTH: Final = 10_000
+_SETTLED_US: Final = 90 * SECOND_US  # after the last candle: whoever waits a minute before believing one gets that one too
 LOG: Final = logging.getLogger(__name__)
 
 
@@ -52,7 +53,7 @@ def running(
     Args:
         data: folder of Parquet candles; the bundled data without it.
         port: on 127.0.0.1; 0 takes a free one.
-        mode: `history`, present just after the end of the data; `replay`, present is now and data lies over all time.
+        mode: `history`, present a minute and a half after the end of the data; `replay`, present is now and data lies over all time.
         clock: the present, instead of the mode's own.
         switches: how the servers behave.
         accounts: of the practice broker, instead of the demo ones.
@@ -90,7 +91,7 @@ def build(data: Path | None, mode: Mode, clock: Clock | None, switches: Switches
     switches = switches or Switches()
     shelf = load(data, mode, switches.server_clock)
     if clock is None:
-        clock = SystemClock() if mode == "replay" else ManualClock(shelf.end_us())
+        clock = SystemClock() if mode == "replay" else ManualClock(shelf.end_us() + _SETTLED_US)
     box = Box(shelf, clock, mode, switches=switches)
     if accounts is not None:
         box.accounts = accounts
@@ -199,12 +200,8 @@ class Desk:
 
     def index(self) -> dict[str, Any]:
         """Return what is served."""
-        served: dict[str, list[str]] = {}
-        for venue, symbol in sorted(self.box.shelf.books):
-            served.setdefault(venue, []).append(symbol)
-        served.setdefault("kraken", sorted(self.box.shelf.of("kraken")))
         return {"sandbox": "candlelake", "mode": self.box.mode, "now": isoformat(self.box.clock.now_us()),
-                "served": served, "paths": [*(f"/{name}" for name in self.bridges), *(f"/{h}" for h in self.exchanges)],
+                "served": self.box.served(), "paths": [*(f"/{name}" for name in self.bridges), *(f"/{h}" for h in self.exchanges)],
                 "left_out": [str(problem) for problem in self.box.problems]}
 
 

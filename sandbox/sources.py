@@ -18,11 +18,12 @@ from sandbox.market import ROW, SCHEMA, Book, Mode, Source, WallClock
 
 _LOG = logging.getLogger(__name__)
 BUNDLED: Final = Path(__file__).parent / "data"
+EXCHANGES: Final = ("binance", "kraken", "coinbase")
 BROKERS: Final = ("mt5", "mt4", "oanda", "fxcm")  # in case of two files for one symbol the first keeps its name
 BROKER: Final = "broker"
 _UNIT_US: Final = {"m": MINUTE_US, "h": HOUR_US, "d": DAY_US}
 _NAME: Final = re.compile(
-    r"(?P<venue>[a-z0-9]+)_(?P<symbol>[A-Za-z0-9.\-]{2,40})_(?P<frame>\d{1,2}[mhd]|[MHD]\d{1,2})(?:_(?P<label>\w+))?")
+    r"(?P<venue>[A-Za-z0-9]+)_(?P<symbol>[A-Za-z0-9.%\-]{2,40})_(?P<frame>\d{1,2}[mhd]|[MHD]\d{1,2})(?:_(?P<label>\w+))?")
 _TRADES: Final = re.compile(r"(?P<venue>[a-z0-9]+)_spot_(?P<symbol>[A-Z0-9]{2,40})_trades_ws")
 _ALLOWED: Final = "<venue>_<SYMBOL>_<timeframe>.parquet, e.g. mt5_EURUSD_M1.parquet or binance_BTCUSDT_1h.parquet"
 
@@ -78,36 +79,48 @@ def _take(path: Path, shelf: Shelf, sources: list[Source], clock: ServerClock | 
     named = _NAME.fullmatch(path.stem)
     if named is None:
         raise InputError(f"file {path.name}", path.stem, _ALLOWED, "rename it")
-    sources.append(read_source(path, named, clock))
+    sources.append(read_source(path, named, clock, shelf.problems))
 
 
-def read_source(path: Path, named: re.Match[str], clock: ServerClock | WallClock) -> Source:
-    """Read one file of candles, its times turned to UTC by `clock` if it is in broker time, its prices freed from binary noise.
+def read_source(path: Path, named: re.Match[str], clock: ServerClock | WallClock, problems: list[InputError]) -> Source:
+    """Read one file of candles, its times turned to UTC by `clock` if it is in broker time, its prices as they stand.
+
+    A row that comes twice counts once; rows that are no candles are left out and told in `problems`.
 
     Raises:
-        InputError: it cannot be read, lacks a column, is empty, or holds times twice or prices that are none.
+        InputError: it cannot be read, lacks a column, or has no row that is a candle.
     """
     raw = _read(path, ("ts", "open", "high", "low", "close", "volume"))
-    venue, is_broker = named["venue"], named["venue"] in BROKERS
+    venue = named["venue"].lower()
+    is_broker = venue not in EXCHANGES
+    symbol = named["symbol"] if is_broker else named["symbol"].replace("%2F", "").replace("-", "").upper()
     frame = raw.select(
         pl.col("ts").cast(pl.Datetime("us", "UTC")).cast(pl.Int64).alias("us"),
         *(pl.col(name).cast(pl.Float64) for name in ROW[1:6]), _spread(raw),
     )
     if "brokertime" in (named["label"] or ""):
         frame = to_utc(frame, clock)
-    frame = frame.sort("us")
-    prices = [pl.col(name) for name in ("open", "high", "low", "close")]
-    sound = pl.all_horizontal(price.is_finite() & (price > 0) for price in prices)
-    if frame["us"].is_duplicated().any() or not frame.select(sound.fill_null(value=False).all()).item():
-        raise InputError(f"file {path.name}", "a time twice, or a price that is none", "unique ts, finite prices above 0",
-                         "clean the file")
+    distinct = frame.unique().sort("us")
+    frame = distinct.filter(_is_candle())
+    if frame.height < distinct.height:
+        problem = InputError(f"{distinct.height - frame.height} of {distinct.height} rows of {path.name}",
+                             "a time twice with two values, or a price that is none", "one value a time, finite prices above 0",
+                             "clean the file" if frame.is_empty() else "the other rows are served")
+        if frame.is_empty():
+            raise problem
+        problems.append(problem)
     digits = _digits(frame)
     frame = frame.with_columns(
-        *(price.round(digits) for price in prices), pl.col("spread").round(digits),
+        pl.col("spread").round(digits),
         # Quote feeds count no volume; MetaTrader always shows one: a tick for every point of the candle's range.
         volume=pl.coalesce("volume", ((pl.col("high") - pl.col("low")) * 10**digits).round(0) + 1))
-    return Source(venue, named["symbol"], _length_us(named["frame"], path), frame.select(ROW).cast(SCHEMA),
-                  is_broker, digits)
+    return Source(venue, symbol, _length_us(named["frame"], path), frame.select(ROW).cast(SCHEMA), is_broker, digits)
+
+
+def _is_candle() -> pl.Expr:
+    prices = [pl.col(name) for name in ("open", "high", "low", "close")]
+    sound = pl.all_horizontal(price.is_finite() & (price > 0) for price in prices).fill_null(value=False)
+    return sound & pl.col("us").is_unique()
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
@@ -120,23 +133,23 @@ def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     if missing:
         raise InputError(f"file {path.name}", frame.columns, columns, f"add {', '.join(missing)}")
     kind = frame.schema["ts"]
-    if not isinstance(kind, pl.Datetime) or kind.time_zone not in {None, "UTC"}:
-        raise InputError(f"file {path.name}", f"ts as {kind}", "ts as a timestamp in UTC", "convert the column")
+    if not isinstance(kind, pl.Datetime):
+        raise InputError(f"file {path.name}", f"ts as {kind}", "ts as a timestamp, UTC when it has no zone", "convert the column")
     numbers = [name for name in columns if name not in {"ts", "buyer_maker"}]
     bad = [name for name in numbers if not (frame.schema[name].is_numeric() or frame.schema[name] == pl.Null)]
     if bad or frame.is_empty() or frame["ts"].has_nulls():
         raise InputError(f"file {path.name}", f"{frame.height} rows, not numbers: {bad}", "rows with a ts and numbers",
                          "clean the file")
-    if kind.time_zone is None:
-        frame = frame.with_columns(pl.col("ts").dt.replace_time_zone("UTC"))
-    return frame
+    ts = pl.col("ts")
+    return frame.with_columns(ts.dt.replace_time_zone("UTC") if kind.time_zone is None else ts.dt.convert_time_zone("UTC"))
 
 
 def _spread(raw: pl.DataFrame) -> pl.Expr:
     if "spread" in raw.columns:
         return pl.col("spread").cast(pl.Float64)
     if "ask_close" in raw.columns:
-        return (pl.col("ask_close") - pl.col("close")).cast(pl.Float64).alias("spread")
+        spread = (pl.col("ask_close") - pl.col("close")).cast(pl.Float64)
+        return spread.clip(lower_bound=0).alias("spread")  # MetaTrader shows no crossed quotes
     return pl.lit(None, dtype=pl.Float64).alias("spread")
 
 
@@ -160,10 +173,10 @@ def _length_us(text: str, path: Path) -> int:
 
 
 def _arrange(sources: list[Source]) -> dict[tuple[str, str], list[Source]]:
-    """Group files into books: brokers share one market; a second feed of a symbol gets the feed's name as a suffix."""
+    """Group files into books: all but the exchanges' are one broker's; a second feed of a symbol gets the feed's name as a suffix."""
     books: dict[tuple[str, str], dict[int, Source]] = {}
     rank = {name: place for place, name in enumerate(BROKERS)}
-    for source in sorted(sources, key=lambda source: rank.get(source.venue, 0)):
+    for source in sorted(sources, key=lambda source: rank.get(source.venue, len(rank))):
         venue = BROKER if source.is_fx else source.venue
         key = (venue, source.symbol)
         held = books.get(key, {})

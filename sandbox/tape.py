@@ -95,13 +95,15 @@ class Tape:
 
 
 def _walk(row: dict[str, Any], count: int, digits: int) -> list[float]:
-    """Return `count` prices (4 at least) from open over both ends of the candle to its close."""
+    """Return `count` prices (4 at least) from open over both ends of the candle to its close; those four as they stand."""
     ends = (row["low"], row["high"]) if row["close"] >= row["open"] else (row["high"], row["low"])
     corners = np.array([row["open"], *ends, row["close"]])
     places = np.linspace(0, 3, count)
     for corner in (1, 2):
         places[np.abs(places - corner).argmin()] = corner
-    return [round(float(price), digits) for price in np.interp(places, [0, 1, 2, 3], corners)]
+    walked = np.interp(places, [0, 1, 2, 3], corners)
+    rounded = np.where(places % 1 == 0, walked, walked.round(digits))
+    return [float(price) for price in rounded.clip(row["low"], row["high"])]
 
 
 def recorded(trades: pl.DataFrame, begun_us: int, after_us: int, until_us: int) -> list[Print]:

@@ -119,8 +119,35 @@ def test_replay_is_the_same_after_a_restart():
     assert len(seen[0]) > 50
 
 
+def test_your_own_files_are_served_to_the_bit(tmp_path):
+    """However a file writes its venue, zone, unit, columns and order, each row is served once with its very values."""
+    tiny = [0.1 / 3 / 10**power for power in (6, 7, 8, 9)]
+    columns = {"open": tiny, "high": [2 * price for price in tiny], "low": [price / 2 for price in tiny], "close": tiny}
+    write(tmp_path, "BINANCE_XYZUSDT_1m", **columns)
+    whole = pl.read_parquet(tmp_path / "BINANCE_XYZUSDT_1m.parquet")
+    (tmp_path / "BINANCE_XYZUSDT_1m.parquet").unlink()
+    berlin = pl.col("ts").cast(pl.Datetime("ms", "UTC")).dt.convert_time_zone("Europe/Berlin")
+    pl.concat([whole, whole.head(2)]).reverse().select("close", "volume", "low", berlin, "high", "open", extra=pl.lit("x")).write_parquet(
+        tmp_path / "BINANCE_XYZ-USDT_1m.parquet")
+    with running(tmp_path) as box:
+        assert box.served() == {"binance": ["XYZUSDT"]}
+        rows = httpx.get(f"{box.url}/api.binance.com/api/v3/klines", params={"symbol": "XYZUSDT", "interval": "1m"}).json()
+    assert [[float(cell) for cell in row[1:6]] for row in rows] == [
+        list(row) for row in whole.select("open", "high", "low", "close", "volume").rows()]
+    assert [row[0] * 1000 for row in rows] == whole["ts"].dt.epoch("us").to_list()
+
+
+def test_rows_that_are_no_candles_are_left_out_and_told(tmp_path):
+    """One time with two values and a price that is none cost their own rows alone, and a line says how many."""
+    write(tmp_path, "mt5_XYZUSD_M1", ts=[START, START, START + timedelta(minutes=1), START + timedelta(minutes=2)],
+          close=[1.5, 1.6, float("nan"), 1.5])
+    shelf = load(tmp_path, "history", WallClock())
+    assert shelf.books["broker", "XYZUSD"].base.frame["us"].to_list() == [to_us(START) + 2 * MINUTE_US]
+    assert ["3 of 4 rows" in str(problem) for problem in shelf.problems] == [True]
+
+
 def test_your_own_files(tmp_path):
-    """Files named by the rule are served by their venue; each bad one is told in a line and left out."""
+    """Files named by the rule are served by their venue, unknown ones at the broker; each bad one is told and left out."""
     write(tmp_path, "mt5_XYZUSD_M1", volume=[None] * 4)
     write(tmp_path, "kraken_BTCUSD_1m", spread=[0.1] * 4)
     write(tmp_path, "kraken_BTCUSD_1m_more", ts=[START + timedelta(minutes=i + 4) for i in range(4)])
@@ -128,13 +155,15 @@ def test_your_own_files(tmp_path):
     write(tmp_path, "noname")
     write(tmp_path, "mt5_BADUSD_M7")
     write(tmp_path, "mt5_NANUSD_M1", close=[float("nan")] * 4)
-    write(tmp_path, "mt5_DUPUSD_M1", ts=[START] * 4)
+    write(tmp_path, "mt5_DUPUSD_M1", ts=[START] * 4, close=[1.1, 1.2, 1.3, 1.4])
+    write(tmp_path, "icm_ABCUSD_M1")
     write(tmp_path, "mt5_TXTUSD_M1", open=["a"] * 4)
     write(tmp_path, "mt5_INTUSD_M1", ts=[1, 2, 3, 4])
     (tmp_path / "mt5_CUTUSD_M1.parquet").write_bytes(b"PAR1")
     pl.DataFrame({"ts": [START]}).write_parquet(tmp_path / "mt5_COLUSD_M1.parquet")
     shelf = load(tmp_path, "history", WallClock())
-    assert set(shelf.books) == {("broker", "XYZUSD"), ("broker", "XYZUSD.fxcm"), ("kraken", "BTCUSD")}
+    assert set(shelf.books) == {
+        ("broker", "XYZUSD"), ("broker", "XYZUSD.fxcm"), ("broker", "ABCUSD"), ("kraken", "BTCUSD")}
     assert shelf.of("kraken")["BTCUSD"].base.frame.height == 8
     assert shelf.books["broker", "XYZUSD"].base.frame["volume"].to_list() == [16.0] * 4
     assert len(shelf.problems) == 8

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.output import in_candles, note, print_json, print_object, print_rows, progress_bar
+from cli.output import in_candles, note, print_error, print_json, print_object, print_rows, progress_bar
 
 if TYPE_CHECKING:
     from feed import Feed
@@ -259,8 +259,10 @@ def _check_any_series(feed: Feed, slug: str, symbol: str | None, timeframe: str 
 def _end(result: RunResult, *, as_json: bool) -> int:
     if as_json:
         print_json(result.as_dict())
-    else:
-        note(("error: " if result.exit_code == 1 else "") + " ".join(result.message.split()))
+    if result.exit_code == 1:
+        print_error(result.message)
+    elif not as_json:
+        note(" ".join(result.message.split()))
     return result.exit_code
 
 

@@ -113,7 +113,7 @@ def check_input(given: ConnectionInput, describe: Callable[[str], Capabilities],
 
 
 def check_credentials(fields: set[str], capabilities: Capabilities) -> None:
-    """Raise InputError when a field is unknown to the provider or a required one is missing."""
+    """Raise InputError when a field is unknown to the provider, or a required one or one of a choice is missing."""
     known = [*capabilities.credentials, *capabilities.optional_credentials]
     for name in sorted(fields):
         if name not in known:
@@ -121,6 +121,10 @@ def check_credentials(fields: set[str], capabilities: Capabilities) -> None:
     missing = [name for name in capabilities.credentials if name not in fields]
     if missing:
         raise InputError(f"credentials of {capabilities.provider}", f"no {', '.join(missing)}", known, "give them all")
+    choices = capabilities.credential_choices
+    if choices and not any(fields.issuperset(choice) for choice in choices):
+        named = ", or ".join(" and ".join(choice) for choice in choices)
+        raise InputError(f"credentials of {capabilities.provider}", sorted(fields), f"{named} too", "add one of them")
 
 
 def check_base_url(url: str, *, allow_private: bool) -> None:

@@ -12,6 +12,7 @@ import httpx
 
 from core.clock import SECOND_US, parse_instant
 from core.errors import InputError, NotFoundError, ProviderUnavailableError
+from deployments.prefect_login import PrefectLogin
 
 DEPLOYMENTS: Final = ("fetch", "backfill", "repair", "cleanup", "flush", "replay_pipeline", "compare_pipelines")
 SECONDS: Final = 15.0
@@ -45,10 +46,9 @@ class PrefectDesk:
     """Prefect's API, as far as the console needs it; `url` ends in /api. People's browsers reach Prefect's UI at `ui_url`."""
 
     def __init__(self, url: str, auth: str | None = None, ui_url: str | None = None) -> None:
-        user, _, password = (auth or "").partition(":")
         self.url = url
         self._ui_url = (ui_url or url.removesuffix("/api")).rstrip("/")
-        self._auth = (user, password) if auth else None
+        self._login = PrefectLogin(url, auth)
 
     def page_of(self, run: Run) -> str:
         """Return the address of a run's page in Prefect's UI."""
@@ -108,7 +108,7 @@ class PrefectDesk:
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         try:
-            with httpx.Client(timeout=SECONDS, trust_env=False, auth=self._auth) as client:
+            with httpx.Client(timeout=SECONDS, trust_env=False, auth=self._login) as client:
                 for wait in (0.0, *BUSY_WAITS):
                     time.sleep(wait)
                     answer = client.request(method, self.url + path, json=None if body is None else dict(body))

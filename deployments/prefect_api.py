@@ -16,6 +16,7 @@ from core.errors import (
     NotPermittedError,
     ProviderUnavailableError,
 )
+from deployments.prefect_login import PrefectLogin
 
 LOOK_SECONDS = 0.25
 BUSY_WAITS = (0.2, 0.5, 1.0, 2.0, 4.0)  # on SQLite the server answers 503 while its database is locked
@@ -28,12 +29,11 @@ class PrefectApi:
     def __init__(self, url: str, auth: str | None = None, timeout: float = 30.0) -> None:
         if not url.startswith(("http://", "https://")):
             raise InputError("API URL", url, "http(s)://HOST:PORT/api", "set PREFECT_API_URL or give --api-url")
-        user, _, password = (auth or "").partition(":")
         self.url = url.rstrip("/")
         # trust_env: a proxy may stand before a remote server, never before loopback (httpx knows NO_PROXY only)
         is_local = httpx.URL(url).host in {"127.0.0.1", "localhost", "::1"}
         self._client = httpx.Client(
-            base_url=self.url, timeout=timeout, trust_env=not is_local, auth=(user, password) if auth else None)
+            base_url=self.url, timeout=timeout, trust_env=not is_local, auth=PrefectLogin(self.url, auth))
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from core.errors import CandlelakeError, ClockRuleError, LeaseHeldError
+from core.errors import CandlelakeError, ClockRuleError, LeaseHeldError, PermanentError
 from core.interval import Interval
 from core.series import Series
 from feed.clock_symbols import prove_symbol
@@ -18,7 +18,7 @@ from feed.runs import end
 from feed.series_run import SeriesRun
 from feed.writing import Writer
 from providers.base import Priority
-from storage.series import SeriesRow, ensure_series
+from storage.series import SeriesRow, drop_untouched, ensure_series, list_series
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +46,15 @@ async def backfill(
 ) -> RunResult:
     """Store every candle of `series` that opens in `interval`, and book each one that the provider does not have.
 
-    What is stored or booked for good is not asked for again, so a killed backfill goes on where it stopped.
+    What is stored or booked for good is not asked for again, so a killed backfill goes on where it stopped. A new series that
+    the provider refuses outright is not kept: else each scheduled fetch would ask for a symbol that somebody mistyped.
 
     Raises:
         NotFoundError: no such connection.
         InputError: the provider has no such timeframe.
     """
     run_id = run_id or feed.new_run_id("backfill")
-    row = register(feed, series)
+    row, is_new = register(feed, series)
     writer = Writer(feed.lake, run_id, flush_rows=FLUSH_ROWS)
     result = writer.result(row.id, str(series))
     try:
@@ -79,6 +80,8 @@ async def backfill(
     except CandlelakeError as error:
         log.warning("%s: backfill stopped: %s", series, error)
         result.error = error
+        if is_new and isinstance(error, PermanentError):
+            await asyncio.to_thread(_take_back, feed, row)
     await asyncio.to_thread(feed.lake.flush, [row.id])
     return end(feed, run_id, f"backfill of {series}", [result])
 
@@ -91,8 +94,14 @@ async def _fill(run: SeriesRun, writer: Writer, result: SeriesResult, progress: 
     log.info("%s: %d requests, %d stored", run.row.series, result.requests, result.stored)
 
 
-def register(feed: Feed, series: Series) -> SeriesRow:
-    """Return the row of `series`, made when its connection has it not yet."""
+def register(feed: Feed, series: Series) -> tuple[SeriesRow, bool]:
+    """Return the row of `series`, and whether it was made because its connection had it not yet."""
     connection = feed.connections.get(series.connection)
     with feed.lake.metadata.write() as tx:
-        return ensure_series(tx, connection.id, series.symbol, series.timeframe.name)
+        is_new = not list_series(tx, series.connection, series.symbol, series.timeframe)
+        return ensure_series(tx, connection.id, series.symbol, series.timeframe.name), is_new
+
+
+def _take_back(feed: Feed, row: SeriesRow) -> None:
+    with feed.lake.metadata.write() as tx:
+        drop_untouched(tx, row.id)

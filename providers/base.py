@@ -77,6 +77,7 @@ class Capabilities:
     requests_per_second: float = 1.0
     credentials: tuple[str, ...] = ()  # names of required credential fields
     optional_credentials: tuple[str, ...] = ()
+    credential_choices: tuple[tuple[str, ...], ...] = ()  # of the optional ones: all of one of these are needed too
     has_ticks: bool = False
     has_tick_history: bool = False
     has_streams: bool = False

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, exists, select
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -16,7 +16,7 @@ from core.series import Series, check_symbol
 from core.server_clock import ServerClock
 from core.timeframe import Grid, Timeframe
 from storage.lake.layout import encode_symbol
-from storage.metadata.tables import connections, series
+from storage.metadata.tables import connections, gaps, head_candles, lake_files, quarantine, series
 from storage.statements import fetch, is_sqlite
 
 _QUARTER_US = 15 * MINUTE_US
@@ -60,6 +60,12 @@ def ensure_series(tx: Connection, connection_id: int, symbol: str, timeframe: st
     insert = sqlite_insert if is_sqlite(tx) else postgres_insert
     tx.execute(insert(series).values(values).on_conflict_do_nothing())
     return _row(*tx.execute(_joined().where(*wanted)).one())
+
+
+def drop_untouched(tx: Connection, series_id: int) -> None:
+    """Remove a series that has never had a candle, a gap or a rejected row; any other stays."""
+    held = (exists().where(table.c.series_id == series_id) for table in (gaps, head_candles, lake_files, quarantine))
+    tx.execute(series.delete().where(series.c.id == series_id, series.c.first_us.is_(None), *(~one for one in held)))
 
 
 def find_series(tx: Connection, key: Series) -> SeriesRow:

@@ -62,6 +62,7 @@ MT5_CAPABILITIES: Final = Capabilities(
     requests_per_second=1.0,
     credentials=("user", "password"),
     optional_credentials=("server", "host", "port", "api_key"),
+    credential_choices=(("server",), ("host", "port")),
     has_ticks=True,
     has_streams=True,
     has_spread=True,

@@ -65,6 +65,18 @@ def test_a_backfill_stores_every_candle_and_says_so(tape):
     assert again.json["stored"] == 0
 
 
+def test_a_symbol_that_the_provider_lacks_is_told_and_not_kept(filled):
+    """One line names it, also beside --json's answer; no series stays behind at which every later fetch would fail."""
+    order = ("backfill", "tape", "XYZUSD", "1m", *DAY)
+    for words in (order, (*order, "--json")):
+        answer = filled(*words)
+        assert answer.code == 1
+        assert ["XYZUSD" in line for line in answer.err.splitlines() if line.startswith("error: ")] == [True]
+    assert answer.json["status"] == "failed"
+    assert [row["symbol"] for row in filled("coverage", "--json").json] == ["BTCUSD"]
+    assert filled("fetch", "tape", "--json").json["status"] != "failed"
+
+
 def test_progress_goes_to_stderr(tape):
     """Without --json a backfill shows how far it is on stderr, and nothing on stdout."""
     answer = tape("backfill", *SERIES, *DAY)

@@ -6,6 +6,7 @@ import traceback
 import pytest
 from sqlalchemy import select, text
 
+from connections.inputs import check_credentials
 from connections.service import ConnectionInput, budget_key
 from core.clock import LATEST_US, MINUTE_US
 from core.errors import (
@@ -23,6 +24,7 @@ from core.interval import Interval
 from core.secrets import Secret
 from core.timeframe import Timeframe
 from providers.base import ConnectionSpec
+from providers.mtapi.provider import MT5_CAPABILITIES
 from storage.metadata.tables import credentials, head_candles, notifications, series
 
 M1 = Timeframe.parse("1m")
@@ -137,6 +139,15 @@ def test_unknown_slug(service):
     for action in (service.get, service.update, service.delete, service.activate, service.deactivate):
         with pytest.raises(NotFoundError, match="nobody"):
             action("nobody")
+
+
+@pytest.mark.parametrize("given", [set(), {"api_key"}, {"host"}, {"port"}])
+def test_a_brokers_login_needs_a_server_or_an_address(given):
+    """User and password alone lead nowhere: a MetaTrader connection without its server, or half an address, is refused."""
+    with pytest.raises(InputError, match="server, or host and port"):
+        check_credentials({"user", "password"} | given, MT5_CAPABILITIES)
+    check_credentials({"user", "password", "server"} | given, MT5_CAPABILITIES)
+    check_credentials({"user", "password", "host", "port"} | given, MT5_CAPABILITIES)
 
 
 def test_update_keeps_blank_credentials(service, given):

@@ -22,6 +22,7 @@ from tests.acceptance.canary import CANARY
 
 ROOT = Path(__file__).parents[2]
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+OPERATOR = "operator:of-the-tests"
 
 
 def free_port():
@@ -77,20 +78,24 @@ def environment(tmp_path_factory):
         **own, **prefect_environment(), "CANDLELAKE_HOME": str(home), "CANDLELAKE_ALLOW_PRIVATE_HOSTS": "1",
         "CANDLELAKE_KEY_FILE": str(home / "test.keys"), "CANDLELAKE_RETRY_WAIT": "0",
         "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "10",  # sooner than ours
-        "PREFECT_HOME": str(home / "prefect"), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        # guarded as compose.yaml has it: whoever talks to this server logs in and brings a CSRF token
+        "PREFECT_SERVER_API_AUTH_STRING": OPERATOR, "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_API_AUTH_STRING": OPERATOR, "PREFECT_HOME": str(home / "prefect"), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}", "DO_NOT_TRACK": "1",
     }
 
 
 @pytest.fixture(scope="session")
 def server(environment):
-    """The API of a running Prefect server."""
+    """The API of a running Prefect server, as the operator."""
     url = environment["PREFECT_API_URL"]
     port = url.split(":")[2].split("/")[0]
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
-    with process(command, environment, Path(environment["CANDLELAKE_HOME"]) / "server.log"), PrefectApi(url, timeout=120.0) as api:
+    with process(command, environment, Path(environment["CANDLELAKE_HOME"]) / "server.log"), PrefectApi(url, OPERATOR, timeout=120.0) as api:
         api.wait_until_healthy(120)
-        yield api
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PREFECT_API_AUTH_STRING", OPERATOR)  # for `deployments.apply` in this process
+            yield api
 
 
 @pytest.fixture

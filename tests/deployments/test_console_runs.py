@@ -13,6 +13,7 @@ from core.clock import DAY_US, isoformat
 from core.secrets import Secret
 from feed import open_feed
 from storage import people
+from tests.deployments.conftest import OPERATOR
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("only_ordered", "runner")]
 PASSWORD = "seven green lamps at noon"
@@ -56,7 +57,7 @@ async def ordered(http, flow, **form):
 
 async def test_a_backfill_and_a_repair_are_ordered_and_watched(feed, server):
     """The page of a run shows its state until it ends, its log and Prefect's own page; what it fetched is in the lake."""
-    app = make_app(feed, PrefectDesk(server.url))
+    app = make_app(feed, PrefectDesk(server.url, OPERATOR))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as http:
         await http.post("/login", data={"name": "pat", "password": PASSWORD})
         today = feed.clock.now_us() // DAY_US * DAY_US
@@ -74,7 +75,7 @@ async def test_a_backfill_and_a_repair_are_ordered_and_watched(feed, server):
 
 async def test_a_run_is_cancelled_at_a_real_server(feed, server, box):
     """A backfill whose exchange hangs is cancelled by its page's button: Prefect ends its process, and the next run has the place."""
-    app = make_app(feed, PrefectDesk(server.url))
+    app = make_app(feed, PrefectDesk(server.url, OPERATOR))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as http:
         await http.post("/login", data={"name": "pat", "password": PASSWORD})
         csrf = re.search(r'name="csrf" value="([^"]+)"', (await http.get("/connections/paged/runs")).text).group(1)

@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.output import Progress
+from cli.output import Progress, check_target
 from core.clock import SystemClock, isoformat
 from core.errors import InputError, NotFoundError, StoreCorruptError, UnsupportedError
 from core.settings import Settings
@@ -52,6 +52,7 @@ def backup(current: Settings, target: Path, progress: Progress) -> BackupResult:
     database = current.home / DATABASE
     if not database.exists():
         raise NotFoundError(f"no home at {current.home.absolute()}: nothing to back up; set CANDLELAKE_HOME")
+    check_target(target)
     if target.exists():
         raise InputError("backup file", str(target), "a file that does not exist yet", "choose another name")
     part = target.with_name(f".{target.name}.part")

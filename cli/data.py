@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.output import cell, note, print_json, print_rows
+from cli.output import cell, check_target, note, print_json, print_rows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -100,6 +100,7 @@ def write_frame(frame: pl.DataFrame, shape: str, output: Path | None, what: str 
     if output is None:
         _show(frame, shape)
         return
+    check_target(output)
     temporary = output.with_name(f".{output.name}.part")
     try:
         with temporary.open("wb") as stream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import orjson
@@ -73,6 +74,14 @@ def cell(value: object) -> str:
     if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
         return ", ".join(value)
     return orjson.dumps(value, default=_plain, option=JSON_OPTIONS & ~orjson.OPT_APPEND_NEWLINE).decode().strip('"')
+
+
+def check_target(file: Path) -> None:
+    """Raise InputError unless `file` lies in a folder that exists."""
+    from core.errors import InputError
+
+    if not file.absolute().parent.is_dir():
+        raise InputError("file", str(file), "a file in a folder that exists", "make the folder first")
 
 
 def note(text: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from cli.output import note, print_json, progress_bar
+from cli.output import check_target, note, print_json, progress_bar
 
 if TYPE_CHECKING:
     Format = Literal["parquet", "csv", "json"]
@@ -47,8 +47,7 @@ def export(
     shape = format_ or file.suffix.removeprefix(".").lower()
     if shape not in EXPORT_FORMATS:
         raise InputError("--format", shape, EXPORT_FORMATS, "give --format, or end the file's name with one of those")
-    if not file.absolute().parent.is_dir():
-        raise InputError("file", str(file), "a file in a folder that exists", "make the folder first")
+    check_target(file)
     series = Series.parse(slug, symbol, timeframe)
     first, last = parse_range(start, end)
     known = None if as_of is None else parse_moment(as_of, "--as-of")
@@ -93,11 +92,13 @@ def import_(
         with feed.lake.metadata.write() as tx:
             row = ensure_series(tx, connection.id, symbol, series.timeframe)
             grid = grid_of(tx, row)
-        checked = check(raw, grid, Interval(0, LATEST_US), feed.clock.now_us())
+        now_us = feed.clock.now_us()
+        checked = check(raw, grid, Interval(0, LATEST_US), now_us, now_us)
         run_id = feed.new_run_id("import")
         done = feed.lake.import_candles(row.id, checked.candles, run_id=run_id)
         if len(checked.rejected):
             feed.lake.write([Batch(row.id, empty_candles(), "import", rejected=checked.rejected)], run_id=run_id)
+        feed.lake.write_catalog()
     reasons = {str(key): int(value) for key, value in checked.rejected["reason"].value_counts().iter_rows()}
     if as_json:
         print_json({"stored": done.stored, "revised": done.revised, "unchanged": done.unchanged, "rejected": reasons})

@@ -11,7 +11,7 @@ from typing import Final
 
 import polars as pl
 
-from core.clock import to_datetime
+from core.clock import LATEST_US, MINUTE_US, to_datetime
 from core.interval import Interval
 from core.timeframe import Grid
 
@@ -33,6 +33,7 @@ STORED_SCHEMA: Final = pl.Schema({
     "run_id": pl.String(),
 })
 SOURCES: Final = ("rest", "stream", "backfill", "import")
+AHEAD_US: Final = 15 * MINUTE_US  # a provider's clock is read now and then: what opens this far past it never happened
 PRICE_LIMIT: Final = 1e15  # beyond it a price is a broken payload, not a market
 
 
@@ -49,7 +50,7 @@ def empty_candles() -> pl.DataFrame:
     return pl.DataFrame(schema=CANDLE_SCHEMA)
 
 
-def check(raw: pl.DataFrame, grid: Grid, asked: Interval, closed_before_us: int) -> Checked:
+def check(raw: pl.DataFrame, grid: Grid, asked: Interval, closed_before_us: int, present_us: int | None = None) -> Checked:
     """Split a provider's rows into storable candles and rejected ones with a reason each.
 
     Args:
@@ -57,20 +58,22 @@ def check(raw: pl.DataFrame, grid: Grid, asked: Interval, closed_before_us: int)
         grid: the series' open times.
         asked: rows outside it are dropped without a word: providers may answer with more than was asked.
         closed_before_us: candles that close after it are still open and dropped without a word.
+        present_us: the provider's present; rows that open a quarter of an hour after it or later are rejected, asked for or not.
 
     Returns:
         Storable candles, sorted and unique on `ts`; and the rejected rows with `reason`, one of `not finite`,
         `high below low`, `open or close outside high and low`, `price not positive`, `price out of range`,
-        `negative volume`, `negative spread`, `off the grid`, `time missing`, `two values for one time`.
+        `negative volume`, `negative spread`, `off the grid`, `time missing`, `in the future`, `two values for one time`.
     """
     frame = raw.select(list(CANDLE_SCHEMA)).cast(CANDLE_SCHEMA).unique(maintain_order=True)
     missing = frame.filter(pl.col("ts").is_null())
+    ahead = frame.filter(pl.col("ts") >= to_datetime(min((present_us or LATEST_US) + AHEAD_US, LATEST_US)))
     frame = frame.filter(pl.col("ts").is_between(to_datetime(asked.start), to_datetime(asked.end), closed="left"))
     frame = frame.sort("ts", maintain_order=True)
     frame = _only_closed(frame, grid, closed_before_us)
     judged = frame.with_columns(reason=_reason(frame, grid))
     bad = judged.filter(pl.col("reason").is_not_null())
-    rejected = pl.concat([missing.with_columns(reason=pl.lit("time missing")), bad])
+    rejected = pl.concat([missing.with_columns(reason=pl.lit("time missing")), ahead.with_columns(reason=pl.lit("in the future")), bad])
     good = judged.filter(pl.col("reason").is_null()).drop("reason")
     return Checked(good.sort("ts"), rejected)
 

@@ -6,7 +6,14 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from core.errors import CandlelakeError, ClockRuleError, LeaseHeldError, PermanentError
+from core.errors import (
+    CandlelakeError,
+    ClockRuleError,
+    InputError,
+    LeaseHeldError,
+    UnknownSymbolError,
+    UnsupportedError,
+)
 from core.interval import Interval
 from core.series import Series
 from feed.clock_symbols import prove_symbol
@@ -22,6 +29,7 @@ from storage.series import SeriesRow, drop_untouched, ensure_series, list_series
 
 log = logging.getLogger(__name__)
 
+_REFUSALS = (InputError, UnknownSymbolError, UnsupportedError)  # of what was asked for, not of us or of now
 FLUSH_ROWS = 100_000  # a backfill hands its rows over to the lake after so many
 
 
@@ -80,9 +88,11 @@ async def backfill(
     except CandlelakeError as error:
         log.warning("%s: backfill stopped: %s", series, error)
         result.error = error
-        if is_new and isinstance(error, PermanentError):
+        if is_new and isinstance(error, _REFUSALS):
             await asyncio.to_thread(_take_back, feed, row)
-    await asyncio.to_thread(feed.lake.flush, [row.id])
+    flushed = await asyncio.to_thread(feed.lake.flush, [row.id])
+    if flushed.partitions:
+        await asyncio.to_thread(feed.lake.write_catalog)  # whoever reads the lake without us sees the new files at once
     return end(feed, run_id, f"backfill of {series}", [result])
 
 

@@ -192,13 +192,14 @@ class Filler:
 
     def _look(self, answer: CandlePage, page: Interval, left: Slots) -> PageSight:
         closed_before = self._closed_before(answer)
-        checked = check(answer.candles, self.grid, page, closed_before)
+        checked = check(answer.candles, self.grid, page, closed_before, max(answer.server_us, closed_before))
         if self.is_live:
             self._see(answer, checked.candles, page, closed_before)
         good = checked.candles["ts"].dt.epoch("us").to_numpy()
-        bad = checked.rejected["ts"].drop_nulls().dt.epoch("us").to_numpy()
-        proved = np.union1d(good, bad).astype(np.int64)
         open_from = self.grid.floor(closed_before)
+        bad = checked.rejected["ts"].drop_nulls().dt.epoch("us").to_numpy()
+        bad = bad[bad < open_from]  # a row of the future tells nothing of the slots before it
+        proved = np.union1d(good, bad).astype(np.int64)
         reach = answer.reachable_from or 0
         closed = left[(left < open_from) & (left >= reach)]
         first, last = (int(proved[0]), int(proved[-1])) if len(proved) else (page.end, page.start - 1)

@@ -121,7 +121,7 @@ def _translated() -> Iterator[None]:
 
 def _translate(text: str) -> Exception:
     if "readonly" in text or "unable to open" in text:
-        return StoreUnwritableError(f"the metadata store cannot be written: {text}; check owner and mode of its folder")
+        return StoreUnwritableError(f"the metadata store cannot be written: {text}; check owner and mode of the folder that CANDLELAKE_HOME names")
     if "disk is full" in text or "disk I/O" in text:
         return StoreFullError(f"no space left for the metadata store: {text}; free some and run again")
     return StoreBusyError(f"the metadata store does not answer: {text.splitlines()[0]}; try again")

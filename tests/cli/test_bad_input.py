@@ -62,6 +62,8 @@ MT5 = (*ADD, "--provider", "mtapi:mt5", "--credentials")
 CASES = [
     # what, the command line, exit code, what the line must name
     ("export folder", ("export", "tape", "BTCUSD", "1m", "/no/such/folder/x.csv"), 2, "folder that exists"),
+    ("candles folder", ("candles", "tape", "BTCUSD", "1m", "--format", "csv", "-o", "/no/such/folder/x.csv"), 2, "folder that exists"),
+    ("backup folder", ("backup", "/no/such/folder/x.tar"), 2, "folder that exists"),
     ("no command", ("connections",), 2, "activate"),
     ("provider", (*ADD, "--provider", "nonsense"), 2, "nonsense"),
     ("exchange", (*ADD, "--provider", "ccxt:nonsense"), 2, "nonsense"),

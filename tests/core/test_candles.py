@@ -59,6 +59,16 @@ def test_open_candles_and_rows_outside_are_dropped_without_a_word() -> None:
     assert checked.rejected.is_empty()
 
 
+def test_rows_of_the_future_are_rejected_wherever_they_lie() -> None:
+    """What opens well after the provider's present never happened: set aside with its reason; what is merely open is not."""
+    present = START + 2 * MINUTE_US
+    rows = frame(*({"ts": to_datetime(START) + timedelta(minutes=m)} for m in (0, 1, 2, 16, 17, 40, 600, 500_000)))
+    checked = check(rows, GRID, ASKED, present, present)
+    assert checked.candles["ts"].dt.epoch("us").to_list() == [START, START + MINUTE_US]
+    assert checked.rejected["reason"].to_list() == ["in the future"] * 4
+    assert checked.rejected["ts"].dt.epoch("us").to_list() == [START + m * MINUTE_US for m in (17, 40, 600, 500_000)]
+
+
 @given(st.lists(st.tuples(st.integers(-5, 70), st.floats(), st.floats(), st.floats(), st.floats(), st.floats()), max_size=30))
 def test_whatever_comes_only_good_rows_pass(rows: list[tuple[int, float, float, float, float, float]]) -> None:
     """Storable rows are sorted, unique, on the grid, inside what was asked, closed, finite and in order of price."""

@@ -45,6 +45,7 @@ class PlayedProvider:
     answers_left: int | None = None  # so many pages are answered, then no more
     partial_us: int = 0  # so long after its close a candle still shows an unfinished close
     stands_us: int | None = None  # the server's clock stands still there
+    ahead: pl.DataFrame | None = None  # rows of the future, sent with each answer
     listed: list[SymbolInfo] = field(default_factory=lambda: [SymbolInfo("BTC/USDT")])
     named: dict[str, str] = field(default_factory=dict)  # other names of the one symbol that is played
 
@@ -91,6 +92,7 @@ class PlayedProvider:
         if self.partial_us:
             final_until = to_datetime(self.clock.now_us() - self.partial_us - timeframe.length_us)
             out = out.with_columns(close=pl.when(pl.col("ts") > final_until).then(pl.col("open")).otherwise(pl.col("close")))
+        out = out if self.ahead is None else pl.concat([self.ahead, out])
         server_us = self.clock.now_us() if self.stands_us is None else min(self.stands_us, self.clock.now_us())
         return CandlePage(out, interval, server_us, f"r{len(self.asked)}", reach)
 

@@ -211,6 +211,20 @@ async def test_a_bad_row_is_quarantined_and_booked(make_feed, series, clock, can
     assert [(g.cause, g.proof["quarantined"]) for g in gaps(feed)] == [("unknown", True)]
 
 
+async def test_rows_of_the_future_are_quarantined_and_hide_nothing(make_feed, series, clock, candles_of) -> None:
+    """A provider that answers with candles of next week: those are set aside, all others are stored, no slot is held for proved."""
+    truth = candles_of(30)
+    ahead = truth.tail(3).with_columns(pl.col("ts") + pl.duration(days=7))
+    feed, provider = make_feed(truth)
+    provider.ahead = ahead
+    clock.set(START + 40 * MINUTE_US)
+    result = await backfill(feed, series, Interval(START, START + 40 * MINUTE_US))
+    assert stored(feed, series).equals(truth)
+    assert result.quarantined == 3
+    assert [(gap.interval, gap.cause) for gap in gaps(feed)] == [
+        (Interval(START + 30 * MINUTE_US, START + 40 * MINUTE_US), "provider_empty")]
+
+
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000), faults=st.sampled_from([0.1, 0.3, 0.5]))
 async def test_whatever_the_provider_does_nothing_is_lost_or_invented(

@@ -1,0 +1,63 @@
+"""Following a series: whatever other processes store comes out once, in order, flushed meanwhile or not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from core.clock import MINUTE_US, to_datetime
+from core.errors import NotFoundError
+from core.series import Series
+from storage import Batch
+from tests.storage.conftest import BOTH_STORES, START_US, candles
+
+pytestmark = BOTH_STORES
+SERIES = Series.parse("kraken", "BTC/USDT", "1m")
+
+
+def _write(lake, series_id, clock, frame):
+    clock.set(clock.now_us() + 1)
+    lake.write([Batch(series_id, frame, "rest")], run_id="run")
+
+
+async def _next(following):
+    async with asyncio.timeout(30):
+        frame = await anext(following)
+    return list(zip(frame["ts"].dt.epoch("us").to_list(), frame["close"].to_list(), strict=True))
+
+
+@pytest.mark.parametrize("is_flushed", [False, True])
+async def test_each_candle_and_each_revision_comes_out_once(lake, add_series, clock, is_flushed):
+    """Stored ones first, then what comes, a new value of an old candle too; a flush between two looks hides and repeats nothing."""
+    series_id = add_series()
+    _write(lake, series_id, clock, candles(START_US, 3))
+    following = lake.follow(SERIES, to_datetime(START_US - 1))
+    assert await _next(following) == [(START_US + n * MINUTE_US, 100.0 + n) for n in range(3)]
+    for step in range(3, 9, 2):
+        _write(lake, series_id, clock, candles(START_US + step * MINUTE_US, 2, price=100.0 + step))
+        if is_flushed:
+            lake.flush()
+        assert await _next(following) == [(START_US + n * MINUTE_US, 100.0 + n) for n in (step, step + 1)]
+    _write(lake, series_id, clock, candles(START_US + 4 * MINUTE_US, 1, price=7.0))
+    assert await _next(following) == [(START_US + 4 * MINUTE_US, 7.0)]
+    _write(lake, series_id, clock, candles(START_US + 4 * MINUTE_US, 1, price=7.0))
+    _write(lake, series_id, clock, candles(START_US, 3))
+    _write(lake, series_id, clock, candles(START_US + 9 * MINUTE_US, 1, price=109.0))
+    assert await _next(following) == [(START_US + 9 * MINUTE_US, 109.0)], "what is known already came again"
+    await following.aclose()
+
+
+async def test_without_a_beginning_only_what_comes_counts(lake, add_series, clock):
+    """A follower that names no instant gets none of the stored candles; a series that is not there is an error at once."""
+    series_id = add_series()
+    _write(lake, series_id, clock, candles(START_US, 3))
+    clock.set(clock.now_us() + 1)
+    following = lake.follow(SERIES)
+    coming = asyncio.ensure_future(_next(following))
+    await asyncio.sleep(0.1)
+    _write(lake, series_id, clock, candles(START_US + 3 * MINUTE_US, 1, price=103.0))
+    assert await coming == [(START_US + 3 * MINUTE_US, 103.0)]
+    await following.aclose()
+    with pytest.raises(NotFoundError):
+        await _next(lake.follow(Series.parse("kraken", "NO/NE", "1m")))

@@ -21,7 +21,8 @@ PREFECT_SECONDS = 180.0  # a cold server on a busy machine
 SANDBOX_SECONDS = 60.0
 CONSOLE_SECONDS = 60.0
 ASK_TIMES = 40  # half a second apart
-RUN_SECONDS = 180.0  # a scheduled run from its order to its end
+RUN_SECONDS = 180.0  # a scheduled run from its order to its end; longer than a dead run keeps its place
+AGAIN_SECONDS = 5.0
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 PROJECT = Path(__file__).resolve().parent.parent  # holds prefect.toml, which Prefect's server reads where it starts
 # What only our own processes need to know: Prefect's server stores none of it and gets none of it.
@@ -93,15 +94,24 @@ class Stack:
     def prove_schedule(self) -> None:
         """Order one run of the `fetch` deployment and wait for its end: what an operator would see is then there.
 
+        Runs that died with an earlier `up` hold their places until the server finds them out; a run that is cancelled
+        for that is ordered again.
+
         Raises:
             ProviderUnavailableError: the run did not complete.
         """
+        deadline = time.monotonic() + RUN_SECONDS
         with httpx.Client(base_url=self.api_url, timeout=30, trust_env=False) as client:
             deployment = _ask(client, "GET", "/deployments/name/fetch/fetch")
-            order = {"idempotency_key": f"up-{secrets.token_hex(8)}"}  # asked twice it is still one run
-            run = _ask(client, "POST", f"/deployments/{deployment['id']}/create_flow_run", order)
-            note(f"ordered a fetch run through Prefect: {run['name']}")
-            state = self._await_run(client, run["id"])
+            while True:
+                order = {"idempotency_key": f"up-{secrets.token_hex(8)}"}  # asked twice it is still one run
+                run = _ask(client, "POST", f"/deployments/{deployment['id']}/create_flow_run", order)
+                note(f"ordered a fetch run through Prefect: {run['name']}")
+                state = self._await_run(client, run["id"])
+                if state["type"] != "CANCELLED" or time.monotonic() > deadline:
+                    break
+                note(f"fetch run {run['name']}: {state['name']}, its place is taken; another follows")
+                time.sleep(AGAIN_SECONDS)
         if state["type"] != "COMPLETED":
             raise ProviderUnavailableError(
                 f"the fetch run {run['name']} ended as {state['name']}: {state.get('message') or 'no message'}; "

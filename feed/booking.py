@@ -14,7 +14,7 @@ from core.errors import CandlelakeError
 from core.interval import Interval
 from core.slots import Slots
 from core.timeframe import Grid
-from feed.planning import OBSERVATIONS_APART_US, next_try_us, not_in, slot_runs
+from feed.planning import OBSERVATIONS_APART_US, STANDING_APART_US, next_try_us, not_in, slot_runs
 from providers.base import CandlePage
 from storage.ledger import Gap
 
@@ -134,7 +134,8 @@ class Booker:
         there = server - OBSERVATIONS_APART_US if not isinstance(there, int) else there  # a sight from before that was kept
         if not isinstance(sighted, int) or sighted > now or there > server or known.get("first") != proof.get("first"):
             return self._retried(run, "provider_empty", proof | {"sighted_us": now, "sighted_server_us": server})
-        if min(now - sighted, server - there) < OBSERVATIONS_APART_US:  # one clock alone may have jumped
+        is_archive = server == there and now - sighted >= STANDING_APART_US
+        if not is_archive and min(now - sighted, server - there) < OBSERVATIONS_APART_US:  # one clock alone may have jumped
             return self._retried(run, "provider_empty", proof | {"sighted_us": sighted, "sighted_server_us": there})
         return self._gap(run, cause, None, proof | {
             "first_request": known.get("request"), "sighted_us": sighted, "again_us": now})

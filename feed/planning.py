@@ -16,6 +16,7 @@ from storage.ledger import Gap
 RETRY_WAITS_US = (10 * MINUTE_US, HOUR_US, 6 * HOUR_US, DAY_US, 7 * DAY_US, 30 * DAY_US)
 # Two sights of an empty slot must lie this far apart before it counts as proved.
 OBSERVATIONS_APART_US = 9 * MINUTE_US
+STANDING_APART_US = 3 * DAY_US  # by our clock, where the provider's stands: longer than a weekend, in which a bridge may be stale
 
 
 def without(slots: Slots, holes: Sequence[Interval]) -> Slots:

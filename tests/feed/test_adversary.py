@@ -130,7 +130,7 @@ async def test_a_year_by_which_our_clock_was_wrong_stops_nothing(make_feed, seri
     await backfill(feed, series, Interval(START, at(300)))
     clock.set(at(400) + year_us)
     real = provider.clock
-    provider.clock = type(clock)(at(400))  # its own clock is right
+    provider.clock = type(clock)(at(401))  # its own clock is right
     await fetch(feed, due_only=False)
     await repair(feed)
     clock.set(at(500))

@@ -131,6 +131,19 @@ async def test_no_trade_needs_two_sights_apart_in_time(make_feed, series, clock,
     assert result.status == "complete"
 
 
+async def test_a_providers_clock_that_stands_proves_silence_after_more_than_a_weekend(make_feed, series, clock, candles_of) -> None:
+    """Two sights while its clock stands may be one stale answer: two days apart prove nothing, four do, as of an archive."""
+    feed, provider = make_feed(candles_of(100).filter(pl.col("ts") != to_datetime(START + 50 * MINUTE_US)))
+    provider.stands_us = START + HOUR_US * 2
+    span = Interval(START, START + 100 * MINUTE_US)
+    found = []
+    for day in (1, 3, 5):
+        clock.set(START + day * DAY_US)
+        await backfill(feed, series, span)
+        found += [gap.cause for gap in gaps(feed)]
+    assert found == ["provider_empty", "provider_empty", "no_trade"]
+
+
 async def test_years_before_a_listing_cost_a_few_requests(make_feed, series, clock, candles_of) -> None:
     """Before the first candle the range is before_listing, proved by the daily candles, when they show the same twice."""
     feed, provider = make_feed(candles_of(200))

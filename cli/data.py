@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -14,6 +16,7 @@ from cli.output import cell, check_target, note, print_json, print_rows
 if TYPE_CHECKING:
     import polars as pl
 
+    from core.interval import Interval
     from core.series import Series
     from storage import Lake
 
@@ -29,7 +32,9 @@ AnySymbol = Annotated[str | None, typer.Argument(metavar="[SYMBOL]", help="Only 
 AnyTimeframe = Annotated[str | None, typer.Argument(metavar="[TIMEFRAME]", help="Only this timeframe.")]
 COVERAGE = ("connection", "symbol", "timeframe", "first", "last", "expected", "stored", "explained", "unexplained")
 GAPS = ("connection", "symbol", "timeframe", "start", "end", "cause", "attempts", "next_try", "proof")
+GAPS_TABLE = ("connection", "symbol", "timeframe", "start", "end", "candles", "cause", "attempts", "next_try", "why")  # for people
 RETIRED = ("connection", "symbol", "timeframe", "start", "end", "cause", "attempts", "proof", "first_seen", "retired_at")
+RETIRED_TABLE = ("connection", "symbol", "timeframe", "start", "end", "cause", "attempts", "why", "first_seen", "retired_at")
 REVISIONS = ("connection", "symbol", "timeframe", "ts", "known_at", "old", "new")
 
 
@@ -175,34 +180,64 @@ def coverage_rows(
 
 def gaps(
     slug: AnySlug = None, symbol: AnySymbol = None, timeframe: AnyTimeframe = None,
+    cause: Annotated[list[str] | None, typer.Option(help="Only this cause; may be repeated. Without it all of them.")] = None,
+    start: Annotated[str | None, typer.Option(help="Only those that reach beyond this instant; ISO 8601, UTC when it has no offset.")] = None,
+    end: Annotated[str | None, typer.Option(help="Only those that begin before this instant.")] = None,
     retired: Annotated[bool, typer.Option("--retired", help="Show what cleanup took out of the ledger, kept as a record.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show the ledger: every range without candles, its cause, its proof and when it is tried again."""
+    from core.errors import InputError
     from storage import open_lake
-    from storage.lake.retention import list_retired
-    from storage.ledger import list_gaps
+    from storage.ledger import CAUSES
 
-    lake = open_lake()
-    try:
+    if wrong := [name for name in cause or () if name not in CAUSES]:
+        raise InputError("--cause", wrong[0], CAUSES, "use one of those")
+    within = parse_interval(start, end) if start or end else None
+    with open_lake() as lake:
         check_filter(lake, slug, timeframe)
-        with lake.metadata.read() as tx:
-            found = [] if retired else list_gaps(tx, slug, symbol, timeframe)
-            gone = list_retired(tx, slug, symbol, timeframe) if retired else []
-    finally:
-        lake.close()
+        rows = (_retired_rows if retired else _gap_rows)(lake, (slug, symbol, timeframe), within, cause or CAUSES, shows_words=not as_json)
     if retired:
-        print_rows([
-            {**_key(gap.series), "start": _iso(gap.interval.start), "end": _iso(gap.interval.end), "cause": gap.cause,
-             "attempts": gap.attempts, "proof": gap.proof, "first_seen": _iso(gap.first_seen_us), "retired_at": _iso(gap.retired_at_us)}
-            for gap in gone], RETIRED, as_json=as_json, empty="cleanup has taken nothing out of the ledger")
+        print_rows(rows, RETIRED if as_json else RETIRED_TABLE, as_json=as_json, empty="cleanup has taken nothing out of the ledger")
         return
-    rows = [
+    print_rows(rows, GAPS if as_json else GAPS_TABLE, as_json=as_json, empty="no gaps booked")
+    if rows and not as_json:
+        totals = Counter[str]()
+        for row in rows:
+            totals[str(row["cause"])] += int(str(row["candles"]))
+        note(f"{len(rows):,} ranges; candles: " + ", ".join(f"{count:,} {name}" for name, count in totals.most_common()))
+
+
+def _gap_rows(
+    lake: Lake, of: tuple[str | None, str | None, str | None], within: Interval | None, causes: Sequence[str], *, shows_words: bool,
+) -> list[dict[str, object]]:
+    from storage.gap_words import why
+    from storage.ledger import list_gaps
+    from storage.series import grids_of, list_series
+
+    with lake.metadata.read() as tx:
+        found = [gap for gap in list_gaps(tx, *of, within=within) if gap.cause in causes]
+        grids = grids_of(tx, list_series(tx, *of)) if shows_words else {}
+    return [
         {**_key(gap.series), "start": _iso(gap.interval.start), "end": _iso(gap.interval.end), "cause": gap.cause,
-         "attempts": gap.attempts, "next_try": _iso(gap.next_try_us), "proof": gap.proof}
-        for gap in found
-    ]
-    print_rows(rows, GAPS, as_json=as_json, empty="no gaps booked")
+         "attempts": gap.attempts, "next_try": _iso(gap.next_try_us), "proof": gap.proof,
+         **({"candles": grids[gap.series_id].count(gap.interval), "why": why(gap.cause, gap.proof)} if shows_words else {})}
+        for gap in found]
+
+
+def _retired_rows(
+    lake: Lake, of: tuple[str | None, str | None, str | None], within: Interval | None, causes: Sequence[str], *, shows_words: bool,
+) -> list[dict[str, object]]:
+    from storage.gap_words import why
+    from storage.lake.retention import list_retired
+
+    with lake.metadata.read() as tx:
+        found = list_retired(tx, *of)
+    return [
+        {**_key(gap.series), "start": _iso(gap.interval.start), "end": _iso(gap.interval.end), "cause": gap.cause,
+         "attempts": gap.attempts, "proof": gap.proof, "first_seen": _iso(gap.first_seen_us), "retired_at": _iso(gap.retired_at_us),
+         **({"why": why(gap.cause, gap.proof)} if shows_words else {})}
+        for gap in found if gap.cause in causes and (within is None or gap.interval.intersect(within) is not None)]
 
 
 def revisions(
@@ -278,6 +313,15 @@ def parse_range(
     if start is not None and end is not None:
         Interval.parse(start, end)
     return first, last
+
+
+def parse_interval(start: str | None, end: str | None) -> Interval:
+    """Return the range that a person gave; an end that was left out is the first or last instant there is."""
+    from core.clock import EARLIEST_US, LATEST_US, to_us
+    from core.interval import Interval
+
+    first, last = parse_range(start, end)
+    return Interval(EARLIEST_US if first is None else to_us(first), LATEST_US if last is None else to_us(last))
 
 
 def parse_moment(text: str, what: str) -> datetime:

@@ -169,6 +169,7 @@ def clock(
     """Show a broker's wall clock: the rules in force and what was seen of it; or find or set the rules."""
     from connections.clocks import history
     from core.clock import isoformat
+    from core.clock_words import evidence_in_words, rules_in_words
     from core.errors import InputError
     from feed import open_feed
 
@@ -190,6 +191,8 @@ def clock(
     if as_json:
         print_json({"connection": slug, "rules": row.config.get("server_clock"), "history": seen})
         return
+    for shown, line in zip(seen, lines, strict=True):
+        shown |= {"rules": rules_in_words(line.rules), "evidence": evidence_in_words(line.evidence)}
     if row.config.get("server_clock") is None and not seen:
         note(f"{slug} has no wall clock of its own: its times are UTC")
     print_rows(seen, CLOCK, as_json=False, empty="nothing seen of a clock yet")

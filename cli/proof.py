@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.data import Slug, Symbol, Timeframe, check_filter, parse_range
+from cli.data import Slug, Symbol, Timeframe, check_filter, parse_interval, parse_range
 from cli.output import note, print_json, print_object, print_rows
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from core.interval import Interval
     from storage import Lake
     from storage.snapshots import SnapshotRow
 
@@ -56,7 +55,7 @@ def consistency(
 
     with open_lake() as lake:
         check_filter(lake, slug, base)
-        report = check_consistency(lake, slug, symbol, _interval(start, end), base)
+        report = check_consistency(lake, slug, symbol, parse_interval(start, end), base)
     rows = as_rows(report)
     if as_json:
         print_json({"connection": slug, "symbol": symbol, "base": base, "compared": report.compared, "disagreements": rows})
@@ -262,11 +261,3 @@ def _told(
             derive_from = None
     frame = lake.candles(slug, symbol, timeframe, span[0], span[1], derive_from=derive_from)
     return frame.filter("is_complete") if derive_from is not None else frame
-
-
-def _interval(start: str | None, end: str | None) -> Interval:
-    from core.clock import EARLIEST_US, LATEST_US, to_us
-    from core.interval import Interval
-
-    first, last = parse_range(start, end)
-    return Interval(EARLIEST_US if first is None else to_us(first), LATEST_US if last is None else to_us(last))

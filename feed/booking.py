@@ -14,7 +14,7 @@ from core.errors import CandlelakeError
 from core.interval import Interval
 from core.slots import Slots
 from core.timeframe import Grid
-from feed.planning import OBSERVATIONS_APART_US, STANDING_APART_US, next_try_us, not_in, slot_runs
+from feed.planning import OBSERVATIONS_APART_US, STANDING_APART_US, STANDING_US, next_try_us, not_in, slot_runs
 from providers.base import CandlePage
 from storage.ledger import Gap
 
@@ -97,7 +97,8 @@ class Booker:
 
     def withheld(self, slots: Slots) -> list[Gap]:
         """Book slots for which the broker's clock is no ground to store: until other rules are in force."""
-        proof: dict[str, object] = {WITHHELD: "the broker's clock showed another hour than its rules: candlelake clock SLUG tells; --set says the rules"}
+        proof: dict[str, object] = {
+            WITHHELD: "the broker's clock showed another hour than its rules", "see": "candlelake clock SLUG; --set says the rules"}
         return [self._gap(run, "unknown", None, proof) for run in self._runs(slots)]
 
     def failed(self, slots: Slots, error: CandlelakeError) -> list[Gap]:
@@ -132,9 +133,10 @@ class Booker:
         known = {} if earlier is None else earlier.proof
         sighted, there = known.get("sighted_us"), known.get("sighted_server_us")
         there = server - OBSERVATIONS_APART_US if not isinstance(there, int) else there  # a sight from before that was kept
-        if not isinstance(sighted, int) or sighted > now or there > server or known.get("first") != proof.get("first"):
+        stands = abs(server - there) <= STANDING_US
+        if not isinstance(sighted, int) or sighted > now or (there > server and not stands) or known.get("first") != proof.get("first"):
             return self._retried(run, "provider_empty", proof | {"sighted_us": now, "sighted_server_us": server})
-        is_archive = server == there and now - sighted >= STANDING_APART_US
+        is_archive = stands and now - sighted >= STANDING_APART_US
         if not is_archive and min(now - sighted, server - there) < OBSERVATIONS_APART_US:  # one clock alone may have jumped
             return self._retried(run, "provider_empty", proof | {"sighted_us": sighted, "sighted_server_us": there})
         return self._gap(run, cause, None, proof | {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core.clock import DAY_US, HOUR_US, MINUTE_US
+from core.clock import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 from core.interval import Interval, merge
 from core.slots import Slots
 from core.timeframe import Grid
@@ -16,6 +16,7 @@ from storage.ledger import Gap
 RETRY_WAITS_US = (10 * MINUTE_US, HOUR_US, 6 * HOUR_US, DAY_US, 7 * DAY_US, 30 * DAY_US)
 # Two sights of an empty slot must lie this far apart before it counts as proved.
 OBSERVATIONS_APART_US = 9 * MINUTE_US
+STANDING_US = 10 * SECOND_US  # a clock that differs by no more stands: it is measured over the wire
 STANDING_APART_US = 3 * DAY_US  # by our clock, where the provider's stands: longer than a weekend, in which a bridge may be stale
 
 

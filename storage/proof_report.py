@@ -9,33 +9,31 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from core.calendar import Calendar
 from core.candles import VALUES
 from core.clock import MINUTE_US, SECOND_US, isoformat
+from core.clock_words import evidence_in_words, rules_in_words
 from core.interval import Interval
 from core.slots import expected_slots
 from core.timeframe import Grid
 from storage.calendars import calendar_for
+from storage.gap_words import why
 from storage.lake.place import Place
 from storage.lake.reader import pin, read_pin
 from storage.lake.revisions import list_revisions
-from storage.ledger import Gap, booked_in, booked_span
+from storage.ledger import booked_in, booked_span
 from storage.listings import find_listing
+from storage.proof_strip import NO_MARKET, strip_of
 from storage.repairs import list_repairs
 from storage.series import SeriesRow, grids_of, list_series
 from storage.snapshots import digest_of, rows_digest
 from storage.statements import fetch
 
-BINS: Final = 120  # parts of the period in a series' strip
 MOST_GAPS: Final = 200
 MOST_REVISIONS: Final = 500
-STORED, CLOSED, SILENT, OPEN, NONE = "stored", "closed", "explained", "open", "none"  # what a part of a strip shows
 OVERDUE_US: Final = 10 * MINUTE_US  # a live candle that has not come so long after it settled is missing
-NO_MARKET: Final = frozenset({"market_closed", "before_listing", "after_delisting"})
-UNSURE: Final = frozenset({"unknown", "fetch_failed", "provider_empty"})  # booked, but not the last word
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ class SeriesProof:
         completeness: stored / expected without closed time, 0 to 1; None when nothing was expected.
         rows_digest: SHA-256 over the stored rows of the period.
         behind: open-market slots after the series' last stored or booked one that should have come by now.
-        strip: for each of up to `BINS` equal parts of the period, what most of it is.
+        strip: for each of up to 120 equal parts of the period, its shares by what they are (`storage.proof_strip.LEGEND`).
     """
 
     connection: str
@@ -65,7 +63,7 @@ class SeriesProof:
     revisions: int
     rows_digest: str
     behind: int = 0
-    strip: list[str] = field(default_factory=list)
+    strip: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +99,14 @@ def make_report(place: Place, connection: str | None, period: Interval | None = 
     """
     now_us = place.clock.now_us()
     with place.metadata.read() as tx:
-        rows = [row for row in list_series(tx, connection) if row.first_us is not None]
+        rows = list_series(tx, connection)
         grids = grids_of(tx, rows)
         due = {row.id: _due_until(tx, row, now_us) for row in rows}
         calendars = _calendars(tx, rows)
     if period is None:
-        start = min((row.first_us or 0 for row in rows), default=now_us)
-        period = Interval(start, max((grids[row.id].next(row.last_us or 0) for row in rows), default=start))
+        held = [(row.first_us, grids[row.id].next(row.last_us)) for row in rows if row.first_us is not None and row.last_us is not None]
+        start = min((first for first, _ in held), default=now_us)
+        period = Interval(start, max((end for _, end in held), default=start))
     proofs, gaps = [], []
     for row in rows:
         late = _Late(calendars[row.id], due[row.id])
@@ -167,10 +166,9 @@ def _series(
                         (row.id, period.start, period.end))[0][0]
     frame = read_pin(place, pinned, period)
     slots = frame["ts"].dt.epoch("us").to_numpy()
-    first, last_end = grid.floor(row.first_us or 0), grid.next(row.last_us or 0)
-    if span is not None:
-        first, last_end = min(first, grid.floor(span.start)), max(last_end, grid.next(span.end - 1))
-    whole = Interval(first, last_end).intersect(period)
+    edges = [us for us in (row.first_us, row.last_us) if us is not None] + ([] if span is None else [span.start, span.end - 1])
+    reached = Interval(grid.floor(min(edges)), grid.next(max(edges))) if edges else None
+    whole = None if reached is None else reached.intersect(period)
     expected = 0 if whole is None else grid.count(whole)
     causes: Counter[str] = Counter()
     for gap, part in booked:
@@ -181,36 +179,14 @@ def _series(
         row.series.connection, row.series.symbol, row.series.timeframe.name,
         isoformat(int(slots[0])) if len(slots) else None, isoformat(int(slots[-1])) if len(slots) else None,
         expected, len(slots), explained, expected - len(slots) - explained, dict(sorted(causes.items())),
-        None if due <= 0 else len(slots) / due, changes, rows_digest([frame]), late.count(grid, last_end),
-        _strip(slots, booked, period))
+        None if due <= 0 else len(slots) / due, changes, rows_digest([frame]),
+        0 if reached is None else late.count(grid, reached.end), strip_of(slots, grid.timeframe.length_us, booked, whole, period))
     listed = [
         {"series": str(row.series), "start": isoformat(part.start), "end": isoformat(part.end), "slots": grid.count(part),
          "cause": gap.cause, "attempts": gap.attempts, "first_seen": isoformat(gap.first_seen_us),
-         "next_try": None if gap.next_try_us is None else isoformat(gap.next_try_us), "proof": dict(gap.proof)}
+         "next_try": None if gap.next_try_us is None else isoformat(gap.next_try_us), "proof": dict(gap.proof), "why": why(gap.cause, gap.proof)}
         for gap, part in booked if gap.cause not in NO_MARKET]
     return proof, listed
-
-
-def _strip(slots: NDArray[np.int64], booked: Sequence[tuple[Gap, Interval]], period: Interval) -> list[str]:
-    """Return what each part of the period shows: open gaps first, however short, then what most of it is."""
-    edges = np.linspace(period.start, period.end, BINS + 1).astype(np.int64)
-    stored = np.histogram(slots, bins=edges)[0] if len(slots) else np.zeros(BINS, dtype=np.int64)
-    time = {name: np.zeros(BINS, dtype=np.int64) for name in (CLOSED, SILENT, OPEN)}
-    for gap, part in booked:
-        name = CLOSED if gap.cause in NO_MARKET else OPEN if gap.cause in UNSURE else SILENT
-        time[name] += np.maximum(0, np.minimum(edges[1:], part.end) - np.maximum(edges[:-1], part.start))
-    out = []
-    for number in range(BINS):
-        width = edges[number + 1] - edges[number]
-        if time[OPEN][number]:
-            out.append(OPEN)
-        elif time[CLOSED][number] * 2 > width:
-            out.append(CLOSED)
-        elif time[SILENT][number] * 2 > width:
-            out.append(SILENT)
-        else:
-            out.append(STORED if stored[number] else CLOSED if time[CLOSED][number] else SILENT if time[SILENT][number] else NONE)
-    return out
 
 
 def _totals(proofs: Sequence[SeriesProof]) -> dict[str, Any]:
@@ -246,7 +222,8 @@ def _clocks(tx: Connection, connection: str | None) -> list[dict[str, Any]]:
     rows = fetch(tx, "SELECT c.slug, h.kind, h.rules, h.offset_minutes, h.evidence, h.seen_at_us, h.last_seen_us"
                      " FROM clock_history h JOIN connections c ON c.id = h.connection_id ORDER BY c.slug, h.seen_at_us, h.id")
     return [{"connection": slug, "kind": kind, "rules": _json(rules), "offset_minutes": offset, "evidence": _json(evidence),
-             "seen_at": isoformat(seen), "last_seen": isoformat(last)}
+             "seen_at": isoformat(seen), "last_seen": isoformat(last), "rules_in_words": rules_in_words(_json(rules)),
+             "evidence_in_words": evidence_in_words(_json(evidence))}
             for slug, kind, rules, offset, evidence, seen, last in rows if connection in {None, slug}]
 
 

@@ -42,7 +42,7 @@ class TickOut(BaseModel):
 
 
 class SeriesProofOut(BaseModel):
-    """One series in the period, counted in slots; `strip` shows up to 120 equal parts of the period."""
+    """One series in the period, counted in slots; `strip`: up to 120 parts' shares of stored, explained, closed, waiting, open."""
 
     connection: str
     symbol: str
@@ -58,7 +58,7 @@ class SeriesProofOut(BaseModel):
     revisions: int
     rows_digest: str
     behind: int
-    strip: list[str]
+    strip: list[dict[str, float]]
 
 
 class ProofTotalsOut(BaseModel):

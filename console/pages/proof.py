@@ -10,6 +10,8 @@ from console.policy import CONNECTIONS, identity_of
 from console.rendering import page
 from console.state import feed_of
 from core.errors import InputError
+from storage.gap_words import MEANINGS
+from storage.proof_strip import LEGEND, boxes
 
 router = APIRouter(include_in_schema=False)
 
@@ -25,4 +27,4 @@ def show_proof(request: Request, slug: str, start: str = "", end: str = "") -> R
     except InputError as refused:
         error = str(refused)
     return page(request, "connection_proof.html", {
-        "row": row, "tab": "proof", "r": found, "start": start, "end": end, "error": error, "causes": proof.CAUSES, "runs_of": proof.runs_of})
+        "row": row, "tab": "proof", "r": found, "start": start, "end": end, "error": error, "causes": MEANINGS, "legend": LEGEND, "boxes": boxes})

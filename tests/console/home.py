@@ -102,7 +102,7 @@ def furnish(feed):
         tx.execute(revisions.insert().values(
             series_id=series.id, ts_us=START_US, known_at_us=now_us, old_known_at_us=now_us - 1, old=values, new=values | {"close": 2.0}))
         tx.execute(clock_history.insert().values(
-            connection_id=anns.id, kind="learned", rules=["EET"], offset_minutes=120, evidence={"weeks": 3}, seen_at_us=now_us, last_seen_us=now_us))
+            connection_id=anns.id, kind="learned", rules=[{"offset_minutes": 120, "dst": "eu"}], offset_minutes=120, evidence={"weeks": 3}, seen_at_us=now_us, last_seen_us=now_us))
         row = pipelines.create_pipeline(tx, DEFINITION, "0" * 64, "ann", now_us)
         pipelines.create_pipeline(tx, DEFINITION | {"name": "challenger"}, "1" * 64, "ann", now_us)
         shared = {"pipeline_id": row.id, "version": 1, "series_id": series.id, "ts_us": START_US, "as_of_us": now_us,

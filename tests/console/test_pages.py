@@ -4,7 +4,6 @@ import gzip
 import json
 import re
 from datetime import timedelta
-from itertools import pairwise
 
 import pytest
 from fastapi.routing import APIRoute
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connections.service import ConnectionInput
-from console import drawing, proof
+from console import drawing
 from console.app import make_app
 from console.prefect_api import PrefectDesk
 from console.rendering import HERE
@@ -288,11 +287,3 @@ def test_a_curve_stays_within_its_frame(points):
     assert all(-0.1 <= value <= drawing.HEIGHT + 0.1 for value in heights)
     assert all(-0.1 <= float(value) <= drawing.WIDTH + 0.1 for value in re.findall(r"H([\d.]+)", curve.path))
     assert curve.last == rows[-1]["equity"]
-
-
-@given(st.lists(st.sampled_from(["stored", "closed", "open"]), max_size=200))
-def test_runs_of_a_strip_are_the_strip(strip):
-    """Joined parts cover the strip without a hole, and neighbours differ."""
-    runs = proof.runs_of(strip)
-    assert [name for name, _, width in runs for _ in range(width)] == strip
-    assert all(left[0] != right[0] and left[1] + left[2] == right[1] for left, right in pairwise(runs))

@@ -16,10 +16,11 @@ from core.series import Series
 from storage import Batch, open_lake
 from storage.calendars import put_calendar
 from storage.consistency import check_consistency
+from storage.coverage import coverage
 from storage.lake.retention import list_retired
 from storage.lake.revisions import list_revisions
 from storage.lake.sources import declare_derivation, drop_derivation
-from storage.ledger import Gap, list_gaps
+from storage.ledger import Gap, book_gaps, list_gaps
 from storage.proof_report import make_report
 from storage.reconcile import reconcile
 from storage.series import ensure_series
@@ -269,7 +270,9 @@ def test_the_report_counts_what_an_independent_look_counts(lake, add_series, clo
     assert (report.totals["revisions"], len(report.revisions)) == (3, 3)
     assert (report.repairs["ranges"], report.repairs["median_seconds"]) == (1, 420.0)
     assert [gap["cause"] for gap in report.gaps] == ["no_trade", "fetch_failed", "unknown"]
-    assert set(one.strip) == {"stored", "closed", "open", "none", "explained"}
+    assert {name for part in one.strip for name in part} == {"stored", "closed", "waiting", "open", "explained"}
+    assert {} in one.strip  # after the series' last slot nothing is expected
+    assert [gap["why"] for gap in report.gaps] == ["nothing was traded (proved twice)", "no answer yet; asked again", "not explained"]
     with lake.metadata.read() as tx, pytest.raises(NotFoundError):
         find_snapshot(tx, "none")
     assert lake.sql("SELECT run_id FROM runs ORDER BY run_id")["run_id"].to_list() == ["audit-1", "fetch-1", "fetch-2", "repair-1"]
@@ -277,6 +280,20 @@ def test_the_report_counts_what_an_independent_look_counts(lake, add_series, clo
     assert lake.sql("FROM retired_gaps").is_empty()
     later = make_report(lake.place, "kraken", Interval(at(50), at(400)))
     assert later.digest == report.digest
+
+
+@BOTH_STORES
+def test_the_report_tells_of_a_series_that_holds_nothing(lake, add_series) -> None:
+    """A series of which no candle ever came is in the report: what was asked for in vain counts, as `coverage` counts it."""
+    series, span = add_series(), Interval(MINUTES, MINUTES + 20 * MINUTE_US)
+    assert [item.expected for item in make_report(lake.place, "kraken").series] == [0]
+    with lake.metadata.write() as tx:
+        book_gaps(tx, [Gap(series, span, "fetch_failed", next_try_us=1, proof={"message": "502 from the proxy"})], 1)
+    report = make_report(lake.place, "kraken", Interval(MINUTES, MINUTES + 60 * MINUTE_US))
+    one = report.series[0]
+    assert (one.expected, one.stored, one.explained, one.completeness) == (20, 0, 20, 0.0)
+    assert (one.expected, one.explained) == (coverage(lake)[0].expected, coverage(lake)[0].explained)
+    assert report.gaps[0]["why"] == "no answer yet; asked again: 502 from the proxy"
 
 
 @BOTH_STORES

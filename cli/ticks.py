@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from contextlib import contextmanager
@@ -55,6 +56,7 @@ def stream(
     from feed.stream import stream as run_stream
 
     check_slug(slug)
+    logging.getLogger("feed.stream").setLevel(logging.INFO)  # whoever watches it wants to see it break and come back
 
     async def run() -> tuple[StreamResult, int]:
         stop = asyncio.Event()

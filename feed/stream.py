@@ -35,15 +35,16 @@ from core.series import Series
 from core.ticks import Tick
 from feed.context import Feed
 from feed.stream_candles import StreamCandles
-from feed.stream_metrics import RECONNECTS, SILENT, Delays, Pace, ahead_us, histograms, quantiles
+from feed.stream_metrics import RECONNECTS, SILENT, Delays, Pace, ahead_us
 from feed.stream_options import StreamOptions, StreamResult, Subscribers
 from feed.stream_session import StreamSession
 from feed.stream_silence import Channel, SilenceWatch, closed_since
+from feed.stream_state import state_of
 from feed.stream_ticks import Sieve, TickKeeper
 from providers.base import MarketDataProvider, StreamedCandle
 from storage.series import list_series
 from storage.ticks import losses
-from storage.ticks.states import ALIVE, StreamState, read_states, write_state
+from storage.ticks.states import ALIVE, read_states, write_state
 
 log = logging.getLogger(__name__)
 LONGEST_WAIT: Final = 60.0  # seconds between two tries to connect
@@ -117,8 +118,8 @@ class StreamRun:
     seen: int = 0
     _keeper: TickKeeper | None = None
     _watch: SilenceWatch | None = None
-    _delays: Delays = field(init=False)
-    _pace: Pace = field(default_factory=Pace)
+    delays: Delays = field(init=False)
+    pace: Pace = field(default_factory=Pace)
     _sieves: dict[str, Sieve] = field(default_factory=dict)
     _gap_from: dict[str, tuple[int, str]] = field(default_factory=dict)  # symbol -> since when, in event time, and why
 
@@ -146,7 +147,7 @@ class StreamRun:
     def start(self) -> None:
         """Recover what an earlier run left, and note since when ticks are missing."""
         lake, now = self.feed.lake, self.feed.clock.now_us()
-        self.started_us, self._delays = now, Delays(self.slug)
+        self.started_us, self.delays = now, Delays(self.slug)
         journal = lake.tick_store.open_journal(self.slug, self.symbols) if self.options.ticks else None
         with lake.metadata.read() as tx:
             before = next(iter(read_states(tx, self.slug)), None)
@@ -180,18 +181,7 @@ class StreamRun:
         self.state = state
         if message is not None:
             self.message = message
-        now, last, result = self.feed.clock.now_us(), self.last_tick, self.result()
-        counts = {name: getattr(result, name) for name in (
-            "ticks", "repeats", "late", "candles", "agreed", "contradicted", "reconnects", "losses")}
-        counts |= self.keeper.quantiles() | quantiles("receipt_to_subscriber", self._delays.samples) | {"histograms": histograms(self.slug)}
-        pace = self._pace.mark(now, self.seen)
-        counts |= {"ticks_per_second_last_minute": None if pace is None else round(pace, 3),
-                   "clock_skew_seconds": round(self.candles.skew_us / SECOND_US, 3)}
-        counts["silent"] = {str(channel): isoformat(since) for channel, since in self.watch.dead(now).items()} if state == "live" else {}
-        ran = max(1, now - self.started_us) / SECOND_US
-        lag = None if last is None else (last.received_us + self.keeper.ahead_us - last.ts_us) / SECOND_US
-        row = StreamState(self.slug, self.run_id, state, self.message or None, self.started_us, now,
-                          None if last is None else last.ts_us, lag, round(self.seen / ran, 3), counts)
+        row = state_of(self)
         with self.feed.lake.metadata.write() as tx:
             write_state(tx, self.connection_id, row)
 
@@ -298,6 +288,7 @@ class StreamRun:
         for symbol, (since, cause) in gaps.items():
             self.keeper.book(symbol, Interval(since, max(since, here + self._allowance_us())), cause, {"run_id": self.run_id})
         self.say("live", "")
+        log.info("%s: stream: live, %s", self.slug, ", ".join(self.symbols[:5]) + (", ..." if len(self.symbols) > 5 else ""))
 
     async def heard(self, ticks: Sequence[Tick]) -> None:
         """Take what came."""
@@ -320,7 +311,7 @@ class StreamRun:
             self.last_tick = fresh[-1]
             self.seen += len(fresh)
             self.subscribers.ticks(fresh)
-            self._delays.add(fresh, self.feed.clock.now_us(), self.keeper.ahead_us)
+            self.delays.add(fresh, self.feed.clock.now_us(), self.keeper.ahead_us)
             await self.keeper.keep(fresh)
         for channel, since in revived:
             await asyncio.to_thread(self._lost, channel, since, now)

@@ -32,7 +32,7 @@ from providers.exchange.transport import MESSAGE_LIMIT
 
 TURN_SECONDS: Final = 0.005  # of reading messages, before what they brought is passed on
 BUFFER: Final = 200_000  # ticks, or changes of candles, that may wait for the reader
-KEEP_ALIVE_MS: Final = 10_000  # between pings; a dead peer is noticed after two that stay unanswered
+KEEP_ALIVE_MS: Final = 10_000  # between pings at most; a dead peer is noticed after two that stay unanswered
 CONFIRM_SECONDS: Final = 30.0  # an exchange that confirms subscriptions does so by then
 QUIET_SECONDS: Final = 600.0  # of others the first trade may be long in coming
 _STUMBLES: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, BaseError)
@@ -81,6 +81,7 @@ class StreamGuards(Guards):
                 client.lastPong = client.last_message_at
 
             client.is_guarded, client.handle_message = True, guarded
+            client.keepAlive = min(client.keepAlive, KEEP_ALIVE_MS)  # ccxt has three minutes for Binance
             client.receive_loop = partial(_receive, client, client.receive_loop)
         return client
 

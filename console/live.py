@@ -1,4 +1,8 @@
-"""The newest candle of a series as server-sent events; viewers of one series share one look at the lake."""
+"""The newest candles of a series as server-sent events; viewers of one series share one look at the lake.
+
+Each event's id is the open time of its newest candle. A viewer that reads slowly, or comes back with `Last-Event-ID`, gets
+every candle since; where that would be more than one event holds, an event `skipped` tells the range that is left out.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,8 @@ from console import readings
 from console.identity import identify
 from console.policy import identity_of
 from console.state import feed_of
-from core.errors import RateLimitedError
+from core.clock import isoformat, parse_instant
+from core.errors import InputError, RateLimitedError
 from core.series import Series
 from feed.context import Feed
 
@@ -23,6 +28,7 @@ VIEWERS_MAX: Final = 400
 PERSON_MAX: Final = 200  # of one person: nobody takes all the room
 LOOK_SECONDS: Final = 1.0
 SHOWN: Final = 2  # the candle that closed last may still be revised when the next one comes
+CATCH_UP: Final = 1000  # candles of one event at most
 KEEP_ALIVE: Final = 15  # looks without news before a comment tells proxies that we are there
 
 
@@ -76,6 +82,7 @@ class Hub:
 async def events(hub: Hub, request: Request, series: Series, seconds: int) -> AsyncIterator[str]:
     """Yield changes until the viewer leaves, may not see them any more, or `seconds` are over; the browser then comes again."""
     feed, end, sent, quiet = feed_of(request), time.monotonic() + seconds, "", 0
+    last = _event_id(request)
     person = identity_of(request).user.name
     hub.enter(series, person)
     try:
@@ -83,17 +90,31 @@ async def events(hub: Hub, request: Request, series: Series, seconds: int) -> As
         while time.monotonic() < end and not await request.is_disconnected():
             if not await asyncio.to_thread(_may_still_see, request, series):
                 return
-            text = json.dumps(await hub.look(feed, series))
+            rows = await hub.look(feed, series)
+            text = json.dumps(rows)
             quiet += 1
             if text != sent:
-                yield f"event: candles\ndata: {text}\n\n"
                 sent, quiet = text, 0
+                if last and rows and rows[0]["ts"] > last:  # more came than one look shows
+                    rows = readings.candle_rows(await asyncio.to_thread(readings.candles, feed, series, last, None, CATCH_UP))
+                    if rows[0]["ts"] > last and len(rows) == CATCH_UP:
+                        yield f"event: skipped\ndata: {json.dumps({'after': last, 'before': rows[0]['ts']})}\n\n"
+                last = rows[-1]["ts"] if rows else last
+                yield f"id: {last}\nevent: candles\ndata: {json.dumps(rows)}\n\n"
             elif quiet >= KEEP_ALIVE:
                 yield ": still here\n\n"
                 quiet = 0
             await asyncio.sleep(LOOK_SECONDS)
     finally:
         hub.leave(series, person)
+
+
+def _event_id(request: Request) -> str:
+    """Return the id that a viewer who comes back had seen last; nothing without one, or when it is none of ours."""
+    try:
+        return isoformat(parse_instant(request.headers.get("last-event-id", ""), "Last-Event-ID"))
+    except InputError:
+        return ""
 
 
 def _may_still_see(request: Request, series: Series) -> bool:

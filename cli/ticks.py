@@ -56,7 +56,8 @@ def stream(
     from feed.stream import stream as run_stream
 
     check_slug(slug)
-    logging.getLogger("feed.stream").setLevel(logging.INFO)  # whoever watches it wants to see it break and come back
+    for name in ("feed.stream", "feed.stream_run", "feed.stream_session"):  # whoever watches it wants to see it break and come back
+        logging.getLogger(name).setLevel(logging.INFO)
 
     async def run() -> tuple[StreamResult, int]:
         stop = asyncio.Event()

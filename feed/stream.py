@@ -1,391 +1,126 @@
-"""The stream of one connection: sessions one after the other, ticks to disk, candles early, REST's word last.
-
-A session ends by every fault that it can have; what came between two sessions is booked as lost, REST fetches the
-candles from the last one known, and the next session begins after a back-off. A socket that stays open and says nothing
-is a fault too: when the market is open, nothing came for one timeframe and a grace, and REST knows of trades.
-"""
+"""The stream of one connection, for as long as it is wanted: what people change of the connection takes effect within seconds."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import logging
-import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
-from operator import attrgetter
+from dataclasses import replace
 from typing import Final
 
-from core.calendar import Calendar
-from core.clock import SECOND_US, isoformat
-from core.errors import (
-    BadPayloadError,
-    CandlelakeError,
-    InputError,
-    LeaseHeldError,
-    OverrunError,
-    StalledError,
-    TransientError,
-    UnsupportedError,
-)
-from core.interval import Interval
-from core.series import Series
-from core.ticks import Tick
+from core.clock import SECOND_US
+from core.errors import CandlelakeError, InputError, NotFoundError, TransientError
 from feed.context import Feed
 from feed.stream_candles import StreamCandles
-from feed.stream_metrics import RECONNECTS, SILENT, Delays, Pace, ahead_us
 from feed.stream_options import StreamOptions, StreamResult, Subscribers
-from feed.stream_session import StreamSession
-from feed.stream_silence import Channel, SilenceWatch, closed_since
-from feed.stream_state import state_of
-from feed.stream_ticks import Sieve, TickKeeper
-from providers.base import MarketDataProvider, StreamedCandle
-from storage.series import list_series
-from storage.ticks import losses
-from storage.ticks.states import ALIVE, read_states, write_state
+from feed.stream_run import StreamRun
+from storage.series import SeriesRow, list_series
 
 log = logging.getLogger(__name__)
-LONGEST_WAIT: Final = 60.0  # seconds between two tries to connect
-FUTURE_US: Final = 900 * SECOND_US  # a tick further ahead is none: brokers' clocks that moved are, by an hour
-_time_of: Final = attrgetter("ts_us")
-_symbol_of: Final = attrgetter("symbol")
+SWITCHED_OFF: Final = "the connection was switched off, or its setting stream was"
 
 
 async def stream(
     feed: Feed, slug: str, *, stop: asyncio.Event, options: StreamOptions | None = None, run_id: str | None = None,
     subscribers: Subscribers | None = None,
 ) -> StreamResult:
-    """Stream a connection until `stop` is set.
+    """Stream a connection until `stop` is set or it is switched off; begins anew when its series are changed.
 
     Raises:
         LeaseHeldError: another run streams it.
         InputError: it has no active series, or its provider streams nothing.
         PermanentError: only a person can mend it: login refused, unknown symbol, disk full.
     """
-    run = await asyncio.to_thread(_open, feed, slug, options or StreamOptions(), run_id or feed.new_run_id("stream"))
-    run.subscribers = subscribers or Subscribers()
+    options, run_id = options or StreamOptions(), run_id or feed.new_run_id("stream")
+    run = await asyncio.to_thread(_open, feed, slug, options, run_id)
+    done = StreamResult(run_id, slug)
     async with feed.leases.hold(f"stream:{slug}", seconds=60):
-        await asyncio.to_thread(run.start)
-        beat = asyncio.create_task(run.beat())
-        commits = asyncio.create_task(run.commits())
-        state = "failed"
-        try:
-            await run.sessions(stop, [beat, commits])
-            state = "stopped"
-        except CandlelakeError as error:
-            run.message = str(error)
-            raise
-        finally:
-            for task in (beat, commits):
-                task.cancel()
-            await asyncio.gather(beat, commits, return_exceptions=True)
-            await asyncio.shield(run.finish(state))
-    return run.result()
+        while True:
+            run.subscribers = subscribers or Subscribers()
+            has_changed = await _work(run, stop)
+            done = done.plus(run.result())
+            if not has_changed or stop.is_set():
+                return done
+            try:
+                run = await asyncio.to_thread(_open, feed, slug, options, run_id)
+            except (InputError, NotFoundError):
+                return replace(done, message=SWITCHED_OFF)
+            if not _is_wanted(run):
+                return replace(done, message=SWITCHED_OFF)
+            log.info("%s: stream: begins anew with the series that were changed", slug)
+
+
+async def _work(run: StreamRun, stop: asyncio.Event) -> bool:
+    """Work until `stop`, or until the connection is no longer what it was when the run was opened; return whether it is that."""
+    await asyncio.to_thread(run.start)
+    halt = asyncio.Event()
+    helpers = [asyncio.create_task(work()) for work in (run.beat, run.commits)]
+    watchers = [asyncio.create_task(_pass_on(stop, halt)), asyncio.create_task(_watch(run, halt))]
+    state = "failed"
+    try:
+        await run.sessions(halt, helpers)
+        state = "stopped"
+        if watchers[1].done():
+            watchers[1].result()  # raises what ended it
+    except CandlelakeError as error:
+        run.message = str(error)
+        raise
+    finally:
+        for task in (*helpers, *watchers):
+            task.cancel()
+        await asyncio.gather(*helpers, *watchers, return_exceptions=True)
+        await asyncio.shield(run.finish(state))
+    return not stop.is_set()
+
+
+async def _pass_on(stop: asyncio.Event, halt: asyncio.Event) -> None:
+    await stop.wait()
+    halt.set()
+
+
+async def _watch(run: StreamRun, halt: asyncio.Event) -> None:
+    """Set `halt` when the connection has changed."""
+    try:
+        while True:
+            await asyncio.sleep(run.options.beat_seconds)
+            try:
+                if await asyncio.to_thread(_has_changed, run):
+                    return
+            except TransientError as error:
+                log.info("%s: stream: whether it is still wanted is not known: %s", run.slug, error)
+    finally:
+        halt.set()
+
+
+def _has_changed(run: StreamRun) -> bool:
+    try:
+        return not _is_wanted(run) or _keys(_series(run.feed, run.slug)) != _keys(run.candles.rows)
+    except NotFoundError:
+        return True
+
+
+def _is_wanted(run: StreamRun) -> bool:
+    connection = run.feed.connections.get(run.slug)
+    return connection.is_active and (not run.options.while_marked or bool(connection.settings.get("stream")))
+
+
+def _series(feed: Feed, slug: str) -> list[SeriesRow]:
+    with feed.lake.metadata.read() as tx:
+        return list_series(tx, slug, only_active=True)
+
+
+def _keys(rows: list[SeriesRow]) -> set[int]:
+    return {row.id for row in rows}
 
 
 def _open(feed: Feed, slug: str, options: StreamOptions, run_id: str) -> StreamRun:
-    connection = feed.connections.get(slug)
+    connection, rows = feed.connections.get(slug), _series(feed, slug)
     if not connection.is_active:
         raise InputError("connection", slug, "an active one", f"run: candlelake connections activate {slug}")
-    with feed.lake.metadata.read() as tx:
-        rows = list_series(tx, slug, only_active=True)
     if not rows:
         raise InputError("connection", slug, "one with active series", f"add some: candlelake connections update {slug} --symbol ...")
     calendars = {row.series.symbol: feed.calendar(row, connection.type) for row in rows}
     candles = StreamCandles(feed, slug, rows, run_id, round(options.lateness_seconds * SECOND_US), calendars)
     return StreamRun(feed, slug, connection.id, run_id, options, candles, calendars)
-
-
-@dataclass(slots=True)
-class StreamRun:
-    """One run of a connection's stream."""
-
-    feed: Feed
-    slug: str
-    connection_id: int
-    run_id: str
-    options: StreamOptions
-    candles: StreamCandles
-    calendars: dict[str, Calendar]
-    subscribers: Subscribers = field(default_factory=Subscribers)
-    state: str = "connecting"
-    message: str = ""
-    reconnects: int = 0
-    started_us: int = 0
-    last_tick: Tick | None = None
-    seen: int = 0
-    _keeper: TickKeeper | None = None
-    _watch: SilenceWatch | None = None
-    delays: Delays = field(init=False)
-    pace: Pace = field(default_factory=Pace)
-    _sieves: dict[str, Sieve] = field(default_factory=dict)
-    _gap_from: dict[str, tuple[int, str]] = field(default_factory=dict)  # symbol -> since when, in event time, and why
-
-    @property
-    def symbols(self) -> list[str]:
-        """The symbols that are streamed."""
-        return sorted(self.calendars)
-
-    @property
-    def keeper(self) -> TickKeeper:
-        """The keeper of ticks; there after `start`."""
-        if self._keeper is None:
-            raise AssertionError("the run has not started")
-        return self._keeper
-
-    @property
-    def watch(self) -> SilenceWatch:
-        """The watch over each symbol's silence; there after `start`."""
-        if self._watch is None:
-            raise AssertionError("the run has not started")
-        return self._watch
-
-    # Begin and end
-
-    def start(self) -> None:
-        """Recover what an earlier run left, and note since when ticks are missing."""
-        lake, now = self.feed.lake, self.feed.clock.now_us()
-        self.started_us, self.delays = now, Delays(self.slug)
-        journal = lake.tick_store.open_journal(self.slug, self.symbols) if self.options.ticks else None
-        with lake.metadata.read() as tx:
-            before = next(iter(read_states(tx, self.slug)), None)
-        cause = "killed" if before is not None and before.state in ALIVE else "not_streaming"
-        with lake.metadata.write() as tx:
-            ids = {symbol: losses.ensure_tick_series(tx, self.slug, symbol, now) for symbol in self.symbols}
-            covered = {symbol: losses.covered_until(tx, key) for symbol, key in ids.items()}
-        allowance = self._allowance_us()
-        self._gap_from = {symbol: (min(until, now) - allowance, cause) for symbol, until in covered.items() if until is not None}
-        self._keeper = TickKeeper(lake, self.slug, self.feed.clock, journal, ids, self.calendars, self.run_id,
-                                  heard_us=now, on_lost=self.candles.lose, on_durable=self.subscribers.durable)
-        self.candles.on_unheard = self._unheard
-        self._watch = SilenceWatch(self.candles.rows, self.calendars, by_symbol=self.options.ticks,
-                                   grace_us=round(self.options.grace_seconds * SECOND_US))
-        self.say("connecting")
-
-    async def finish(self, state: str) -> None:
-        """Write what is left and the last state."""
-        keeper = self.keeper
-        is_live, keeper.is_live = keeper.is_live, False
-        if is_live:
-            await asyncio.to_thread(self.prolong)
-        try:
-            await keeper.close(is_live=is_live)
-        finally:  # a disk that is full may still have room for the state
-            gc.unfreeze()
-            self.say(state)
-
-    def say(self, state: str, message: str | None = None) -> None:
-        """Write the state."""
-        self.state = state
-        if message is not None:
-            self.message = message
-        row = state_of(self)
-        with self.feed.lake.metadata.write() as tx:
-            write_state(tx, self.connection_id, row)
-
-    def result(self) -> StreamResult:
-        """Return what was done so far."""
-        return StreamResult(self.run_id, self.slug, self.keeper.stored, sum(sieve.repeats for sieve in self._sieves.values()),
-                            self.candles.late, self.candles.stored, self.candles.agreed, self.candles.contradicted,
-                            self.reconnects, self.keeper.losses, self.message)
-
-    async def beat(self) -> None:
-        """Write the state every few seconds."""
-        while True:
-            await asyncio.sleep(self.options.beat_seconds)
-            await asyncio.to_thread(self.say, self.state)
-
-    async def commits(self) -> None:
-        """Write what was heard, several times a second."""
-        while True:
-            await asyncio.sleep(self.options.commit_seconds)
-            await self.keeper.commit()
-
-    # Sessions
-
-    async def sessions(self, stop: asyncio.Event, helpers: Sequence[asyncio.Task[None]]) -> None:
-        """Run sessions until `stop`; raises what a helper met."""
-        failures = 0
-        while not stop.is_set():
-            if await self._market_is_closed(stop):
-                continue
-            try:
-                await asyncio.to_thread(self.say, "connecting")
-                await self._session(stop, helpers)
-                failures = 0
-            except LeaseHeldError:
-                raise
-            except TransientError as error:
-                failures = 1 if self.keeper.is_live else failures + 1
-                self.reconnects += 1
-                cause = "stalled" if isinstance(error, StalledError) else "overflow" if isinstance(error, OverrunError) else "disconnected"
-                RECONNECTS.labels(self.slug, cause).inc()
-                log.warning("%s: stream: %s", self.slug, error)
-                self._ended(cause)
-                await asyncio.to_thread(self.say, "waiting", str(error))
-                wait = min(LONGEST_WAIT, self.options.backoff_seconds * 2 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)  # noqa: S311  jitter
-                await _until(stop, max(wait, error.retry_after or 0.0))
-
-    def _ended(self, cause: str) -> None:
-        """A session has ended: from here on ticks are missing."""
-        if self.keeper.is_live:
-            for symbol in self.symbols:
-                since = self.watch.sure_until(symbol, self.keeper.heard_us) + self.candles.skew_us - self._allowance_us()
-                since -= self.keeper.lateness.us
-                self._gap_from.setdefault(symbol, (since, cause))
-        self.keeper.is_live = False
-        self.candles.end()
-
-    def _allowance_us(self) -> int:
-        return round(self.options.allowance_seconds * SECOND_US)
-
-    async def _market_is_closed(self, stop: asyncio.Event) -> bool:
-        """Wait a while when every market is closed; True when it was."""
-        now = self.feed.clock.now_us()
-        if not all(closed_since(calendar, now) is not None for calendar in self.calendars.values()):
-            return False
-        if self.state != "closed":
-            await asyncio.to_thread(self.say, "closed", "")
-        await _until(stop, 1.0)
-        return True
-
-    async def _session(self, stop: asyncio.Event, helpers: Sequence[asyncio.Task[None]]) -> None:
-        async with self.feed.connections.open_provider(self.slug) as opened:
-            if not opened.capabilities.has_streams:
-                raise UnsupportedError(f"{opened.capabilities.provider} streams nothing; its candles come by the scheduled fetch")
-            await self.measure_skew(opened)
-            session = StreamSession(self, opened)
-            try:
-                await session.run(stop, helpers)
-            finally:
-                if stop.is_set():
-                    self.candles.end()
-
-    async def measure_skew(self, provider: MarketDataProvider) -> None:
-        """Measure how far the venue's clock is ahead of ours: too little by the answer's way at most, so no candle is closed too early."""
-        self.candles.skew_us = await provider.server_time_us() - self.feed.clock.now_us()
-        self.keeper.ahead_us = ahead_us(self.candles.skew_us)
-
-    def subscribed(self, provider: MarketDataProvider) -> None:
-        """The subscriptions stand: book what was missed until now, build candles from here on."""
-        now = self.feed.clock.now_us()
-        self.keeper.heard_us, self.keeper.is_live = now, True
-        self.watch.begin(now)
-        here = now + self.candles.skew_us
-        for symbol in self.symbols:
-            sieve = self._sieves.get(symbol)
-            if sieve is None:
-                follows = provider.capabilities.trade_ids_follow and self.options.ticks
-                self._sieves[symbol] = Sieve(follows, self.candles.lateness_us)
-            else:
-                sieve.restart()
-        self.candles.begin(provider, here + self._allowance_us())  # the venue's clock is known to a fraction of a second only
-        gaps, self._gap_from = self._gap_from, {}
-        with self.feed.lake.metadata.write() as tx:  # killed before the first commit, the next run knows since when
-            losses.cover(tx, list(self.keeper.ids.values()), self.keeper.mark(now))
-        for symbol, (since, cause) in gaps.items():
-            self.keeper.book(symbol, Interval(since, max(since, here + self._allowance_us())), cause, {"run_id": self.run_id})
-        self.say("live", "")
-        log.info("%s: stream: live, %s", self.slug, ", ".join(self.symbols[:5]) + (", ..." if len(self.symbols) > 5 else ""))
-
-    async def heard(self, ticks: Sequence[Tick]) -> None:
-        """Take what came."""
-        now = self.feed.clock.now_us()
-        self.keeper.heard_us = now
-        newest = max(ticks, key=_time_of, default=None)
-        if newest is not None and newest.ts_us > now + self.candles.skew_us + FUTURE_US:
-            raise BadPayloadError(f"{self.slug}: received a tick of {newest.symbol} of {isoformat(newest.ts_us)}; allowed: a quarter of an "
-                                  "hour ahead of the venue's clock at most")
-        fresh: list[Tick] = []
-        revived: list[tuple[Channel, int]] = []
-        for symbol, run in groupby(ticks, _symbol_of):
-            news = self._sieves[symbol].news(list(run))
-            if news:
-                revived += self._revived(Channel(symbol), now)
-                self.keeper.lateness.hear(symbol, now, now + self.candles.skew_us - news[-1].ts_us)
-            self.candles.add(symbol, news)
-            fresh += news
-        if fresh:
-            self.last_tick = fresh[-1]
-            self.seen += len(fresh)
-            self.subscribers.ticks(fresh)
-            self.delays.add(fresh, self.feed.clock.now_us(), self.keeper.ahead_us)
-            await self.keeper.keep(fresh)
-        for channel, since in revived:
-            await asyncio.to_thread(self._lost, channel, since, now)
-
-    async def heard_candles(self, candles: Sequence[StreamedCandle]) -> None:
-        """Take the venue's own candles as they form."""
-        self.keeper.heard_us = now = self.feed.clock.now_us()
-        revived = [found for channel in {Channel(item.symbol, item.timeframe) for item in candles} for found in self._revived(channel, now)]
-        stored = await self.candles.pass_on(candles)
-        if stored:
-            self.subscribers.candles(stored)
-        for channel, since in revived:
-            await asyncio.to_thread(self._lost, channel, since, now)
-
-    # One silent symbol among others
-
-    async def fell_silent(self, channel: Channel) -> None:
-        """A channel is dead while others speak: what it may have brought is booked, and goes on being booked until it speaks."""
-        pulse = self.watch.of(channel)
-        if pulse.silent_us is None:
-            pulse.silent_us = pulse.heard_us
-            pulse.lost_us = pulse.heard_us - self._allowance_us() - self.keeper.lateness.us
-            SILENT.labels(self.slug).inc()
-            self._sieves[channel.symbol].restart()
-            self.candles.end(channel.symbol, channel.timeframe)
-            log.warning("%s: stream: %s is silent since %s while its market trades and others speak; it is subscribed again, REST "
-                        "tells its candles", self.slug, channel, isoformat(pulse.heard_us))
-        await asyncio.to_thread(self.prolong)
-        await asyncio.to_thread(self.say, self.state)
-
-    def prolong(self) -> None:
-        """Book what dead channels have lost until now: a process that is killed books nothing more."""
-        now = self.feed.clock.now_us()
-        for channel in self.watch.dead(now):
-            pulse = self.watch.of(channel)
-            since, pulse.lost_us = pulse.lost_us, now
-            self._lost(channel, since, now)
-
-    def _revived(self, channel: Channel, now_us: int) -> list[tuple[Channel, int]]:
-        """Take note of news; return a channel that was dead until now, with up to when its loss was booked."""
-        since = self.watch.of(channel).lost_us
-        if not self.watch.hear(channel, now_us):
-            return []
-        self.candles.begin_again(channel.symbol, now_us + self.candles.skew_us + self._allowance_us())
-        log.info("%s: stream: %s speaks again", self.slug, channel)
-        return [(channel, since)]
-
-    def _lost(self, channel: Channel, since_us: int, until_us: int) -> None:
-        skew = self.candles.skew_us
-        self.keeper.prolong(channel.symbol, Interval(since_us + skew, until_us + skew), "stalled", {"run_id": self.run_id, "alone": str(channel)})
-
-    def _unheard(self, series: Series, candle: Interval) -> None:
-        """REST counts more in a candle than was heard: a venue without ids drops ticks in silence, and only this tells."""
-        shortest = min(row.series.timeframe for row in self.candles.rows if row.series.symbol == series.symbol)
-        if self.options.ticks and series.timeframe == shortest:
-            self.keeper.prolong(series.symbol, candle, "unheard", {"run_id": self.run_id, "timeframe": series.timeframe.name})
-
-    async def step(self) -> None:
-        """Book skipped ids, close candles."""
-        now = self.feed.clock.now_us()
-        for symbol, sieve in self._sieves.items():
-            for hole in sieve.lost(now):
-                ids = sorted(hole.missing)
-                proof: dict[str, object] = {"first_id": ids[0], "count": len(ids), "run_id": self.run_id}
-                await asyncio.to_thread(self.keeper.book, symbol, hole.span, "sequence", proof)
-        holes = {symbol: since for symbol, sieve in self._sieves.items() if (since := sieve.open_since) is not None}
-        stored = await self.candles.close(self.keeper.heard_us, holes, self.keeper.lateness.us)
-        if stored:
-            self.subscribers.candles(stored)
-
-
-async def _until(stop: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
 
 
 __all__ = ["StreamOptions", "StreamResult", "Subscribers", "stream"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from core.ticks import Tick
 from storage.head import Batch
@@ -22,6 +22,7 @@ class StreamOptions:
         beat_seconds: how often the state is written.
         confirm_seconds: how often REST is asked at most.
         backoff_seconds: before the second try to reconnect; doubles, a minute at most.
+        while_marked: end when the connection's setting `stream` is switched off.
         skew_seconds: how often the venue's clock is measured again while a session goes on.
     """
 
@@ -34,6 +35,7 @@ class StreamOptions:
     confirm_seconds: float = 1.0
     backoff_seconds: float = 0.5
     skew_seconds: float = 300.0
+    while_marked: bool = False
 
 
 @dataclass(slots=True)
@@ -51,6 +53,11 @@ class StreamResult:
     reconnects: int = 0
     losses: int = 0
     message: str = ""
+
+    def plus(self, later: StreamResult) -> StreamResult:
+        """Return both parts of one run as one."""
+        counted = {item.name: getattr(self, item.name) + getattr(later, item.name) for item in fields(self) if item.type == "int"}
+        return replace(self, **counted, message=later.message)
 
 
 @dataclass(slots=True)

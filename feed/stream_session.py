@@ -17,7 +17,7 @@ from feed.stream_silence import Channel, open_for_us
 from providers.base import MarketDataProvider, StreamingProvider
 
 if TYPE_CHECKING:
-    from feed.stream import StreamRun
+    from feed.stream_run import StreamRun
 
 STEP_SECONDS: Final = 0.05  # how often candles are closed and silence is looked at
 PROBE_CANDLES: Final = 3

@@ -9,7 +9,7 @@ from feed.stream_metrics import histograms, quantiles
 from storage.ticks.states import StreamState
 
 if TYPE_CHECKING:
-    from feed.stream import StreamRun
+    from feed.stream_run import StreamRun
 
 _COUNTS: Final = ("ticks", "repeats", "late", "candles", "agreed", "contradicted", "reconnects", "losses")
 

@@ -36,7 +36,7 @@ async def stream_connections(connection: str | None, run_id: str, *, keep_ticks:
     stop = asyncio.Event()
     with open_feed() as feed, _stopped_by_signals(stop):
         slugs = [feed.connections.get(connection).slug] if connection else wanted(feed)
-        options = StreamOptions(ticks=keep_ticks)
+        options = StreamOptions(ticks=keep_ticks, while_marked=connection is None)
         async with telling(feed, run_id, stop) as closed:
             ends = await asyncio.gather(
                 *(stream(feed, slug, stop=stop, options=options, run_id=run_id, subscribers=Subscribers(candles=closed))

@@ -159,6 +159,25 @@ async def test_a_follower_sees_each_stored_candle(tmp_path):
         assert seen == sorted(set(seen))
 
 
+async def test_what_people_change_of_a_connection_takes_effect_while_it_streams(tmp_path):
+    """A symbol that is added streams within seconds, those that were there go on; a connection that is switched off ends its stream well."""
+    with home(tmp_path, "kraken") as place:
+        run = Running(place)
+        await run.until(lambda: run.ticks > 5)
+        place.feed.connections.update("s", symbols=["BTC/USD", "ETH/USD"])
+        await run.until(lambda: set(run.last) == {"BTC/USD", "ETH/USD"})
+        before = run.last["BTC/USD"]
+        await run.until(lambda: run.last["BTC/USD"] > before)
+        place.feed.connections.deactivate("s")
+        result = await run.task
+        assert (result.reconnects, run.state().state) == (0, "stopped")
+        assert "switched off" in result.message
+        stored = stored_keys(place.ticks("BTC/USD"))
+        assert len(stored) + place.ticks("ETH/USD").height == run.ticks == result.ticks
+        true = place.true_ticks(min(stored)[0], max(stored)[0])
+        assert outside([tick for tick in true if tick not in stored], place.gaps("BTC/USD")) == []
+
+
 async def test_nothing_to_stream_is_said(tmp_path):
     """A connection without series, or switched off, is one line that says what to do."""
     with home(tmp_path, "binance") as place:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from connections.rows import ConnectionRow
-from console import actions, derived_view, notes, proof, readings
+from console import actions, derived_view, notes, readings
 from console.policy import CONNECTIONS, SIGNED_IN, identity_of
 from console.readings import RowFilter
 from console.rendering import page
@@ -17,6 +17,7 @@ from console.series_pages import TEXT_MAX
 from console.state import feed_of
 from core.errors import InputError
 from feed.context import Feed
+from storage.gap_words import MEANINGS
 
 router = APIRouter(include_in_schema=False)
 SEES = [Depends(CONNECTIONS)]
@@ -115,7 +116,7 @@ def show_gaps(request: Request, slug: str, series: str = "", cause: str = "", pa
     feed, row = _seen(request, slug)
     found = readings.gap_rows(feed, slug, _only(series, cause, page_number))
     return _tab(request, row, "gaps", _rows(found, page_number, series=series, cause=cause) | {
-        "series": series, "cause": cause, "known": _names(row), "causes": proof.CAUSES})
+        "series": series, "cause": cause, "known": _names(row), "causes": MEANINGS})
 
 
 @router.get("/connections/{slug}/revisions", dependencies=SEES)

@@ -22,7 +22,6 @@ SANDBOX_SECONDS = 60.0
 CONSOLE_SECONDS = 60.0
 ASK_TIMES = 40  # half a second apart
 RUN_SECONDS = 180.0  # a scheduled run from its order to its end; longer than a dead run keeps its place
-AGAIN_SECONDS = 5.0
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 PROJECT = Path(__file__).resolve().parent.parent  # holds prefect.toml, which Prefect's server reads where it starts
 # What only our own processes need to know: Prefect's server stores none of it and gets none of it.
@@ -36,6 +35,7 @@ class Stack:
     settings: Settings
     household: Household
     stop: Stop
+    again_seconds: float = 5.0  # before a run that found its place taken is ordered again
     _prefect: Child | None = None
     _runner: Child | None = None
 
@@ -87,7 +87,7 @@ class Stack:
 
     def start_runner(self) -> None:
         """Register the deployments and serve them; wait until `fetch` is registered."""
-        self._runner = self._start("runner", [sys.executable, "-m", "deployments.embedded"], self._environment())
+        self._runner = self._start("runner", [sys.executable, "-m", "deployments.embedded", "--alone"], self._environment())
         url = f"{self.api_url}/deployments/name/fetch/fetch"
         self.household.wait_ready(self._runner, lambda: _answers(url), PREFECT_SECONDS, self.stop)
 
@@ -111,7 +111,7 @@ class Stack:
                 if state["type"] != "CANCELLED" or time.monotonic() > deadline:
                     break
                 note(f"fetch run {run['name']}: {state['name']}, its place is taken; another follows")
-                time.sleep(AGAIN_SECONDS)
+                time.sleep(self.again_seconds)
         if state["type"] != "COMPLETED":
             raise ProviderUnavailableError(
                 f"the fetch run {run['name']} ended as {state['name']}: {state.get('message') or 'no message'}; "

@@ -7,6 +7,7 @@ import pytest
 
 from deployments.apply import main
 from deployments.declaration import Declaration, read_declaration
+from deployments.embedded import end_left_over
 from deployments.plan import apply, plan
 
 pytestmark = pytest.mark.slow
@@ -75,6 +76,23 @@ def test_a_schedule_that_left_the_file_is_removed(server):
         {"schedule": {"cron": "0 0 2 2 *", "timezone": "UTC"}}])
     assert [str(change) for change in apply(server, declared)] == ["remove schedule health/old"]
     assert sorted(str(s["slug"]) for s in deployment(server, "health")["schedules"]) == ["None", "every-five-minutes"]
+
+
+def test_runs_of_a_dead_runner_hold_no_place(server, order):
+    """Runs that were taken up and never begun, as when their runner is killed, block a deployment until the next runner ends them."""
+    apply(server, read_declaration())
+    end_left_over(server)
+
+    def take_up():
+        run = order("fetch")
+        return run, server.post(f"/flow_runs/{run}/set_state", {"state": {"type": "PENDING"}})["state"]["type"]
+
+    taken = [take_up() for _ in range(3)]
+    assert [state for _, state in taken] == ["PENDING", "PENDING", "CANCELLED"]
+    assert end_left_over(server) == 2
+    assert [server.get(f"/flow_runs/{run}")["state"]["type"] for run, _ in taken] == ["CRASHED", "CRASHED", "CANCELLED"]
+    assert take_up()[1] == "PENDING"
+    assert end_left_over(server) == 1
 
 
 def test_a_changed_or_doubled_automation_is_put_right(server):

@@ -27,7 +27,7 @@ def draw(found: Sequence[Replayed], png: Path | None, html: Path | None) -> None
     from pipeline.charts import chart_html, chart_png
 
     for item in found[:1]:
-        drawn = (item.candles, item.result.records, f"{item.result.context.pipeline}: {item.result.context.series}")
+        drawn = (item.judged, item.result.records, f"{item.result.context.pipeline}: {item.result.context.series}")
         if png:
             png.write_bytes(chart_png(*drawn))
         if html:

@@ -19,7 +19,7 @@ from feed.windows import read_windows
 from pipeline.check import FRONTIERS, CheckReport, check
 from pipeline.compare import Comparison, compare, shadow_comparison
 from pipeline.definition import PipelineDefinition
-from pipeline.frozen import chapter_of
+from pipeline.frozen import chapter_of, times_us
 from pipeline.registry import Registry
 from pipeline.replay import SeriesReplay, Stretch, replay
 from pipeline.stages import Context
@@ -33,10 +33,16 @@ CHECK_CANDLES = 5_000  # a check without a range looks at so many newest candles
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A replay of one series with the candles it was made on."""
+    """A replay of one series with the candles it was made on: those it judged, and those before them that they look back on."""
 
     result: SeriesReplay
     candles: pl.DataFrame
+    interval: Interval
+
+    @property
+    def judged(self) -> pl.DataFrame:
+        """The candles that were asked for."""
+        return self.candles.filter(pl.col("ts").is_between(self.interval.start_at, self.interval.end_at, closed="left"))
 
 
 def replay_pipeline(
@@ -65,16 +71,20 @@ def replay_pipeline(
     out = []
     for found in _series(feed, definition, series):
         context = context_of(feed, definition, found)
-        candles = _candles(feed, found, context, definition, interval)
-        times = candles["ts"].dt.epoch("us").to_numpy()
-        total = int(np.count_nonzero((times >= interval.start) & (times < interval.end)))
+        candles = _candles(feed, found, context, [definition], interval)
+        total = _count(candles, interval)
         if as_first_seen:
             stretches = _as_seen(_Past.read(feed, (row.id, definition.version, found.id), candles, interval), context, definition, interval)
         else:
             stretches = _as_stored(context, definition, candles, interval)
         result = replay(engine, context, stretches, total=total, progress=progress)
-        out.append(Replayed(result, candles))
+        out.append(Replayed(result, candles, interval))
     return out
+
+
+def _count(candles: pl.DataFrame, interval: Interval) -> int:
+    first, end = np.searchsorted(times_us(candles), [interval.start, interval.end])
+    return int(end - first)
 
 
 def check_pipeline(
@@ -89,7 +99,7 @@ def check_pipeline(
         context = context_of(feed, definition, found)
         candles = (
             feed.lake.latest(found.series.connection, found.series.symbol, found.series.timeframe, CHECK_CANDLES)
-            if interval is None else _candles(feed, found, context, definition, interval))
+            if interval is None else _candles(feed, found, context, [definition], interval))
         if len(candles) < 2:
             raise InputError("candles", f"{len(candles)} of {found.series}", "2 or more", "backfill the series first")
         out.append(check(engine, context, candles, feed.settings.home, frontiers=frontiers))
@@ -103,15 +113,14 @@ def compare_pipelines(
     """Replay two pipelines on the same candles, read once, and compare what they say."""
     (_, first), (_, second) = load(feed, champion), load(feed, challenger)
     engines = engine_of(first, registry), engine_of(second, registry)
-    wider = first if first.lookback + first.chapter >= second.lookback + second.chapter else second
     out = []
     for found in _series(feed, first, series):
-        candles = _candles(feed, found, context_of(feed, wider, found), wider, interval)
+        candles = _candles(feed, found, context_of(feed, first, found), [first, second], interval)
         results = []
         for engine in engines:
             context = context_of(feed, engine.definition, found)
             stretches = _as_stored(context, engine.definition, candles, interval)
-            results.append(replay(engine, context, stretches, total=len(candles), progress=progress))
+            results.append(replay(engine, context, stretches, total=_count(candles, interval), progress=progress))
         out.append(compare(results[0], results[1], candles, horizon))
     return out
 
@@ -158,9 +167,12 @@ def _series(feed: Feed, definition: PipelineDefinition, only: Series | None) -> 
         return [find_series(tx, key) for key in keys]
 
 
-def _candles(feed: Feed, row: SeriesRow, context: Context, definition: PipelineDefinition, interval: Interval) -> pl.DataFrame:
-    start = chapter_of(context.grid, interval.start, definition.chapter).start_us
-    return read_windows(feed.lake, row, start, interval.end, lookback=definition.lookback)
+def _candles(
+    feed: Feed, row: SeriesRow, context: Context, definitions: Sequence[PipelineDefinition], interval: Interval,
+) -> pl.DataFrame:
+    """Return what the windows of all the definitions need to judge the candles of an interval."""
+    start = min(chapter_of(context.grid, interval.start, definition.chapter).start_us for definition in definitions)
+    return read_windows(feed.lake, row, start, interval.end, lookback=max(definition.lookback for definition in definitions))
 
 
 def _as_stored(context: Context, definition: PipelineDefinition, candles: pl.DataFrame, interval: Interval) -> Iterator[Stretch]:

@@ -138,9 +138,9 @@ async def _publish_replay(replayed: Replayed) -> None:
     digest = hashlib.sha256(result.lines).hexdigest()
     await publish_table(signal_rows(records), f"{key}-signals", f"{len(records)} signals of {name} on {series}, sha256 {digest}")
     await publish_table([item.as_dict() for item in result.statistics], f"{key}-stages", "Time of each stage in milliseconds")
-    if not in_run() or not len(replayed.candles):
+    shown = replayed.judged.tail(CHART_CANDLES)
+    if not in_run() or not len(shown):
         return
-    shown = replayed.candles.tail(CHART_CANDLES)
     from_us = int(shown["ts"].dt.epoch("us")[0])
     picture = chart_png(shown, [item for item in records if item.ts_us >= from_us], f"{name}: {series}, from {to_datetime(from_us):%Y-%m-%d %H:%M}")
     gains = returns_after(result.signals, replayed.candles, HORIZON)

@@ -82,7 +82,8 @@ def test_a_replay_writes_its_charts(replayed, tmp_path, capsys):
     told = orjson.loads(capsys.readouterr().out)[0]["list"]
     drawn = png.read_bytes()
     assert pixels(drawn).shape == (770, 1540)
-    assert drawn == chart_png(replayed.candles, replayed.result.records, TITLE)
+    assert drawn == chart_png(replayed.judged, replayed.result.records, TITLE)
+    assert len(replayed.judged) == replayed.result.candles < len(replayed.candles)  # what they look back on is not drawn
     for side, colour in (("buy", BUY), ("sell", SELL)):
         others = [item for item in replayed.result.records if item.side != side]
         assert painted(drawn, colour) > 0 == painted(chart_png(replayed.candles.tail(40), others, TITLE), colour)

@@ -421,6 +421,20 @@ def test_comparison_is_on_the_same_candles(feed, store):
     assert report.champion.outcomes.low < report.champion.outcomes.mean < report.champion.outcomes.high
 
 
+def test_a_comparison_gives_each_of_the_two_its_whole_window(feed, store):
+    """The one that looks further back gets its candles, also where the other's chapter is longer: it says what its own replay says."""
+    store(market(500, seed=6))
+    boundary = START + (-(START // HOUR_US) % 512) * HOUR_US  # a chapter of either begins here
+    span = Interval(boundary, START + 500 * HOUR_US)
+    create(feed, definition("short", lookback=10, chapter=512), "me", REGISTRY)
+    slow = {"plugin": "talib", "name": "slow", "parameters": {"function": "SMA", "options": {"timeperiod": 60}}}
+    create(feed, definition("long", lookback=100, chapter=64, filters=[], indicators=[*definition()["indicators"][::2], slow]), "me", REGISTRY)
+    (report,) = compare_pipelines(feed, "short", "long", span)
+    (alone,) = replay_pipeline(feed, "long", span)
+    assert alone.result.records[0].ts_us < boundary + 40 * HOUR_US
+    assert report.challenger.signals == len(alone.result.signals) > 0
+
+
 def test_a_series_that_is_not_stored_is_refused(feed):
     """The definition's error names the place, the series, and that it is not there."""
     wrong = definition()

@@ -65,13 +65,14 @@ def delete(name: Name, owner: Owner = None, as_json: Json = False) -> None:
 def try_(
     expression: Expression, slug: Annotated[str, typer.Argument(metavar="SLUG")], symbol: Annotated[str, typer.Argument(metavar="SYMBOL")],
     timeframe: Annotated[str, typer.Argument(metavar="TIMEFRAME")],
-    count: Annotated[int, typer.Option(min=1, max=100_000, help="On so many newest candles.")] = 1000, as_json: Json = False,
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="On so many newest candles.")] = 1000, owner: Owner = None,
+    as_json: Json = False,
 ) -> None:
-    """Try an expression (or a stored filter's) on stored candles: how many pass, and the newest of them."""
+    """Try an expression, or a stored filter by its name, on stored candles: how many pass, and the newest of them."""
     from core.series import Series
     from feed import open_feed
     from feed.filter_strategies import try_out
 
     with open_feed() as feed:
-        report = try_out(feed, Series.parse(slug, symbol, timeframe), expression, count)
+        report = try_out(feed, Series.parse(slug, symbol, timeframe), expression, count, owner=owner or getpass.getuser())
     print_object(report, as_json=as_json)

@@ -14,6 +14,7 @@ from pipeline.definition import PipelineDefinition, read_definition
 from pipeline.engine import Engine
 from pipeline.registry import Registry
 from pipeline.stages import Context
+from pipeline.trial import check_columns
 from storage import Lake
 from storage.models import get_model, split_version
 from storage.pipelines import (
@@ -128,6 +129,7 @@ def _ready_to_store(
     known = registry or Registry()
     frozen = known.freeze(definition, owner, StoredResources(feed.lake))
     known.build(frozen, seconds=feed.settings.stage_timeout)
+    check_columns(frozen, known, feed.settings.stage_timeout)
     with feed.lake.metadata.read() as tx:
         for place, key in enumerate(definition.keys):
             try:

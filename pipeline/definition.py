@@ -179,8 +179,9 @@ def _check_shape(text: str) -> None:
 
 
 def explain(what: str, error: ValidationError, model: type[BaseModel]) -> InputError:
-    """Return the first finding of pydantic as an InputError that names field, value and allowed values."""
-    first = error.errors(include_url=False)[0]
+    """Return a finding of pydantic as an InputError that names field, value and allowed values: a name misspelt, else the first one."""
+    findings = error.errors(include_url=False)
+    first = next((item for item in findings if item["type"] == "extra_forbidden"), findings[0])  # what lacks was called something else
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         owner = _model_at(model, [str(part) for part in first["loc"][:-1]])

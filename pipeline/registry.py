@@ -10,6 +10,7 @@ Nothing is imported before a definition asks for it, and a package that does not
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -86,15 +87,17 @@ class Registry:
         """Return all names."""
         return sorted(self._targets)
 
-    def load(self, name: str, where: str = "plugin") -> type[Any]:
-        """Return the plug-in's class.
+    def load(self, name: str, where: str = "plugin", kind: Kind | None = None) -> type[Any]:
+        """Return the plug-in's class; of an unknown one those of `kind` are named that there are.
 
         Raises:
             InputError: nobody or more than one has that name, it does not import, or is no plug-in.
         """
         found = self._targets.get(name)
         if not found:
-            raise InputError(where, name, self._known(), "install the package that brings it, or name another")
+            known = self.names() if kind is None else self._names_of(kind)
+            near = difflib.get_close_matches(name, known, 1)
+            raise InputError(where, name, known, f"did you mean {near[0]}?" if near else "install the package that brings it, or name another")
         if len(found) > 1:
             packages = ", ".join(sorted(package for package, _, _ in found))
             raise InputError(where, name, "one package for each name", f"{packages} all give it; remove all but one")
@@ -123,10 +126,9 @@ class Registry:
         Raises:
             InputError: unknown, of another stage, or a parameter that it does not take; names field, value, allowed.
         """
-        found = self.load(use.plugin, f"{where} plugin")
+        found = self.load(use.plugin, f"{where} plugin", kind)
         if found.kind != kind:
-            fits = [info.name for info in self.describe() if info.kind == kind]
-            raise InputError(f"{where} plugin", use.plugin, fits, f"{use.plugin} is a {found.kind}; move it to {field_of(found.kind)}")
+            raise InputError(f"{where} plugin", use.plugin, self._names_of(kind), f"{use.plugin} is a {found.kind}; move it to {field_of(found.kind)}")
         return found(checked_parameters(found, use.parameters, f"{where} ({use.plugin})"))
 
     def build(self, definition: PipelineDefinition, *, seconds: float | None = None) -> list[Built]:
@@ -173,16 +175,17 @@ class Registry:
         changed: dict[str, list[Use]] = {}
         for kind in KINDS:
             uses = []
-            for use in definition.uses(kind):
-                freeze = getattr(self.load(use.plugin, f"{field_of(kind)} plugin"), "freeze", None)
+            for place, use in enumerate(definition.uses(kind)):
+                where = f"pipeline {definition.name} {field_of(kind)}.{place} plugin"
+                freeze = getattr(self.load(use.plugin, where, kind), "freeze", None)
                 frozen = use.parameters if freeze is None else freeze(dict(use.parameters), owner, resources)
                 uses.append(use.model_copy(update={"parameters": frozen}))
             changed[field_of(kind)] = uses
         return PipelineDefinition.model_validate(definition.model_dump() | {
             name: [use.model_dump() for use in uses] for name, uses in changed.items()})
 
-    def _known(self) -> list[str]:
-        return self.names()
+    def _names_of(self, kind: Kind) -> list[str]:
+        return [info.name for info in self.describe() if info.kind == kind]
 
 
 def _is_at_once(targets: Sequence[tuple[str, str, EntryPoint | None]]) -> bool:

@@ -108,6 +108,11 @@ def test_filters_are_stored_for_each_owner_and_kept_by_versions(feed, store):  #
     report = try_out(feed, SERIES, "rsi(14) < 60", 200)
     assert report["candles"] == 200
     assert 0 < report["passed"] < 200
+    assert try_out(feed, SERIES, "calm", 200, owner="anna") == report
+    with pytest.raises(InputError, match=r"expression, character 1: received 'calm'"):
+        try_out(feed, SERIES, "calm", 200, owner="ben")
+    with pytest.raises(InputError, match="filter name"):
+        save(feed, "anna", "../calm", "rsi(14) < 60")
     uses = [{"plugin": "filter_strategy", "parameters": {"strategy": "calm"}}]
     create(feed, definition(filters=uses), "anna")
     save(feed, "anna", "calm", "rsi(14) < 10")

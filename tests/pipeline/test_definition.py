@@ -31,7 +31,9 @@ def test_a_wrong_field_is_told(change, told):
 
 
 @pytest.mark.parametrize(("change", "told"), [
-    ({"filters": [{"plugin": "sesion"}]}, r"filters.0 plugin: received 'sesion'; allowed: .*session.*install the package"),
+    ({"filters": [{"plugin": "sesion"}]}, r"filters.0 plugin: received 'sesion'; allowed: .*session, .*did you mean session\?"),
+    ({"filters": [{"plugin": "moonphase"}]}, r"filters.0 plugin: received 'moonphase'; allowed: .*session.*install the package"),
+    ({"signals": [{"plugin": "crossover", "parameters": {"fats": "fast", "slow": "slow"}}]}, r"received 'fats'; allowed: buy, fast, sell, slow"),
     ({"filters": [{"plugin": "talib"}]}, r"filters.0 plugin: received 'talib'; allowed: .*volatility.*move it to indicators"),
     ({"filters": [{"plugin": "session", "parameters": {"start": "25:00"}}]}, r"filters.0 \(session\) start: received '25:00'"),
     ({"filters": [{"plugin": "session", "parameters": {"timezone": "Mars/Base"}}]}, r"timezone: received 'Mars/Base'; allowed: a time zone"),

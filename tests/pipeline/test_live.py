@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from core.clock import HOUR_US
-from core.errors import InputError, LeaseHeldError, LookAheadError, PluginOverdueError
+from core.errors import InputError, LeaseHeldError, LookAheadError, PluginError, PluginOverdueError
 from core.interval import Interval
 from feed.executing import record_of
 from feed.pipelines import change, create, load, shadow
@@ -186,6 +186,7 @@ async def test_a_plugin_that_hangs_holds_nobody_up(feed, store, enabled, hanging
     """It is given up after the stage's time and tried later and later; pipelines beside it judge every candle, and the run ends."""
     object.__setattr__(feed, "settings", feed.settings.model_copy(update={"stage_timeout": 1.0}))
     enabled("hung", indicators=[{"plugin": "Hanging", "parameters": {"spins": spins}}], signals=[{"plugin": "breakout"}], confidence=[])
+    hanging.clear()  # it was asked for its columns and did not come back: stored all the same
     create(feed, definition("trend"), "me", REGISTRY)
     with feed.lake.metadata.write() as tx:
         set_enabled(tx, "trend", enabled=True, now_us=1)
@@ -433,6 +434,23 @@ def test_a_comparison_gives_each_of_the_two_its_whole_window(feed, store):
     (alone,) = replay_pipeline(feed, "long", span)
     assert alone.result.records[0].ts_us < boundary + 40 * HOUR_US
     assert report.challenger.signals == len(alone.result.signals) > 0
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"signals": [{"plugin": "crossover", "parameters": {"fast": "fast", "slow": "slo"}}]},
+     r"pipeline trend signals.0 \(crossover\) column: received 'slo'; allowed: ts, open, .*, fast, slow, rsi; add an indicator"),
+    ({"confidence": [{"plugin": "weighted", "parameters": {"components": [{"column": "rsy", "low": 30, "high": 70}]}}]},
+     r"pipeline trend confidence.0 \(weighted\) column: received 'rsy'"),
+    ({"indicators": [{"plugin": "talib", "name": "rsi", "parameters": {"function": "RSI", "inputs": ["fats"]}}], "signals": [{"plugin": "breakout"}]},
+     r"input of rsi: received 'fats'; allowed: .*put the indicator that makes it before this one"),
+])
+def test_a_column_that_nobody_makes_is_refused_before_it_is_stored(feed, store, changes, told):
+    """Generators, evaluators and indicators that name a column which is not there: the place, the name, and the columns there are."""
+    store(market(10))
+    with pytest.raises((InputError, PluginError), match=told):
+        create(feed, definition(**changes), "me", REGISTRY)
+    with feed.lake.metadata.read() as tx:
+        assert list_pipelines(tx) == []
 
 
 def test_a_series_that_is_not_stored_is_refused(feed):

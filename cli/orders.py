@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -75,15 +76,51 @@ def forbid(pipeline: Annotated[str, typer.Argument(help="The pipeline.")], as_js
     _permit(pipeline, live=False, as_json=as_json)
 
 
+@app.command()
+def equity(
+    mode: Annotated[str, typer.Option(help="paper or live.")] = "paper",
+    book: Annotated[str | None, typer.Option(help="One book of `candlelake positions`; all of the mode without it.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Write the curve to this PNG file.")] = None, as_json: Json = False,
+) -> None:
+    """Show the money made after each fill, commissions taken off; the last row adds what is open at the newest stored price.
+
+    Money of different quote currencies is added up as it is: name a book where they differ.
+    """
+    from core.clock import isoformat
+    from core.errors import InputError
+    from feed import open_feed
+    from feed.trading import held
+
+    if mode not in {"paper", "live"}:
+        raise InputError("mode", mode, ("paper", "live"))
+    with open_feed() as feed:
+        curve = held(feed, mode=mode, book=book).curve
+    if png is not None:
+        import numpy as np
+        import polars as pl
+
+        from core.candles import CANDLE_SCHEMA
+        from pipeline.charts import curve_png
+
+        times = pl.Series([at_us for at_us, _ in curve], dtype=pl.Int64).cast(CANDLE_SCHEMA["ts"])
+        png.write_bytes(curve_png(times, np.array([money for _, money in curve]), f"Equity: {book or mode}", "quote currency"))
+    print_rows([{"at": isoformat(at_us), "equity": round(money, 8)} for at_us, money in curve], ("at", "equity"), as_json=as_json, empty="no fills")
+
+
 def positions(as_json: Json = False) -> None:
-    """Show what the orders lead to: held quantity, mean price, profit realised, commission."""
+    """Show what the orders lead to: held quantity, mean price, profit realised, commission, and what closing at the newest price would bring."""
     from feed import open_feed
     from feed.trading import held
 
     columns = ("book", "quantity", "average", "realised", "commission")
     with open_feed() as feed:
-        rows, _ = held(feed)
-    print_rows([{name: getattr(row, name) for name in columns} for row in rows], columns, as_json=as_json, empty="no positions")
+        found = held(feed)
+    rows = []
+    for row in found.positions:
+        price = found.prices.get(row.book)
+        rows.append({name: getattr(row, name) for name in columns} | {
+            "price": price, "unrealised": None if price is None else row.unrealised(price)})
+    print_rows(rows, (*columns, "price", "unrealised"), as_json=as_json, empty="no positions")
 
 
 def _switch(*, halted: bool, reason: str, as_json: bool) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 from sqlalchemy import Connection
 
 from addons.execution.accounts import Position, Trade, equity, positions, realised_since
-from core.clock import DAY_US, SECOND_US, Clock, to_datetime
+from core.clock import DAY_US, SECOND_US, Clock, to_datetime, to_us
 from core.errors import NotFoundError, PermanentError, UnsupportedError
 from core.series import Series
 from feed.context import Feed
@@ -19,6 +19,7 @@ from pipeline.ports import Broker, Fill, Order, OrderRequest
 from providers.base import BrokerOrder, PlacedOrder, TradingProvider
 from storage.orders import OPEN, find_order, get_order, list_orders, lock_switch, move_order, write_order
 from storage.pipelines import get_pipeline
+from storage.series import list_series
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +126,38 @@ def trades_of(tx: Connection, **which: Any) -> list[Trade]:
             for row in sorted(rows, key=lambda row: (row["filled_us"], row["id"]))]
 
 
-def held(feed: Feed, mode: str | None = None) -> tuple[list[Position], list[tuple[int, float]]]:
-    """Return the positions and the equity curve that the stored orders lead to."""
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What orders led to: positions, the newest stored price of each that is open, and (instant, money made until then)."""
+
+    positions: list[Position]
+    prices: dict[str, float]
+    curve: list[tuple[int, float]]
+
+
+def held(feed: Feed, *, mode: str | None = None, book: str | None = None) -> Holdings:
+    """Return what the stored orders lead to, of one mode or one book; the curve ends with what is open at its newest price."""
     with feed.lake.metadata.read() as tx:
-        trades = trades_of(tx, mode=mode)
-    return list(positions(trades).values()), equity(trades)
+        trades = [trade for trade in trades_of(tx, mode=mode) if book in {None, trade.book}]
+    found = list(positions(trades).values())
+    marks = {item.book: mark for item in found if item.quantity and (mark := _newest_price(feed, item.book)) is not None}
+    prices = {name: price for name, (_, price) in marks.items()}
+    curve = equity(trades, prices)
+    if prices:
+        curve[-1] = (max(curve[-1][0], *(at_us for at_us, _ in marks.values())), curve[-1][1])
+    return Holdings(found, prices, curve)
+
+
+def _newest_price(feed: Feed, book: str) -> tuple[int, float] | None:
+    """Return when the newest stored candle of a book's symbol opened, of whichever timeframe, and its close."""
+    _, connection, symbol = book.split(" ", 2)
+    with feed.lake.metadata.read() as tx:
+        rows = [row for row in list_series(tx, connection, symbol) if row.last_us is not None]
+    if not rows:
+        return None
+    newest = max(rows, key=lambda row: row.last_us or 0).series
+    candle = feed.lake.latest(newest.connection, newest.symbol, newest.timeframe, 1)
+    return to_us(candle["ts"][0]), float(candle["close"][0])
 
 
 def _problem(feed: Feed, tx: Connection, row: Mapping[str, Any], switch: Mapping[str, Any]) -> str | None:

@@ -62,19 +62,24 @@ def chart_png(candles: pl.DataFrame, signals: Sequence[SignalRecord], title: str
 
 def equity_png(times: pl.Series, gains: NDArray[np.float64], title: str) -> bytes:
     """Return a PNG of the gains of signals added up, in basis points; signals without an outcome yet are left out."""
+    known = ~np.isnan(gains)
+    return curve_png(times.filter(pl.Series(known)), np.cumsum(gains[known]), title, "basis points")
+
+
+def curve_png(times: pl.Series, values: NDArray[np.float64], title: str, unit: str) -> bytes:
+    """Return a PNG of values that hold from their instant on until the next one."""
     figure = Figure(figsize=(14, 5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    known = ~np.isnan(gains)
-    if known.any():
-        x = np.asarray(_dates.date2num(times.dt.replace_time_zone(None).to_numpy()[known]))
-        axes.step(x, np.cumsum(gains[known]), where="post", color=_BUY)
+    if len(values):
+        x = np.asarray(_dates.date2num(times.dt.replace_time_zone(None).to_numpy()))
+        axes.step(x, values, where="post", color=_BUY)
         locator = _dates.AutoDateLocator()
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(_dates.AutoDateFormatter(locator))
     axes.axhline(0.0, color="#888888", linewidth=0.8)
     axes.set_title(title)
-    axes.set_ylabel("basis points")
+    axes.set_ylabel(unit)
     axes.grid(visible=True, alpha=0.25)
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": "candlelake"})

@@ -104,8 +104,13 @@ async def test_a_paper_order_fills_once_at_the_next_open_against_us(feed, store)
         (row,) = list_orders(tx)
     assert row["fill_price"] == pytest.approx((candles["open"][1] + 0.02) * 1.0005)
     assert row["commission"] == pytest.approx(row["fill_price"] * 2 * 0.001)
-    ((position,), curve) = held(feed)
-    assert (position.quantity, curve[-1][1]) == (2, pytest.approx(-row["commission"]))
+    found = held(feed)
+    (position,) = found.positions
+    assert (position.quantity, found.curve[0][1]) == (2, pytest.approx(-row["commission"]))
+    assert found.prices == {position.book: candles["close"][2]}
+    open_gain = 2 * (candles["close"][2] - row["fill_price"])
+    assert found.curve[-1] == (START + 2 * HOUR_US, pytest.approx(open_gain - row["commission"]))
+    assert held(feed, mode="live").curve == held(feed, book="paper kraken ETH/USD").curve == []
 
 
 async def test_kills_around_the_sending_make_no_second_order_and_lose_none(feed, store, clock):  # noqa: F811

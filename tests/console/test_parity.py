@@ -44,7 +44,7 @@ OPERATIONS = {
     "show a pipeline": (
         [f"GET {PIPES}{NAME}"], [f"GET {PIPE_API}{NAME}", f"GET {PIPE_API}{NAME}/executions", f"GET {PIPE_API}{NAME}/signals",
                                  f"GET {PIPE_API}{NAME}/equity", f"GET {API}{SLUG}/signals"],
-        ["pipelines show", "pipelines stats", "orders list", "positions"]),
+        ["pipelines show", "pipelines stats", "orders list", "positions", "orders equity"]),
     "define a pipeline": (
         [f"GET {PIPES}/new", f"POST {PIPES}/new", f"GET {PIPES}{NAME}/edit", f"POST {PIPES}{NAME}/edit"],
         [f"POST {PIPE_API}", f"PUT {PIPE_API}{NAME}"], ["pipelines create", "pipelines import"]),

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 from sqlalchemy import update as change
 from sqlalchemy.exc import IntegrityError
 
@@ -21,6 +21,7 @@ from connections.budget import StoredBudget
 from connections.changes import entered, keep_series, merged, moves, state_after
 from connections.clocks import alarm, note_clock
 from connections.health import NEVER_AGAIN, record_failure, record_success
+from connections.holdings import check_empty, count_stored
 from connections.inputs import ConnectionInput, check_credentials, check_input, market_type, may_be_private
 from connections.rows import (
     ConnectionRow,
@@ -48,8 +49,9 @@ from providers.base import (
     RateBudget,
     Unlimited,
 )
+from storage.audit import Witness
 from storage.lake.revision_files import drop_revision_files
-from storage.metadata.tables import connections, head_candles, lake_files, series
+from storage.metadata.tables import connections, lake_files, series
 from storage.vault import Vault
 
 if TYPE_CHECKING:
@@ -88,8 +90,8 @@ class ConnectionService:
         self._open = open_provider
         self._describe = describe
 
-    def create(self, given: ConnectionInput) -> ConnectionRow:
-        """Add a connection with its series and credentials.
+    def create(self, given: ConnectionInput, *, witness: Witness | None = None) -> ConnectionRow:
+        """Add a connection with its series and credentials; a `witness` writes it down in the same transaction, here and below.
 
         Raises:
             InputError: a part is not allowed, or the slug is taken.
@@ -114,6 +116,7 @@ class ConnectionService:
                 self._vault.put(tx, connection_id, given.owner, secrets)
                 keep_series(tx, connection_id, given.symbols, given.timeframes, now_us)
                 self._log(tx, (connection_id, given.slug), "create", f"added ({given.provider})", series=_count(given))
+                _tell(witness, tx)
                 return read_connection(tx, given.slug)
         except IntegrityError:  # PostgreSQL: another process added it at the same moment
             raise taken from None
@@ -133,7 +136,7 @@ class ConnectionService:
         with self.lake.metadata.read() as tx:
             return read_logs(tx, slug, limit)
 
-    def update(self, slug: str, /, **changes: Any) -> ConnectionRow:
+    def update(self, slug: str, witness: Witness | None = None, /, **changes: Any) -> ConnectionRow:
         """Change what is given and keep the rest; a blank credential keeps the stored one.
 
         Raises:
@@ -163,24 +166,26 @@ class ConnectionService:
             if {"symbols", "timeframes"} & set(changes):
                 keep_series(tx, row.id, given.symbols, given.timeframes, now_us)
             self._log(tx, (row.id, slug), "update", f"changed {', '.join(sorted(changes))}", changed=sorted(changes))
+            _tell(witness, tx)
             return read_connection(tx, slug)
 
-    def activate(self, slug: str) -> ConnectionRow:
+    def activate(self, slug: str, witness: Witness | None = None) -> ConnectionRow:
         """Let scheduled fetches use the connection, from a clean state."""
-        return self._switch(slug, is_active=True)
+        return self._switch(slug, witness, is_active=True)
 
-    def deactivate(self, slug: str) -> ConnectionRow:
+    def deactivate(self, slug: str, witness: Witness | None = None) -> ConnectionRow:
         """Keep the connection and its candles but fetch nothing through it."""
-        return self._switch(slug, is_active=False)
+        return self._switch(slug, witness, is_active=False)
 
-    def delete(self, slug: str, *, purge: bool = False) -> Deleted:
+    def delete(self, slug: str, *, purge: bool = False, witness: Witness | None = None) -> Deleted:
         """Remove a connection, its credentials and its series. Candles are never removed unless `purge` says so.
 
         Raises:
             PermanentError: candles of it are stored and `purge` was not given; nothing is changed.
             NotFoundError: no such connection.
         """
-        stored = self._stored(slug)
+        with self.lake.metadata.read() as tx:
+            stored = count_stored(tx, read_connection(tx, slug).id)
         if stored and not purge:
             raise PermanentError(
                 f"{slug} has {stored} stored candles; deactivate it to keep them, or delete it with purge to lose them")
@@ -189,13 +194,14 @@ class ConnectionService:
         with self.lake.metadata.write() as tx:
             row = read_connection(tx, slug, for_update=True)
             ids = [item for (item,) in tx.execute(select(series.c.id).where(series.c.connection_id == row.id))]
-            _check_empty(tx, slug, ids)
+            check_empty(tx, slug, ids)
             drop_revision_files(self.lake.place, tx, ids)
             tx.execute(lake_files.delete().where(lake_files.c.series_id.in_(ids)))
             removed = Deleted(slug, len(row.credential_fields), len(ids), stored)
             self._log(tx, (row.id, slug), "delete", f"removed {removed.credentials} credential fields, {removed.series} series, "
                       f"{removed.candles} candles", series=removed.series, candles=removed.candles)
             tx.execute(connections.delete().where(connections.c.id == row.id))
+            _tell(witness, tx)
         return removed
 
     async def test(self, slug: str) -> ConnectionTest:
@@ -336,7 +342,7 @@ class ConnectionService:
             self.lake.metadata, budget_key(spec), capabilities.requests_per_second, capabilities.concurrent_requests,
             priority, SystemClock())  # the machine's clock: other processes go by it, whatever clock this run was given
 
-    def _switch(self, slug: str, *, is_active: bool) -> ConnectionRow:
+    def _switch(self, slug: str, witness: Witness | None, *, is_active: bool) -> ConnectionRow:
         with self.lake.metadata.write() as tx:
             row = read_connection(tx, slug, for_update=True)
             status = "active" if is_active else "inactive"
@@ -344,6 +350,7 @@ class ConnectionService:
                 is_active=is_active, status=status, status_reason=None, consecutive_failures=0, retry_at_us=None,
                 updated_at_us=self.clock.now_us()))
             self._log(tx, (row.id, slug), "activate" if is_active else "deactivate", f"now {status}")
+            _tell(witness, tx)
             return read_connection(tx, slug)
 
     def _check_kept(self, tx: Connection, row: ConnectionRow, given: ConnectionInput, entered: Mapping[str, Secret]) -> None:
@@ -358,15 +365,6 @@ class ConnectionService:
         if moved:
             raise InputError("credentials", f"another host without {', '.join(kept)}", "all stored credentials entered again",
                              "stored ones are not sent to a new host")
-
-    def _stored(self, slug: str) -> int:
-        with self.lake.metadata.read() as tx:
-            row = read_connection(tx, slug)
-            ids = select(series.c.id).where(series.c.connection_id == row.id)
-            head = tx.execute(select(func.count()).select_from(head_candles).where(head_candles.c.series_id.in_(ids)))
-            lake = tx.execute(select(func.coalesce(func.sum(lake_files.c.rows), 0)).where(
-                lake_files.c.series_id.in_(ids), lake_files.c.superseded_at_us.is_(None), lake_files.c.dataset != "revisions"))
-            return int(head.scalar_one()) + int(lake.scalar_one())
 
     def _log(self, tx: Connection, connection: tuple[int, str], action: str, message: str, outcome: Outcome = "success",
              **metadata: object) -> None:
@@ -385,15 +383,10 @@ def budget_key(spec: ConnectionSpec) -> str:
     return f"{venue[:120]}:public:{socket.gethostname()[:60]}"
 
 
+def _tell(witness: Witness | None, tx: Connection) -> None:
+    if witness is not None:
+        witness(tx)
+
+
 def _count(given: ConnectionInput) -> int:
     return len(given.symbols) * len(given.timeframes)
-
-
-def _check_empty(tx: Connection, slug: str, series_ids: builtins.list[int]) -> None:
-    """A candle may have come in meanwhile: never remove it silently."""
-    head = tx.execute(select(head_candles.c.ts_us).where(head_candles.c.series_id.in_(series_ids)).limit(1)).first()
-    live = tx.execute(select(lake_files.c.path).where(
-        lake_files.c.series_id.in_(series_ids), lake_files.c.superseded_at_us.is_(None),
-        lake_files.c.dataset != "revisions").limit(1)).first()
-    if head is not None or live is not None:
-        raise PermanentError(f"{slug} still has stored data; deactivate it, wait for running fetches and delete it again")

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from pydantic import Field, SecretStr
+from sqlalchemy import Connection
 
 from connections.rows import write_log
 from connections.service import ConnectionInput, ConnectionRow, Deleted
@@ -66,15 +67,25 @@ class RunOrder(Given):
 
 
 @contextmanager
-def noted(feed: Feed, who: Identity, action: str, subject: str, **detail: object) -> Iterator[None]:
-    """Write the deed of the body into the audit log, also when it is refused or fails."""
+def noted(feed: Feed, who: Identity, action: str, subject: str, **detail: object) -> Iterator[audit.Witness]:
+    """Give the body what writes its deed into the audit log, in the deed's own transaction; write down a refusal or failure."""
+    def done(tx: Connection) -> None:
+        audit.record(tx, who.user.name, who.via, action, subject, "done", feed.clock.now_us(), **detail)
+
     try:
-        yield
+        yield done
     except CandlelakeError as error:
         outcome: audit.Outcome = "refused" if isinstance(error, (NotPermittedError, InputError)) else "failed"
         _note(feed, who, action, subject, outcome, error=str(error))
         raise
-    _note(feed, who, action, subject, "done", **detail)
+
+
+@contextmanager
+def attempted(feed: Feed, who: Identity, action: str, subject: str, **detail: object) -> Iterator[audit.Witness]:
+    """Do `noted` for a deed that is done elsewhere: that it was begun is written down before."""
+    with noted(feed, who, action, subject, **detail) as done:
+        _note(feed, who, action, subject, "begun", **detail)
+        yield done
 
 
 def create(feed: Feed, who: Identity, given: NewConnection) -> ConnectionRow:
@@ -82,9 +93,9 @@ def create(feed: Feed, who: Identity, given: NewConnection) -> ConnectionRow:
     _check_address(who, given.base_url)
     _check_size(who, given.symbols, given.timeframes)
     values = given.model_dump(exclude={"credentials"})
-    with noted(feed, who, "connection.create", given.slug, provider=given.provider):
+    with noted(feed, who, "connection.create", given.slug, provider=given.provider) as done:
         return feed.connections.create(ConnectionInput(
-            **values, credentials=_plain(given.credentials), owner=who.user.name, is_admin_owned=who.user.is_admin))
+            **values, credentials=_plain(given.credentials), owner=who.user.name, is_admin_owned=who.user.is_admin), witness=done)
 
 
 def update(feed: Feed, who: Identity, slug: str, given: ChangedConnection) -> ConnectionRow:
@@ -96,15 +107,15 @@ def update(feed: Feed, who: Identity, slug: str, given: ChangedConnection) -> Co
     changes = {name: value for name, value in given.model_dump(exclude={"credentials"}).items() if name in given.model_fields_set}
     if given.credentials:
         changes["credentials"] = _plain(given.credentials)
-    with noted(feed, who, "connection.update", slug, fields=", ".join(sorted(changes))):
-        return feed.connections.update(slug, **changes)
+    with noted(feed, who, "connection.update", slug, fields=", ".join(sorted(changes))) as done:
+        return feed.connections.update(slug, done, **changes)
 
 
 def switch(feed: Feed, who: Identity, slug: str, *, is_active: bool) -> ConnectionRow:
     """Activate or deactivate a connection."""
     seen_connection(feed, who, slug)
-    with noted(feed, who, "connection.activate" if is_active else "connection.deactivate", slug):
-        return feed.connections.activate(slug) if is_active else feed.connections.deactivate(slug)
+    with noted(feed, who, "connection.activate" if is_active else "connection.deactivate", slug) as done:
+        return feed.connections.activate(slug, done) if is_active else feed.connections.deactivate(slug, done)
 
 
 async def test(feed: Feed, who: Identity, slug: str) -> dict[str, Any]:
@@ -121,8 +132,8 @@ async def test(feed: Feed, who: Identity, slug: str) -> dict[str, Any]:
 def delete(feed: Feed, who: Identity, slug: str, *, purge: bool) -> Deleted:
     """Remove a connection; its candles only when `purge` says so."""
     seen_connection(feed, who, slug)
-    with noted(feed, who, "connection.delete", slug, purge=purge):
-        return feed.connections.delete(slug, purge=purge)
+    with noted(feed, who, "connection.delete", slug, purge=purge) as done:
+        return feed.connections.delete(slug, purge=purge, witness=done)
 
 
 def order(feed: Feed, desk: PrefectDesk, who: Identity, slug: str, wanted: RunOrder) -> Run:
@@ -131,9 +142,10 @@ def order(feed: Feed, desk: PrefectDesk, who: Identity, slug: str, wanted: RunOr
     if wanted.flow not in FLOWS:
         raise InputError("flow", wanted.flow, FLOWS, "choose one of them")
     config = _config(feed, slug, wanted)
-    with noted(feed, who, f"run.{wanted.flow}", slug):
+    with attempted(feed, who, f"run.{wanted.flow}", slug) as done:
         run = desk.order(wanted.flow, config)
     with feed.lake.metadata.write() as tx:
+        done(tx)
         write_log(tx, (row.id, slug), "run", "success", f"{wanted.flow} ordered by {who.user.name}: {run.name}", feed.clock.now_us(), run_id=run.id)
     return run
 
@@ -187,9 +199,10 @@ def cancel(feed: Feed, desk: PrefectDesk, who: Identity, slug: str, number: str)
     """
     row = seen_connection(feed, who, slug)
     named = run_of(feed, desk, who, slug, number).name
-    with noted(feed, who, "run.cancel", slug, run=named):
+    with attempted(feed, who, "run.cancel", slug, run=named) as done:
         run = desk.cancel(number)
     with feed.lake.metadata.write() as tx:
+        done(tx)
         write_log(tx, (row.id, slug), "run", "success", f"{named} cancelled by {who.user.name}", feed.clock.now_us(), run_id=run.id)
     return run
 

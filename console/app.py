@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -10,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
+from starlette.middleware.gzip import GZipMiddleware
 
 from console import errors, problems
 from console.api import choices, live, system, udf
@@ -18,7 +21,7 @@ from console.api import data as api_data
 from console.api import pipelines as api_pipelines
 from console.api.models import Problem
 from console.guard import Guard
-from console.pages import access, connections, factor, forms, more, oidc, pipelines, proof, work
+from console.pages import access, account, connections, factor, forms, more, oidc, pipelines, proof, work
 from console.policy import PUBLIC, SAFE, SIGNED_IN, Policy, check_routes, policy_of
 from console.prefect_api import PrefectDesk
 from console.rendering import HERE, page
@@ -39,17 +42,27 @@ def make_app(feed: Feed, desk: PrefectDesk) -> FastAPI:
     app.state.feed, app.state.desk = feed, desk
     app.state.logins = Turns(LOGINS_AT_ONCE, LOGINS_IN_LINE)
     for router in (system.router, api_connections.router, api_data.router, choices.router, udf.router, live.router,
-                   api_pipelines.router, access.router, factor.router, oidc.router, forms.router, connections.router, work.router, proof.router,
+                   api_pipelines.router, access.router, account.router, factor.router, oidc.router, forms.router, connections.router, work.router, proof.router,
                    pipelines.router, more.router):
         app.router.routes.extend(router.routes)  # not included: then their routes could not be looked at here
     app.add_api_route("/api/openapi.json", _openapi, methods=["GET"], dependencies=[Depends(SIGNED_IN)], include_in_schema=False)
     app.add_api_route("/api/docs", _docs, methods=["GET"], dependencies=[Depends(SIGNED_IN)], include_in_schema=False)
     app.add_api_route(problems.PAGE, _errors, methods=["GET"], dependencies=[Depends(PUBLIC)], include_in_schema=False)
-    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    app.mount("/static", GZipMiddleware(_Files(directory=HERE / "static"), compresslevel=6), name="static")
     check_routes(app)
     errors.install(app)
     app.add_middleware(Guard, hosts=_names(feed.settings.console_hosts), origins=_names(feed.settings.console_origins))
     return app
+
+
+class _Files(StaticFiles):
+    """The package's own files: those whose name holds their version are kept for ever, the others asked for again each time."""
+
+    def file_response(self, full_path: os.PathLike[str] | str, *rest: Any, **more: Any) -> Response:
+        """Answer with a file, or that it has not changed."""
+        found = super().file_response(full_path, *rest, **more)
+        found.headers["cache-control"] = "public, max-age=31536000, immutable" if "vendor" in Path(full_path).parts else "no-cache"
+        return found
 
 
 def _names(text: str) -> frozenset[str]:

@@ -14,10 +14,11 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from console.guard import is_for_programs
+from console.identity import Identity
 from console.policy import SignInError
 from console.problems import INPUT, UNEXPECTED, Kind, kind_of, kind_of_status
 from console.rendering import page
-from core.errors import CandlelakeError, TransientError
+from core.errors import CandlelakeError, NotPermittedError, TransientError
 from core.secrets import redact
 
 _NAME: Final = re.compile(r"[a-z_]{1,30}|\d{1,6}")
@@ -33,6 +34,10 @@ def install(app: FastAPI) -> None:
 async def _ours(request: Request, error: Exception) -> Response:
     if isinstance(error, SignInError) and not is_for_programs(request.url.path) and request.method == "GET":
         return RedirectResponse("/login", 303)
+    if isinstance(error, NotPermittedError):
+        who = getattr(request.state, "identity", None)
+        log.warning("refused: %s %s by %s: %s", request.method, redact(request.url.path)[:200], who.user.name if isinstance(who, Identity) else "nobody",
+                    redact(str(error)))
     kind = kind_of(error) if isinstance(error, CandlelakeError) else UNEXPECTED
     headers = {}
     if isinstance(error, TransientError) and error.retry_after is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,7 @@ from storage.metadata.store import MetadataStore
 from storage.people import UserRow
 
 COOKIE = "candlelake_session"
+log = logging.getLogger("candlelake.console")
 
 
 def cookie_name(request: Request) -> str:
@@ -41,6 +43,7 @@ class Identity:
     def check_sees(self, row: ConnectionRow) -> ConnectionRow:
         """Return a connection that they may see; for others the same error as when there is none."""
         if not self.may_see(row):
+            log.warning("refused: %s asked by %s for connection %s of somebody else", self.user.name, self.via, row.slug)
             raise not_there(row.slug)
         return row
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from addons.execution.accounts import equity
 from console import pipeline_readings
-from console.actions import RUN_ID, noted
+from console.actions import RUN_ID, attempted, noted
 from console.given import Given
 from console.identity import Identity
 from console.prefect_api import PrefectDesk, Run
@@ -63,8 +65,8 @@ def read_text(feed: Feed, who: Identity, text: str) -> PipelineDefinition:
 def create(feed: Feed, who: Identity, text: str) -> PipelineRow:
     """Store a new pipeline of the sender, switched off."""
     definition = read_text(feed, who, text)
-    with noted(feed, who, "pipeline.create", definition.name):
-        return pipelines.create(feed, definition, who.user.name)
+    with noted(feed, who, "pipeline.create", definition.name) as done:
+        return pipelines.create(feed, definition, who.user.name, witness=done)
 
 
 def change(feed: Feed, who: Identity, name: str, text: str) -> PipelineRow:
@@ -73,8 +75,8 @@ def change(feed: Feed, who: Identity, name: str, text: str) -> PipelineRow:
     definition = read_text(feed, who, text)
     if definition.name != row.name:
         raise InputError("name", definition.name, row.name, "keep the name; a new name is a new pipeline")
-    with noted(feed, who, "pipeline.change", name):
-        return pipelines.change(feed, definition, row.owner)
+    with noted(feed, who, "pipeline.change", name) as done:
+        return pipelines.change(feed, definition, row.owner, witness=done)
 
 
 def as_yaml(row: PipelineRow) -> str:
@@ -88,12 +90,12 @@ def order(feed: Feed, desk: PrefectDesk, who: Identity, name: str, wanted: Pipel
     interval = Interval.parse(wanted.start, wanted.end)
     period = {"start": isoformat(interval.start), "end": isoformat(interval.end)}
     if wanted.flow == "replay":
-        with noted(feed, who, "run.replay", name):
+        with _ordered(feed, who, "run.replay", name):
             return desk.order("replay_pipeline", {"pipeline": name, **period, "as_first_seen": wanted.as_first_seen})
     if not wanted.challenger or wanted.challenger == name:
         raise InputError("challenger", wanted.challenger or "none", "another pipeline", "choose the one to compare with")
     pipeline_readings.seen(feed, who, wanted.challenger)
-    with noted(feed, who, "run.compare", name, challenger=wanted.challenger):
+    with _ordered(feed, who, "run.compare", name, challenger=wanted.challenger):
         return desk.order("compare_pipelines", {"champion": name, "challenger": wanted.challenger, **period, "by": wanted.by})
 
 
@@ -113,8 +115,16 @@ def cancel(feed: Feed, desk: PrefectDesk, who: Identity, name: str, number: str)
         NotFoundError: no such run of this pipeline. InputError: it has ended.
     """
     named = run_of(feed, desk, who, name, number).name
-    with noted(feed, who, "run.cancel", name, run=named):
+    with _ordered(feed, who, "run.cancel", name, run=named):
         return desk.cancel(number)
+
+
+@contextmanager
+def _ordered(feed: Feed, who: Identity, action: str, name: str, **detail: object) -> Iterator[None]:
+    with attempted(feed, who, action, name, **detail) as done:
+        yield
+        with feed.lake.metadata.write() as tx:
+            done(tx)
 
 
 def results_of(desk: PrefectDesk, number: str) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,16 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.10g}"
 
 
+def _price(value: float | None, digits: int) -> str:
+    """Return a price with the decimals of its neighbours, so that they stand below each other."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def digits_of(values: Iterable[float]) -> int:
+    """Return how many decimals prices need, ten at most."""
+    return max((len(f"{value:.10f}".rstrip("0").partition(".")[2]) for value in values), default=2)
+
+
 def _count(value: int | None) -> str:
     """Return a count with its thousands set apart."""
     return "" if value is None else f"{value:,}"
@@ -77,6 +87,7 @@ def _words(text: str) -> Markup:
     return Markup("").join(parts) if len(parts) % 2 else escape(text)
 
 
+_ENVIRONMENT.filters["price"] = _price
 _ENVIRONMENT.filters["words"] = _words
 _ENVIRONMENT.filters["count"] = _count
 _ENVIRONMENT.filters["lag"] = _lag

@@ -16,6 +16,7 @@ from pipeline.registry import Registry
 from pipeline.stages import Context
 from pipeline.trial import check_columns
 from storage import Lake
+from storage.audit import Witness
 from storage.models import get_model, split_version
 from storage.pipelines import (
     PipelineRow,
@@ -46,8 +47,9 @@ class StoredResources:
         raise NotFoundError(f"nothing of the kind {kind!r} is stored; allowed: filter_strategy, ai_model")
 
 
-def create(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, owner: str, registry: Registry | None = None) -> PipelineRow:
-    """Check a definition with all its plug-ins and series, and store it as a new pipeline, switched off.
+def create(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, owner: str, registry: Registry | None = None, *,
+           witness: Witness | None = None) -> PipelineRow:
+    """Check a definition with all its plug-ins and series, and store it as a new pipeline, switched off; `witness` as of connections.
 
     Raises:
         InputError: a field, a plug-in or a parameter is wrong: names it, what was received and what is allowed.
@@ -55,10 +57,14 @@ def create(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, owner: st
     """
     definition = _ready_to_store(feed, values, owner, registry)
     with feed.lake.metadata.write() as tx:
-        return create_pipeline(tx, _content(definition), definition.digest, owner, feed.clock.now_us())
+        row = create_pipeline(tx, _content(definition), definition.digest, owner, feed.clock.now_us())
+        if witness is not None:
+            witness(tx)
+        return row
 
 
-def change(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, author: str, registry: Registry | None = None) -> PipelineRow:
+def change(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, author: str, registry: Registry | None = None, *,
+           witness: Witness | None = None) -> PipelineRow:
     """Check a definition and store it as the next version of the pipeline of that name.
 
     Raises:
@@ -69,6 +75,8 @@ def change(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, author: s
         row = change_pipeline(tx, _content(definition), definition.digest, author, feed.clock.now_us())
         if row.shadow_of is not None:
             _check_window(definition, read_definition(get_pipeline(tx, row.shadow_of).definition))
+        if witness is not None:
+            witness(tx)
         return row
 
 

@@ -86,6 +86,19 @@ def close_sessions(tx: Connection, user_id: int) -> None:
     tx.execute(delete(sessions).where(sessions.c.user_id == user_id))
 
 
+def list_sessions(tx: Connection, user_id: int, value: str, now_us: int) -> list[tuple[int, int, bool]]:
+    """Return a user's live sessions, last used first: when each began, when it was last used, whether it is that of `value`."""
+    kept = sessions.c
+    rows = tx.execute(select(kept.created_at_us, kept.seen_at_us, kept.digest).where(
+        kept.user_id == user_id, kept.seen_at_us >= now_us - IDLE_US, kept.created_at_us >= now_us - ABSOLUTE_US).order_by(kept.seen_at_us.desc()))
+    return [(created_us, seen_us, digest == digest_of(value)) for created_us, seen_us, digest in rows]
+
+
+def close_other_sessions(tx: Connection, user_id: int, value: str) -> None:
+    """End all sessions of a user but that of `value`."""
+    tx.execute(delete(sessions).where(sessions.c.user_id == user_id, sessions.c.digest != digest_of(value)))
+
+
 def create_token(tx: Connection, user: UserRow, name: str, scopes: Sequence[str], days: int, now_us: int) -> tuple[TokenRow, Secret]:  # noqa: PLR0917  one word for each column
     """Make an API token; its value is returned here and never again.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -15,7 +15,8 @@ from core.secrets import redact
 from storage.metadata.tables_people import audit_log
 
 Via = Literal["page", "api", "cli"]
-Outcome = Literal["done", "refused", "failed"]
+Outcome = Literal["begun", "done", "refused", "failed"]  # begun: ends elsewhere, at Prefect; written before it is asked
+Witness = Callable[[Connection], None]  # writes a deed down within the deed's own transaction
 _FIRST: Final = "0" * 64
 
 

@@ -24,7 +24,13 @@ _NAME = re.compile(r"[a-z][a-z0-9._-]{0,61}[a-z0-9]")
 _HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's least for argon2id: a login, not a load
 # Checked when there is no such user, so that a wrong name takes as long as a wrong password.
 _NOBODY: Final = _HASHER.hash("nobody has this password")
-_COMMON: Final = ("password", "passwort", "qwerty", "letmein", "123456", "candlelake", "admin")
+# Lists of common passwords are short ones: of twelve characters and more they are words with digits, runs of keys, and repetitions.
+_COMMON: Final = ("password", "passwort", "passw0rd", "qwerty", "letmein", "123456", "candlelake", "admin", "administrator", "iloveyou", "welcome",
+                  "monkey", "dragon", "football", "baseball", "sunshine", "princess", "superman", "trustno", "starwars", "whatever", "master",
+                  "shadow", "michael", "jennifer", "charlie", "computer", "changeme", "default", "secret", "bitcoin", "trading")
+_RUNS: Final = ("abcdefghijklmnopqrstuvwxyz", "0123456789" * 3, "qwertyuiopasdfghjklzxcvbnm", "qwertzuiopasdfghjklyxcvbnm",
+                "1q2w3e4r5t6y7u8i9o0p", "q1w2e3r4t5y6u7i8o9p0", "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p", "qazwsxedcrfvtgbyhnujm")
+_REPEATED: Final = re.compile(r"(.{1,8}?)\1+.{0,4}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +119,15 @@ def check_password(password: Secret, name: str) -> None:
         raise InputError("password", f"{len(text)} characters", f"{PASSWORD_MIN} to {PASSWORD_MAX}", "choose a longer one")
     plain = text.lower()
     holds_name = len(name) > 3 and name in plain  # "eve" is in seven
-    if holds_name or len(set(plain)) < 5 or any(plain.strip("0123456789!.- ") == word for word in _COMMON):
+    if holds_name or len(set(plain)) < 5 or any(plain.strip("0123456789!.-_ ") == word for word in _COMMON) or _is_run(plain):
         raise InputError("password", "one that is easily guessed", "a phrase of several words", "choose another")
+
+
+def _is_run(plain: str) -> bool:
+    """Whether a password is keys in a row, forwards or backwards, or one piece again and again; a few digits after it do not count."""
+    cores = {plain, plain.rstrip("0123456789!.-_ ")}
+    return _REPEATED.fullmatch(plain) is not None or any(
+        len(core) > 5 and any(core in run or core in run[::-1] for run in _RUNS) for core in cores)
 
 
 def verify_password(tx: Connection, name: str, password: Secret) -> UserRow | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Path, Query, Request
+from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from console.identity import cookie_name
 from console.pages.factor import vault_of
-from console.policy import ACCOUNT, ENTRANCE, LEAVE, SIGNED_IN, SUPER_ADMINS, identity_of
+from console.policy import ENTRANCE, LEAVE, SUPER_ADMINS, identity_of
 from console.rendering import page
 from console.state import feed_of
 from console.turns import Turns
@@ -49,7 +49,7 @@ def _login(request: Request, name: str, password: str, code: str) -> Response:
     with feed.lake.metadata.read() as tx:
         access.check_throttle(tx, keys, now_us)
         user = people.verify_password(tx, name, Secret(password))
-    if user is None or not user.is_active or not _has_right_code(feed, user, code, now_us):
+    if user is None or not user.is_active or not has_right_code(feed, user, code, now_us):
         with feed.lake.metadata.write() as tx:
             access.note_failure(tx, keys, now_us)
             audit.record(tx, name or "nobody", "page", "login", name, "refused", now_us)
@@ -61,7 +61,7 @@ def _login(request: Request, name: str, password: str, code: str) -> Response:
         value = access.open_session(tx, user, now_us)
         audit.record(tx, user.name, "page", "login", user.name, "done", now_us)
         lacks_factor = user.role in feed.settings.totp_roles and not factors.has_factor(tx, user.id)
-    return _signed_in(request, value, "/account/second-factor" if lacks_factor else "/connections")
+    return signed_in(request, value, "/account/second-factor" if lacks_factor else "/connections")
 
 
 @router.post("/logout", dependencies=[Depends(LEAVE)])
@@ -101,7 +101,7 @@ def setup(request: Request, code: Text, name: Text, password: Text) -> Response:
         with feed.lake.metadata.write() as tx:
             access.note_failure(tx, ["setup"], now_us)
         return page(request, "setup.html", {"error": str(error)}, status=422)
-    return _signed_in(request, value)
+    return signed_in(request, value)
 
 
 @router.get("/password", dependencies=[Depends(ENTRANCE)])
@@ -129,36 +129,6 @@ def password(request: Request, code: Text, password: Text) -> Response:
     return RedirectResponse("/login", 303)
 
 
-@router.get("/account", dependencies=[Depends(SIGNED_IN)])
-def show_account(request: Request) -> Response:
-    """Show one's tokens."""
-    return _account(request, None)
-
-
-@router.post("/account/tokens", dependencies=[Depends(ACCOUNT)])
-def create_token(
-    request: Request, name: Text, days: Annotated[int, Form(ge=1, le=access.TOKEN_DAYS_MAX)] = 90, scope: Annotated[list[str] | None, Form()] = None,
-) -> Response:
-    """Make a token of one's own; its value is on this page and nowhere after."""
-    feed, who = feed_of(request), identity_of(request)
-    now_us = feed.clock.now_us()
-    with feed.lake.metadata.write() as tx:
-        _, value = access.create_token(tx, who.user, name, scope or ["read"], days, now_us)
-        audit.record(tx, who.user.name, "page", "token.create", name, "done", now_us)
-    return _account(request, value)
-
-
-@router.post("/account/tokens/{token_id}/revoke", dependencies=[Depends(ACCOUNT)])
-def revoke_token(request: Request, token_id: Annotated[int, Path(ge=1, lt=2**63)]) -> Response:
-    """End one of one's tokens."""
-    feed, who = feed_of(request), identity_of(request)
-    now_us = feed.clock.now_us()
-    with feed.lake.metadata.write() as tx:
-        row = access.revoke_token(tx, token_id, who.user.id, now_us)
-        audit.record(tx, who.user.name, "page", "token.revoke", row.name, "done", now_us)
-    return RedirectResponse("/account", 303)
-
-
 @router.get("/users", dependencies=[Depends(SUPER_ADMINS)])
 def show_users(request: Request) -> Response:
     """Show who is there."""
@@ -176,6 +146,20 @@ def add_user(request: Request, name: Text, role: Text, email: Text = "") -> Resp
         user = people.add_user(tx, name.strip().lower(), role, now_us, email.strip() or None)
         code = access.make_code(tx, "password", user.id, now_us)
         audit.record(tx, who.user.name, who.via, "user.add", user.name, "done", now_us, role=role)
+        users, with_factor = people.list_users(tx), factors.users_with_factor(tx)
+    return page(request, "users.html", {"users": users, "roles": people.ROLES, "code": code.reveal(), "for_user": user.name,
+                                        "with_factor": with_factor})
+
+
+@router.post("/users/{name}/code", dependencies=[Depends(SUPER_ADMINS)])
+def make_code(request: Request, name: str) -> Response:
+    """Show a new one-time code with which somebody sets a new password: the way back for whoever has lost theirs."""
+    feed, who = feed_of(request), identity_of(request)
+    now_us = feed.clock.now_us()
+    with feed.lake.metadata.write() as tx:
+        user = people.get_user(tx, name)
+        code = access.make_code(tx, "password", user.id, now_us)
+        audit.record(tx, who.user.name, who.via, "user.code", user.name, "done", now_us)
         users, with_factor = people.list_users(tx), factors.users_with_factor(tx)
     return page(request, "users.html", {"users": users, "roles": people.ROLES, "code": code.reveal(), "for_user": user.name,
                                         "with_factor": with_factor})
@@ -210,15 +194,6 @@ def show_audit(request: Request, before: Annotated[int | None, Query(ge=1, lt=2*
         return page(request, "audit.html", {"rows": rows, "broken": audit.verify_audit(tx)})
 
 
-def _account(request: Request, value: Secret | None) -> Response:
-    feed: Feed = feed_of(request)
-    who = identity_of(request)
-    with feed.lake.metadata.read() as tx:
-        tokens = access.list_tokens(tx, who.user.id)
-    return page(request, "account.html", {
-        "tokens": tokens, "value": None if value is None else value.reveal(), "now_us": feed.clock.now_us(), "scopes": access.SCOPES})
-
-
 def set_session(response: Response, request: Request, value: Secret) -> None:
     """Give the browser its session."""
     response.set_cookie(
@@ -226,12 +201,14 @@ def set_session(response: Response, request: Request, value: Secret) -> None:
         max_age=access.ABSOLUTE_US // 1_000_000)
 
 
-def _has_right_code(feed: Feed, user: UserRow, code: str, now_us: int) -> bool:
+def has_right_code(feed: Feed, user: UserRow, code: str, now_us: int) -> bool:
+    """Whether a user needs no code of an authenticator app, or this is one."""
     with feed.lake.metadata.write() as tx:
         return not factors.has_factor(tx, user.id) or factors.use_factor_code(tx, vault_of(feed), user.id, code, now_us)
 
 
-def _signed_in(request: Request, value: Secret, onward: str = "/connections") -> Response:
+def signed_in(request: Request, value: Secret, onward: str = "/connections") -> Response:
+    """Give the browser its session and lead it on."""
     response = RedirectResponse(onward, 303)
     set_session(response, request, value)
     return response

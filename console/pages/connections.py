@@ -12,7 +12,7 @@ from connections.rows import ConnectionRow
 from console import actions, derived_view, notes, readings
 from console.policy import CONNECTIONS, SIGNED_IN, identity_of
 from console.readings import RowFilter
-from console.rendering import page
+from console.rendering import digits_of, page
 from console.series_pages import TEXT_MAX
 from console.state import feed_of
 from core.errors import InputError
@@ -104,10 +104,11 @@ def show_candles(  # noqa: PLR0917  one for each field of the form
         error = str(refused)
     pages = max(1, -(-len(rows) // TABLE_ROWS))
     number = min(max(1, page_number), pages)
+    shown = rows[(number - 1) * TABLE_ROWS:number * TABLE_ROWS]
     return _tab(request, row, "candles", {
         "symbol": symbol, "timeframe": timeframe, "start": start, "end": end, "error": error, "pages": pages, "number": number, "base": base,
         "anchor": anchor, "anchors": derived_view.ANCHORS, "offered": derived_view.offered(row.timeframes),
-        "rows": rows[(number - 1) * TABLE_ROWS:number * TABLE_ROWS], "count": len(rows)})
+        "rows": shown, "count": len(rows), "digits": digits_of(item[name] for item in shown for name in ("open", "high", "low", "close"))})
 
 
 @router.get("/connections/{slug}/gaps", dependencies=SEES)

@@ -12,8 +12,9 @@ from console import policy
 from console.app import LOGINS_AT_ONCE
 from core.errors import NotPermittedError
 from core.secrets import redact
-from storage import access, audit, people
+from storage import access, audit, people, pipelines
 from tests.console.conftest import PASSWORD
+from tests.console.home import YAML
 from tests.console.test_policies import ABSENT, FILLED, filled
 
 CANARY = "canary-5d1e77"
@@ -258,8 +259,8 @@ async def test_a_log_line_is_one_line_without_escapes(browser, token, feed):
     assert all("\n" not in line["message"] and "\r" not in line["message"] for line in lines)
 
 
-async def test_a_deed_and_its_entry_stand_or_fall_together(browser, feed, monkeypatch):
-    """A25: when the audit log cannot be written, the deed is not done either; and a deed by the command line is in the log too."""
+async def test_a_deed_and_its_entry_stand_or_fall_together(browser, token, feed, monkeypatch):
+    """A25: when the audit log cannot be written, no user, connection or pipeline is made or changed, and Prefect is asked for nothing."""
     one = browser()
     await one.sign_in("root")
 
@@ -270,6 +271,17 @@ async def test_a_deed_and_its_entry_stand_or_fall_together(browser, feed, monkey
     with monkeypatch.context() as patched:
         patched.setattr(audit, "record", broken)
         assert (await one.post("/users", name="mallory", role="super_admin")).status_code == 403
+        before = [feed.connections.get(slug) for slug in ("anns", "bobs", "house")]
+        headers = token("root", "read", "manage")
+        for method, path, body in (
+            ("POST", "/api/connections", {"slug": "new", "provider": "ccxt:kraken"}), ("PATCH", "/api/connections/anns", {"name": "x"}),
+            ("POST", "/api/connections/anns/deactivate", None), ("DELETE", "/api/connections/bobs", None),
+            ("POST", "/api/connections/anns/runs", {"flow": "fetch"}), ("POST", "/api/pipelines", {"definition": YAML})):
+            answer = await one.http.request(method, path, json=body, headers=headers)
+            assert "no audit log" in answer.text, (path, answer.text)
+    assert [feed.connections.get(slug) for slug in ("anns", "bobs", "house")] == before
+    assert len(feed.connections.list()) == 3
     with feed.lake.metadata.read() as tx:
         assert "mallory" not in [user.name for user in people.list_users(tx)]
+        assert pipelines.list_pipelines(tx) == []
         assert audit.verify_audit(tx) is None

@@ -35,6 +35,17 @@ async def test_nobody_and_foreign_hosts_are_told_too(browser, feed):
     assert "E-NO-PAGE" in text
 
 
+async def test_who_is_refused_what_is_in_the_log(browser, token, caplog):
+    """A door of admins and somebody else's connection leave a line with the name of whoever asked; what is absent leaves none."""
+    http = browser().http
+    for path in ("/metrics", "/api/connections/bobs", "/api/connections/absent"):
+        assert (await http.get(path, headers=token("ann"))).status_code in {403, 404}
+    lines = [record.getMessage() for record in caplog.records if record.name == "candlelake.console"]
+    assert len(lines) == 2
+    assert "GET /metrics by ann" in lines[0]
+    assert "ann asked by api for connection bobs" in lines[1]
+
+
 def _subclasses(error):
     yield error
     for inner in error.__subclasses__():

@@ -178,7 +178,8 @@ async def test_a_run_is_cancelled_by_whom_it_belongs_to(feed, token):
     assert other.status_code == 404
     assert "brave-otter cancelled by ann" in log
     with feed.lake.metadata.read() as tx:
-        assert tx.exec_driver_sql("SELECT actor, subject, outcome FROM audit_log WHERE action = 'run.cancel'").all() == [("ann", "anns", "done")]
+        assert tx.exec_driver_sql("SELECT actor, subject, outcome FROM audit_log WHERE action = 'run.cancel' ORDER BY id").all() == [
+            ("ann", "anns", "begun"), ("ann", "anns", "done")]
 
 
 async def test_a_run_of_a_pipeline_is_cancelled_by_whom_it_belongs_to(feed, token):
@@ -196,7 +197,7 @@ async def test_a_run_of_a_pipeline_is_cancelled_by_whom_it_belongs_to(feed, toke
         await one.http.aclose()
     assert other.status_code == 404
     with feed.lake.metadata.read() as tx:
-        assert tx.exec_driver_sql("SELECT actor, subject FROM audit_log WHERE action = 'run.cancel'").all() == [("ann", "crossing")]
+        assert tx.exec_driver_sql("SELECT actor, subject FROM audit_log WHERE action = 'run.cancel'").all() == [("ann", "crossing")] * 2  # begun, done
 
 
 async def test_a_run_that_has_ended_is_not_cancelled(visitor, prefect, token):

@@ -63,7 +63,8 @@ PAGE_ONLY = {
     "a token must not change how its owner, or anybody, gets in; admins have `users` and `tokens` on the command line": [
         "GET /account", "POST /account/tokens", "POST /account/tokens/{token_id}/revoke", "GET /account/second-factor",
         "POST /account/second-factor", "POST /account/second-factor/confirm", "POST /account/second-factor/remove", "GET /users",
-        "POST /users", "POST /users/{name}", "POST /users/{name}/second-factor/reset"],
+        "POST /users", "POST /users/{name}", "POST /users/{name}/code", "POST /users/{name}/second-factor/reset", "POST /account/password",
+        "POST /account/sessions/end"],
     "read by a person, who compares; the rows are in the metadata store": ["GET /audit"],
     "help: docs/errors.md holds the same": ["GET /errors"],
     "a part of the form, over the call of the API": [f"GET {PAGES}/symbols"],

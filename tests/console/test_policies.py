@@ -27,11 +27,12 @@ NAMED = {
                       "POST /password"},
     policy.LEAVE: {"POST /logout"},
     policy.SIGNED_IN: {"GET /", "GET /account", "GET /api/docs", "GET /api/openapi.json"},
-    policy.ACCOUNT: {"POST /account/tokens", "POST /account/tokens/{token_id}/revoke"},
+    policy.ACCOUNT: {"POST /account/password", "POST /account/sessions/end", "POST /account/tokens", "POST /account/tokens/{token_id}/revoke"},
     policy.ENROL: {"GET /account/second-factor", "POST /account/second-factor", "POST /account/second-factor/confirm",
                    "POST /account/second-factor/remove"},
     policy.ADMINS: {"GET /metrics"},
-    policy.SUPER_ADMINS: {"GET /users", "POST /users", "POST /users/{name}", "POST /users/{name}/second-factor/reset", "GET /audit"},
+    policy.SUPER_ADMINS: {"GET /users", "POST /users", "POST /users/{name}", "POST /users/{name}/code",
+                          "POST /users/{name}/second-factor/reset", "GET /audit"},
 }
 FILLED = {"{slug}": "anns", "{number}": NUMBER, "{name}": "carl", "{token_id}": "99", "{note}": "99", "{provider}": "ccxt:nobody"}
 ABSENT = FILLED | {"{slug}": "absent"}

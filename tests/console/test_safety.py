@@ -5,8 +5,9 @@ import re
 import pytest
 
 from console.guard import BODY_MAX
-from core.errors import NotFoundError
-from storage import audit
+from core.errors import InputError, NotFoundError
+from core.secrets import Secret
+from storage import audit, people
 from tests.console.conftest import PASSWORD
 
 
@@ -150,6 +151,11 @@ async def test_passwords_that_are_guessed_are_refused(browser):
         answer = await browser().http.post("/password", data={"code": code, "password": password})
         assert answer.status_code == 422
         assert password not in answer.text
+    for password in ("123456789012", "qwertyuiop12", "1q2w3e4r5t6y", "iloveyou2026!", "passwordpassword", "zyxwvutsrqpo", "09876543210987"):
+        with pytest.raises(InputError, match="easily guessed") as caught:
+            people.check_password(Secret(password), "dora")
+        assert password not in str(caught.value)
+    people.check_password(Secret(PASSWORD), "dora")
 
 
 @pytest.mark.parametrize("settings_of", [{"console_read_only": True}])
@@ -167,8 +173,6 @@ async def test_a_demonstration_changes_nothing(browser, token, settings_of):
     ({"console_require_verified_email": True}, "is_email_verified"), ({"console_require_kyc": True}, "is_kyc_done")])
 async def test_gates_of_the_host_platform(browser, feed, settings_of, field):
     """With the gate on, a user comes in only when the mark is set."""
-    from storage import people
-
     one = browser()
     await one.sign_in("ann", PASSWORD)
     assert (await one.get("/connections")).status_code == 403
@@ -206,3 +210,15 @@ class TestOrigins:
             answer = await browser().http.get("/api/connections", headers={"origin": origin, **token("ann")})
             assert "access-control-allow-origin" not in answer.headers
             assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+async def test_own_files_are_kept_by_browsers_and_travel_packed(browser):
+    """A file whose name holds its version is never asked for again, the others are asked for each time and come once; all of them packed."""
+    http = browser().http
+    chart = await http.get("/static/vendor/lightweight-charts-5.2.1.js", headers={"accept-encoding": "gzip"})
+    assert "immutable" in chart.headers["cache-control"]
+    assert chart.headers["content-encoding"] == "gzip"
+    sheet = await http.get("/static/style.css")
+    assert sheet.headers["cache-control"] == "no-cache"
+    assert (await http.get("/static/style.css", headers={"if-none-match": sheet.headers["etag"]})).status_code == 304
+    assert (await http.get("/connections/anns")).headers["cache-control"] == "no-store"

@@ -310,6 +310,7 @@ def _calculate(item: Built, state: _State, context: Context, _last_only: bool) -
     out = item.plugin.calculate(state.frame.clone(), context)
     if not isinstance(out, pl.DataFrame) or len(out) != len(state.frame) or not out.columns:
         raise _broken(item, _shape(out), f"a frame of new columns with {len(state.frame)} rows")
+    out = item.named(out)
     doubled = [name for name in out.columns if name in state.frame.columns]
     if doubled:
         raise _broken(item, f"the column {doubled[0]!r} again", f"none of {', '.join(state.frame.columns)}")

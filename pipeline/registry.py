@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
+import polars as pl
 from pydantic import BaseModel, ValidationError
 
 from core.errors import CandlelakeError, InputError, PluginError, PluginOverdueError
@@ -70,6 +71,13 @@ class Built:
     def is_ours(self) -> bool:
         """Whether it ships with Candlelake."""
         return type(self.plugin).__module__.partition(".")[0] in {"pipeline", "addons"}
+
+    def named(self, columns: pl.DataFrame) -> pl.DataFrame:
+        """Return an indicator's columns under the name that the definition gives: one column takes it, several are NAME_COLUMN."""
+        name = self.use.name
+        if name is None or hasattr(self.plugin, "bind"):  # it has been told
+            return columns
+        return columns.rename({old: name if columns.width == 1 else f"{name}_{old}" for old in columns.columns})
 
 
 class Registry:

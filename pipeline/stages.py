@@ -158,7 +158,8 @@ class IndicatorCalculator(Protocol):
     def calculate(self, frame: pl.DataFrame, context: Context) -> pl.DataFrame:
         """Return the new columns only, Float64, one row for each row of `frame`; null where there is no value yet.
 
-        `frame` also has the columns of the indicators before this one. Names that exist already are an error.
+        `frame` also has the columns of the indicators before this one. Names that exist already are an error. Where the
+        definition gives a name, a single column is called by it, and several NAME_COLUMN; a class with `bind(label)` names its own.
         """
 
 

@@ -8,7 +8,8 @@ from core.errors import InputError
 from pipeline.definition import read_definition, read_yaml
 from pipeline.engine import Engine
 from pipeline.registry import SHIPPED, Registry
-from tests.pipeline.conftest import definition
+from tests.pipeline.cheats import CHEATS
+from tests.pipeline.conftest import context, definition, market
 from tests.pipeline.plugins import PLUGINS
 
 
@@ -64,6 +65,15 @@ def test_a_plugin_that_does_not_import_harms_only_who_names_it():
     assert "ModuleNotFoundError" in problems.pop("gone")
     assert set(problems.values()) == {None}
     assert Engine(read_definition(definition()), registry).is_causal
+
+
+def test_a_foreign_indicator_goes_by_the_name_that_it_is_given():
+    """The same class twice under two names: two columns of those names, made with their own parameters; unnamed it keeps its own."""
+    made = definition(
+        indicators=[{"plugin": "Centred", "name": "one"}, {"plugin": "Centred", "name": "two"}, {"plugin": "Centred"}],
+        signals=[{"plugin": "breakout"}], confidence=[])
+    frame, _ = Engine(read_definition(made), Registry({**SHIPPED, **CHEATS}, extra=[])).columns(market(60), context(), "indicator")
+    assert frame.columns[-3:] == ["one", "two", "x"]
 
 
 @given(threshold=st.floats(0, 100), lookback=st.integers(1, 100_000), description=st.text(max_size=50), share=st.floats(0.001, 1))

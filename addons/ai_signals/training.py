@@ -125,7 +125,7 @@ def train(candles: pl.DataFrame, plan: Plan, about: dict[str, Any], progress: Pr
         UnsupportedError: scikit-learn is not installed. InputError: too few candles.
     """
     _sklearn()
-    cost_bp, cost_from = cost_of(candles, plan)
+    cost_bp, cost_from = cost_of(candles.head(int(len(candles) * (1 - plan.holdout))), plan)  # the unseen part decides nothing
     found = examples_of(candles, plan.horizon, cost_bp)
     seen = int(len(found.is_up) * (1 - plan.holdout)) - plan.horizon
     if seen < LEAST_ROWS:

@@ -1,5 +1,7 @@
 """Learned confidence after costs: what does not earn its costs is right for neither side, and reports are net of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import orjson
 import polars as pl
@@ -105,6 +107,20 @@ def test_both_sides_are_learned_calibrated_and_reported_after_costs(model):
     assert net["always_buy_bp"] == pytest.approx(moves.mean() - COST)
     assert model.about["verdict"].startswith("beats the base rate")
     assert "more than costs of 25 bp" in model.about["verdict"]
+
+
+def test_what_is_unseen_decides_nothing_of_a_model():
+    """With wild prices, volumes and spreads in its place the model is the same to the last bit: features, costs, trees, calibration, edges."""
+    dice = pl.Series(np.random.default_rng(5).uniform(0.5, 1.5, 2_500))
+    candles = momentum(2_500).with_columns(spread=pl.col("close") * 2e-4 * dice)
+    plan = Plan(horizon=3, folds=2, trees=5)
+    true = train(candles, plan, {})
+    unseen = pl.col("ts") >= pl.lit(true.about["unseen_from"]).str.to_datetime(time_zone="UTC")
+    wild = train(candles.with_columns(
+        pl.when(unseen).then(pl.col(name) * (4 * dice if name == "spread" else dice)).otherwise(pl.col(name))
+        for name in ("open", "high", "low", "close", "volume", "spread")), plan, {})
+    assert wild.about["report"]["unseen"] != true.about["report"]["unseen"]
+    assert replace(wild, about={}) == replace(true, about={})
 
 
 def test_a_walk_that_knows_nothing_is_told_so():

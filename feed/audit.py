@@ -118,7 +118,7 @@ async def differences(feed: Feed, scope: AuditScope, *, progress: Progress = no_
 
 
 def sample(row: SeriesRow, page: int, count: int, day: int) -> list[Interval]:
-    """Return the pages of `page` candles, `count` at most, that are due on a day (days since 1970) for a series."""
+    """Return the pages of `page` candles, `count` at most, that are due on a day (days since 1970); none reaches beyond the last candle."""
     if row.first_us is None or row.last_us is None:
         return []
     length = page * row.series.timeframe.length_us
@@ -128,7 +128,8 @@ def sample(row: SeriesRow, page: int, count: int, day: int) -> list[Interval]:
     else:
         turns = (row.id * 7919 + day * count + number for number in range(count))
         chosen = sorted({int(turn * GOLDEN % 1 * total) for turn in turns})
-    return [Interval(row.first_us + number * length, row.first_us + (number + 1) * length) for number in chosen]
+    end = row.last_us + row.series.timeframe.length_us
+    return [Interval(row.first_us + number * length, min(end, row.first_us + (number + 1) * length)) for number in chosen]
 
 
 async def _audit_connection(feed: Feed, slug: str, scope: AuditScope, writer: Writer) -> list[SeriesResult]:

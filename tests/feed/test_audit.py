@@ -41,9 +41,11 @@ def counts(feed):
 
 
 async def test_an_audit_without_news_writes_nothing(make_feed, series, clock, candles_of) -> None:
-    """Not a row in any table: no candle, no revision, no run, no request."""
+    """Not a row in any table: no candle, no revision, no run, no request; candles after the stored ones are no difference."""
     feed, _ = await filled(make_feed, series, clock, candles_of(500))
     before = counts(feed)
+    assert (await audit(feed, AuditScope(pages=9))).stored == 0
+    assert await differences(feed, AuditScope(pages=9)) == (400, [])
     result = await audit(feed, WHOLE)
     assert (result.status, result.stored, result.revised) == ("complete", 0, 0)
     assert result.series[0].compared == 400
@@ -133,6 +135,6 @@ def test_the_days_reach_every_page(first, length, page, count, number) -> None:
     days = range(min(400, 5 * (total // count + 1)))
     seen = {span for day in days for span in sample(row, page, count, day)}
     assert all((span.start - row.first_us) % (page * MINUTE_US) == 0 for span in seen)
-    assert all(span.start <= row.last_us for span in seen)
+    assert all(span.start <= row.last_us and span.end <= row.last_us + MINUTE_US for span in seen)  # what came later is a fetch's work
     if len(days) < 400:
         assert len(seen) == total

@@ -107,17 +107,20 @@ def reconcile(
 @derivations.command("add")
 def add_derivation(
     slug: Slug, symbol: Symbol, timeframe: Timeframe,
-    derive_from: Annotated[str, typer.Option("--from", help="The stored timeframe that it is made of.")] = "1m",
+    derive_from: Annotated[str | None, typer.Option("--from", help="The stored timeframe that it is made of; else the shortest one.")] = None,
     anchor: Anchor = "utc",
 ) -> None:
     """Declare that TIMEFRAME is read derived: cleanup then refuses to remove what it is made of."""
     from core.series import Series
     from storage import open_lake
-    from storage.lake.sources import declare_derivation
+    from storage.lake.sources import declare_derivation, shortest_base
 
-    with open_lake() as lake, lake.metadata.write() as tx:
-        declare_derivation(tx, Series.parse(slug, symbol, derive_from), timeframe, anchor, lake.clock.now_us())
-    note(f"{slug} {symbol} {derive_from} is kept for {timeframe} at {anchor}")
+    with open_lake() as lake:
+        check_filter(lake, slug)
+        with lake.metadata.write() as tx:
+            base = shortest_base(tx, slug, symbol) if derive_from is None else Series.parse(slug, symbol, derive_from)
+            declare_derivation(tx, base, timeframe, anchor, lake.clock.now_us())
+    note(f"{slug} {symbol} {base.timeframe} is kept for {timeframe} at {anchor}")
 
 
 @derivations.command("list")

@@ -234,7 +234,8 @@ def cleanup(
         return code
     for item in plan.refused:
         note(f"refused: {item.reason}")
-    print_rows(items, ("series", "rows"), as_json=False, empty="nothing is older than the retention")
+    print_rows(items, ("series", "rows"), as_json=False,
+               empty="nothing else is older than the retention" if refused else "nothing is older than the retention")
     if removed is not None:
         note(f"removed {removed} rows; the old files stay in .old/ for the grace time")
     elif items:

@@ -15,7 +15,7 @@ from core.series import Series
 from core.timeframe import Timeframe
 from storage.lake.place import Place
 from storage.lake.reader import stored_slots
-from storage.series import SeriesRow, grids_of, list_series
+from storage.series import SeriesRow, find_series, grids_of, list_series
 from storage.statements import execute_many, fetch
 
 
@@ -34,17 +34,28 @@ def declare_derivation(tx: Connection, key: Series, timeframe: str, anchor: str,
     """Declare that `timeframe` is read derived from the series `key`; the same again changes nothing.
 
     Raises:
-        InputError: it cannot be derived. NotFoundError: no such connection.
+        InputError: it cannot be derived. NotFoundError: no such series.
     """
+    find_series(tx, key)  # what is not stored keeps nothing: a typo would leave the true source to retention
     derivation(key.timeframe.name, timeframe, "utc" if anchor == "server" else anchor)
     found = fetch(tx, "SELECT id FROM connections WHERE slug = ?", (key.connection,))
-    if not found:
-        raise NotFoundError(f"no connection {key.connection!r}; see candlelake connections list")
     execute_many(tx, "INSERT INTO derivations (connection_id, symbol, timeframe, derive_from, anchor, created_at_us)"
                      " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (connection_id, symbol, timeframe, anchor)"
                      " DO UPDATE SET derive_from = excluded.derive_from",
                  [(found[0][0], key.symbol, timeframe, key.timeframe.name, anchor, now_us)])
     return DerivationRow(key.connection, key.symbol, timeframe, key.timeframe.name, anchor)
+
+
+def shortest_base(tx: Connection, connection: str, symbol: str) -> Series:
+    """Return the symbol's series of the shortest timeframe.
+
+    Raises:
+        NotFoundError: it has none.
+    """
+    rows = list_series(tx, connection, symbol)
+    if not rows:
+        raise NotFoundError(f"no series of {connection} {symbol}; see candlelake coverage {connection}")
+    return min((row.series for row in rows), key=lambda key: key.timeframe.length_us)
 
 
 def drop_derivation(tx: Connection, connection: str, symbol: str, timeframe: str, *, anchor: str) -> None:

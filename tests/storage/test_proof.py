@@ -19,7 +19,7 @@ from storage.consistency import check_consistency
 from storage.coverage import coverage
 from storage.lake.retention import list_retired
 from storage.lake.revisions import list_revisions
-from storage.lake.sources import declare_derivation, drop_derivation
+from storage.lake.sources import declare_derivation, drop_derivation, shortest_base
 from storage.ledger import Gap, book_gaps, list_gaps
 from storage.proof_report import make_report
 from storage.reconcile import reconcile
@@ -162,6 +162,9 @@ def test_retention_does_not_take_the_only_source(lake, add_series, clock) -> Non
     lake.write([Batch(hours, longer(candles(MINUTES, 300), "1h"), "rest")], run_id="r")
     assert [item.rows for item in lake.plan_retention(before, timeframe="1m").items] == [240]
     with lake.metadata.write() as tx:
+        assert shortest_base(tx, *KEY).timeframe.name == "1m"
+        with pytest.raises(NotFoundError):
+            declare_derivation(tx, Series.parse(*KEY, "5m"), "4h", "new_york", 0)  # not stored: it would keep nothing
         declare_derivation(tx, Series.parse(*KEY, "1m"), "4h", "new_york", 0)
         declare_derivation(tx, Series.parse(*KEY, "1m"), "4h", "new_york", 0)
     refused = lake.plan_retention(before, timeframe="1m").refused

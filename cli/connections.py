@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.output import note, print_json, print_object, print_rows
+from cli.output import note, print_error, print_json, print_object, print_rows
 
 if TYPE_CHECKING:
     from connections.service import ConnectionService
@@ -181,10 +181,14 @@ def test(slug: Slug, as_json: Json = False) -> int:  # noqa: PT028  a command, n
     steps = [{"name": step.name, "ok": step.ok, "ms": step.ms, "message": step.message} for step in outcome.steps]
     if as_json:
         print_json({"type": outcome.type, "message": outcome.message, "steps": steps})
-    else:
+    elif steps:
         print_rows(steps, ("name", "ok", "ms", "message"), as_json=False)
+    if outcome.type == "error":
+        print_error(outcome.message)
+        return 1
+    if not as_json:
         note(outcome.message)
-    return 0 if outcome.type == "success" else 1
+    return 0
 
 
 @app.command()

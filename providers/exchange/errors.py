@@ -122,6 +122,8 @@ def _kind(error: BaseException, status: int | None) -> type[CandlelakeError]:  #
         return NetworkError
     if kind is PermanentError and _UNKNOWN_SYMBOL.search(text):
         return UnknownSymbolError
+    if type(error) is foreign.ExchangeError and status is not None and status >= 500:
+        return ProviderUnavailableError  # words that the exchange's class does not know, from a server that says it is at fault
     if status in _STATUS and (kind in _VAGUE or kind is PermanentError):
         return _STATUS[status]
     return kind

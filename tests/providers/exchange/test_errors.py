@@ -52,6 +52,8 @@ def test_the_walk_saw_the_whole_tree():
     ("ExchangeNotAvailable", 451, "", errors.NotPermittedError),
     ("ExchangeNotAvailable", 404, "", errors.UnsupportedError),
     ("ExchangeError", 404, "", errors.UnsupportedError),
+    ("ExchangeError", 503, '{"message":"upstream connect error"}', errors.ProviderUnavailableError),  # bybit
+    ("InsufficientFunds", 500, '{"msg":"not enough"}', errors.PermanentError),
     ("RequestTimeout", 504, "", errors.ProviderTimeoutError),
     ("DDoSProtection", 401, '{"code":-2015}', errors.CredentialsRefusedError),
     ("DDoSProtection", 200, '{"code":-2015,"msg":"Invalid API-key"}', errors.CredentialsRefusedError),

@@ -76,6 +76,10 @@ _QUERIES["retired_gaps"] = (
      "proof": pl.String(), "retired_at": TS},
     ("SELECT c.slug, s.symbol, s.timeframe, t.start_us, t.end_us, t.cause, t.attempts, t.first_seen_us, t.last_seen_us,"
      f" CAST(t.proof AS TEXT), t.retired_at_us FROM retired_gaps t{_JOINED} ORDER BY 1, 2, 3, 4"))
+_QUERIES["quarantine"] = (
+    {**_KEY, "ts": TS, "reason": pl.String(), "row": pl.String(), "run_id": pl.String(), "seen_at": TS},
+    ("SELECT c.slug, s.symbol, s.timeframe, t.ts_us, t.reason, CAST(t.\"row\" AS TEXT), t.run_id, t.seen_at_us"
+     f" FROM quarantine t{_JOINED} ORDER BY 1, 2, 3, 4"))
 TABLES: Final = tuple(_QUERIES)
 _SNAPSHOTS: Final = ("series", "gaps", "connections", "files")
 # layout.encode_symbol in SQL: what is not plain is percent-encoded, byte by byte.

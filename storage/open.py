@@ -162,7 +162,8 @@ class Lake:
         """Run one SELECT (or FROM ...) of DuckDB over the lake and the metadata, all of one snapshot.
 
         There are `candles('slug', 'SYMBOL', '1m')` (with `as_of := ...`), `derived('slug', 'SYMBOL', '4h')` (with `anchor := ...,
-        derive_from := ...`), `runs`, `repairs`, `retired_gaps`, `all_candles`, `series`, `coverage`, `gaps`, `connections`, `revisions`, `files`.
+        derive_from := ...`), `runs`, `repairs`, `retired_gaps`, `quarantine`, `all_candles`, `series`, `coverage`, `gaps`, `connections`,
+        `revisions`, `files`.
 
         Raises:
             InputError: not a query, or one that DuckDB refuses; nothing but the lake can be read.

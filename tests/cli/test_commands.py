@@ -233,13 +233,16 @@ def test_export_and_import_give_the_same_candles(filled, tmp_path, shape):
 
 
 def test_import_quarantines_what_is_no_candle(filled, tmp_path):
-    """Rows that cannot be candles are counted by reason and not stored; the good ones are."""
+    """Rows that cannot be candles are counted by reason, not stored, and can be asked for as they came; the good ones are stored."""
     frame = pl.concat([candles_of(2), candles_of(3).tail(1).with_columns(high=pl.lit(1.0))])
     frame.with_columns(ts=pl.col("ts") + timedelta(days=1)).write_parquet(tmp_path / "bad.parquet")
     answer = filled("import", *SERIES, tmp_path / "bad.parquet", "--json")
     assert answer.json["stored"] == 2
     assert sum(answer.json["rejected"].values()) == 1
     assert "high" in "".join(answer.json["rejected"])
+    (row,) = filled("query", "FROM quarantine", "--json").json
+    assert (row["connection"], row["symbol"], row["ts"], row["reason"]) == ("tape", "BTCUSD", "2024-01-02T00:02:00Z", "high below low")
+    assert json.loads(row["row"])["high"] == 1.0
 
 
 def test_a_backup_is_restored_whole(filled, home, tmp_path, monkeypatch):

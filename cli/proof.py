@@ -94,9 +94,11 @@ def reconcile(
     if as_json:
         print_json({"pairs": pairs, "outliers": outliers, "days": days})
         return 0
-    print_rows(pairs, PAIRS, as_json=False)
+    print_rows([row | {"basis": f"{item.basis:+.4%}", "deviation": f"{item.deviation:.4%}",
+                       "correlation": None if item.correlation is None else round(item.correlation, 4)}
+                for row, item in zip(pairs, found.pairs, strict=True)], PAIRS, as_json=False)
     worst = sorted(outliers, key=lambda row: -abs(float(str(row["deviation"]))))[:MOST_ROWS]
-    print_rows(worst, OUTLIERS, as_json=False, empty="no outliers")
+    print_rows([row | {"deviation": f"{float(str(row['deviation'])):+.2%}"} for row in worst], OUTLIERS, as_json=False, empty="no outliers")
     print_rows(sorted((row for row in days if row["score"] != 100.0), key=lambda row: row["score"])[:MOST_ROWS], DAYS, as_json=False,
                empty=f"all {len(days)} days score 100")
     if len(outliers) > MOST_ROWS:

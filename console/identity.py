@@ -36,6 +36,11 @@ class Identity:
     csrf: str | None = None
     lacks_factor: bool = False  # their role has to have a second factor, and they have none
 
+    @property
+    def sees_connections(self) -> bool:
+        """Whether connections are for them at all: not for a staff admin without the permission."""
+        return self.user.role == "user" or self.user.is_admin
+
     def may_see(self, row: ConnectionRow) -> bool:
         """Whether a connection is theirs: admins see all, users their own and never an admin's."""
         return self.user.is_admin or (self.user.role == "user" and row.owner == self.user.name and not row.is_admin_owned)

@@ -87,17 +87,13 @@ class Policy:
             raise NotPermittedError("the form is too old or came from another site; reload the page and try again")
 
 
-def _sees_connections(identity: Identity) -> bool:
-    return identity.user.role == "user" or identity.user.is_admin
-
-
 PUBLIC = Policy("nothing", None)
 ENTRANCE = Policy("nothing", None, is_open_read_only=True)
 SIGNED_IN = Policy("to be signed in", lambda _: True)
 LEAVE = Policy("to be signed in", lambda _: True, is_open_read_only=True, needs_factor=False)
 ENROL = Policy("to be signed in", lambda _: True, changes_by_page=True, needs_factor=False)
 ACCOUNT = Policy("to be signed in", lambda _: True, changes_by_page=True)
-CONNECTIONS = Policy("the permission manage-data-connections", _sees_connections)
+CONNECTIONS = Policy("the permission manage-data-connections", lambda identity: identity.sees_connections)
 ADMINS = Policy("an admin with manage-data-connections", lambda identity: identity.user.is_admin)
 SUPER_ADMINS = Policy("a super admin", lambda identity: identity.user.role == "super_admin", changes_by_page=True)
 

@@ -28,7 +28,8 @@ def page(request: Request, template: str, values: Mapping[str, Any] | None = Non
     known = identity if isinstance(identity, Identity) else None
     settings = request.app.state.feed.settings
     return _TEMPLATES.TemplateResponse(request, template, {
-        "me": None if known is None else known.user, "csrf": "" if known is None or known.csrf is None else known.csrf,
+        "me": None if known is None else known.user, "sees_connections": known is not None and known.sees_connections,
+        "csrf": "" if known is None or known.csrf is None else known.csrf,
         "read_only": settings.console_read_only, "oidc": settings.oidc_label if settings.oidc_issuer else None, **(values or {})}, status_code=status)
 
 

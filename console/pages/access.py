@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from console.identity import cookie_name
+from console.identity import Identity, cookie_name
 from console.pages.factor import vault_of
 from console.policy import ENTRANCE, LEAVE, SUPER_ADMINS, identity_of
 from console.rendering import page
@@ -61,7 +61,7 @@ def _login(request: Request, name: str, password: str, code: str) -> Response:
         value = access.open_session(tx, user, now_us)
         audit.record(tx, user.name, "page", "login", user.name, "done", now_us)
         lacks_factor = user.role in feed.settings.totp_roles and not factors.has_factor(tx, user.id)
-    return signed_in(request, value, "/account/second-factor" if lacks_factor else "/connections")
+    return signed_in(request, value, "/account/second-factor" if lacks_factor else home_of(user))
 
 
 @router.post("/logout", dependencies=[Depends(LEAVE)])
@@ -192,6 +192,11 @@ def show_audit(request: Request, before: Annotated[int | None, Query(ge=1, lt=2*
     with feed_of(request).lake.metadata.read() as tx:
         rows = audit.list_audit(tx, 100, before)
         return page(request, "audit.html", {"rows": rows, "broken": audit.verify_audit(tx)})
+
+
+def home_of(user: UserRow) -> str:
+    """Return the page on which somebody begins."""
+    return "/connections" if Identity(user, "page", frozenset()).sees_connections else "/account"
 
 
 def set_session(response: Response, request: Request, value: Secret) -> None:

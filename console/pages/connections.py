@@ -27,9 +27,9 @@ PageNumber = Annotated[int, Query(ge=1, le=100_000)]
 
 
 @router.get("/", dependencies=[Depends(SIGNED_IN)])
-def home() -> Response:
-    """Lead to the connections."""
-    return RedirectResponse("/connections", 303)
+def home(request: Request) -> Response:
+    """Lead to the connections, or to the account where there are none to see."""
+    return RedirectResponse("/connections" if identity_of(request).sees_connections else "/account", 303)
 
 
 @router.get("/connections", dependencies=SEES)

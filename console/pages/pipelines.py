@@ -50,7 +50,8 @@ def show_new(request: Request) -> Response:
     """Show an example to begin with."""
     feed, who = feed_of(request), identity_of(request)
     mine = next((row for row in feed.connections.list() if who.may_see(row) and row.symbols), None)
-    text = EXAMPLE if mine is None else EXAMPLE.replace("CONNECTION", mine.slug).replace("SYMBOL", mine.symbols[0])
+    text = EXAMPLE if mine is None else EXAMPLE.replace("CONNECTION", mine.slug).replace("SYMBOL", mine.symbols[0]).replace(
+        "timeframe: 1h", f"timeframe: {'1h' if '1h' in mine.timeframes else mine.timeframes[0]}")
     return _editor(request, None, text, None)
 
 
@@ -110,9 +111,10 @@ def show_run(request: Request, name: str, number: str) -> Response:
     """Show a replay or comparison; while it goes on the page asks again, then it shows what came out."""
     feed, desk = feed_of(request), desk_of(request)
     run = pipeline_actions.run_of(feed, desk, identity_of(request), name, number)
-    values = run_values(feed, desk, run) | {"address": f"/pipelines/{name}/runs/{run.id}", "name": name,
+    is_part = request.headers.get("hx-request") == "true"
+    values = run_values(feed, desk, run) | {"address": f"/pipelines/{name}/runs/{run.id}", "name": name, "is_part": is_part,
                                       "results": pipeline_actions.results_of(desk, number) if run.is_final else []}
-    if request.headers.get("hx-request") == "true":
+    if is_part:
         return page(request, "part_results.html", values, status=200 if values["is_asking"] else STOP_ASKING)
     return page(request, "pipeline_run.html", values)
 

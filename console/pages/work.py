@@ -98,8 +98,9 @@ def show_run(request: Request, slug: str, number: str) -> Response:
     """Show a run; while it goes on the page asks again."""
     feed, desk = feed_of(request), desk_of(request)
     run = actions.run_of(feed, desk, identity_of(request), slug, number)
-    values = run_values(feed, desk, run) | {"address": f"/connections/{slug}/runs/{run.id}"}
-    if request.headers.get("hx-request") == "true":
+    is_part = request.headers.get("hx-request") == "true"
+    values = run_values(feed, desk, run) | {"address": f"/connections/{slug}/runs/{run.id}", "is_part": is_part}
+    if is_part:
         return page(request, "part_run.html", values, status=200 if values["is_asking"] else STOP_ASKING)
     return page(request, "connection_run.html", {"row": feed.connections.get(slug), "tab": "runs", **values})
 

@@ -48,6 +48,18 @@ async def test_other_browsers_are_listed_and_signed_out(browser):
     assert (await bob.get("/account")).status_code == 200
 
 
+async def test_whoever_sees_no_connections_begins_at_their_account(browser):
+    """A staff admin without the permission is led to the account, which says what is lacking, and no link leads to a closed door."""
+    one = browser()
+    answer = await one.sign_in("clerk")
+    assert answer.headers["location"] == "/account"
+    assert (await one.get("/")).headers["location"] == "/account"
+    text = (await one.get("/account")).text
+    assert "manage-data-connections" in text
+    for link in re.findall(r'<a href="(/[^"#]*)"', text):
+        assert (await one.get(link)).status_code in {200, 303}, link
+
+
 async def test_a_lost_password_is_replaced_with_a_code_of_an_admin(browser):
     """The users' page gives a new one-time code for somebody who is there already; it sets a password once."""
     boss = browser()

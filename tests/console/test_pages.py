@@ -125,7 +125,9 @@ async def test_a_run_is_ordered_watched_and_found_again(visitor, prefect):
     assert "62.5 %" in page
     assert "<b>62" not in page
     assert f"/runs/flow-run/{NUMBER}" in page
-    assert (await visitor.get(answer.headers["location"], headers={"hx-request": "true"})).status_code == 286
+    part = await visitor.get(answer.headers["location"], headers={"hx-request": "true"})
+    assert part.status_code == 286
+    assert '<div id="cancel" hx-swap-oob="true"></div>' in part.text  # an ended run cannot be cancelled
     assert f"/connections/anns/runs/{NUMBER}" in (await visitor.get("/connections/anns/runs")).text
     assert (await visitor.get(f"/api/connections/anns/runs/{NUMBER}")).json()["progress"] == 62.5
     wrong = await visitor.post("/connections/anns/runs", flow="backfill", symbol="BTC/USD", timeframe="1m", start="2026-01-02", end="2026-01-01")

@@ -17,6 +17,7 @@ from storage import audit, pipelines
 from storage.pipelines import PipelineRow, SignalRow
 
 STAGES: Final = ("cleaners", "filters", "indicators", "signals", "confidence", "executors")
+KINDS: Final = ("cleaner", "filter", "indicator", "signal", "confidence", "executor")  # of plug-ins, one for each stage
 EXECUTIONS_SHOWN: Final = 200
 
 
@@ -78,8 +79,7 @@ def plugins() -> list[tuple[str, list[str]]]:
     for item in Registry().describe():
         if item.problem is None and item.kind is not None:
             found.setdefault(item.kind, []).append(item.name)
-    order = ("cleaner", "filter", "indicator", "signal", "confidence", "executor")
-    return [(kind, sorted(found[kind])) for kind in order if kind in found]
+    return [(kind, sorted(found[kind])) for kind in KINDS if kind in found]
 
 
 def switch(feed: Feed, who: Identity, name: str, *, is_enabled: bool) -> PipelineRow:

@@ -21,6 +21,7 @@ router = APIRouter(include_in_schema=False)
 SEES = [Depends(CONNECTIONS)]
 Text = Annotated[str, Form(max_length=2000)]
 Yaml = Annotated[str, Form(max_length=200_000)]
+PART_OF: Final = dict(zip(pipeline_readings.KINDS, pipeline_readings.STAGES, strict=True))  # a stage's name in executions and in definitions
 EXAMPLE: Final = """name: crossing
 series:
   - {connection: CONNECTION, symbol: SYMBOL, timeframe: 1h}
@@ -153,7 +154,7 @@ def _shown(request: Request, name: str, error: str | None) -> Response:
     feed, who = feed_of(request), identity_of(request)
     row = pipeline_readings.seen(feed, who, name)
     times = pipeline_readings.times(feed, row)
-    means = {item["stage"]: item["mean_ms"] for item in times}
+    means = {PART_OF[item["stage"]]: item["mean_ms"] for item in times if item["stage"] in PART_OF}
     return page(request, "pipeline.html", {
         "row": pipeline_readings.as_dict(feed, row), "stages": pipeline_readings.stages(row.definition), "times": times, "means": means,
         "signals": pipeline_readings.signal_rows(feed, who, name, limit=50)[::-1], "executions": pipeline_readings.execution_rows(feed, row, 60),

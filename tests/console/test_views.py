@@ -195,6 +195,20 @@ async def test_a_notification_is_acknowledged_once_and_by_who_may_see_it(browser
     assert "Acknowledge: It failed" not in (await http.get("/notifications", headers=ann)).text
 
 
+async def test_the_graph_tells_how_long_each_stage_takes(browser, pipeline, feed):
+    """The mean time of each kind of plug-in stands in its stage's box."""
+    with feed.lake.metadata.write() as tx:
+        series = list_series(tx, "anns")[0]
+        pipelines.add_executions(tx, [{
+            "pipeline_id": pipeline.id, "version": 1, "series_id": series.id, "ts_us": START_US, "as_of_us": START_US, "run_id": "test",
+            "created_at_us": START_US, "input_digest": "0" * 64, "stage": stage, "status": "ok", "output_digest": None, "rows_in": 9, "rows_out": 9,
+            "parts": [], "error": None, "execution_time_ms": ms} for stage, ms in (("indicator", 12.5), ("signal", 3.25))])
+    one = browser()
+    await one.sign_in("ann")
+    graph = re.search(r"<svg class=\"graph\".*?</svg>", (await one.get("/pipelines/crossing")).text, re.DOTALL)[0]
+    assert re.findall(r">([\d.]+ ms)<", graph) == ["12.5 ms", "3.25 ms"]
+
+
 async def test_signals_are_empty_and_ticks_absent_where_there_are_none(browser, token):
     """A series without signals: an empty list. No ticks were ever taken: 404 with what to do; a symbol must be named."""
     http, headers = browser().http, token("ann")

@@ -81,14 +81,19 @@ class Built:
 
 
 class Registry:
-    """The plug-ins by name. A name that two packages give is refused when it is asked for, and both are named."""
+    """The plug-ins by name. Names of the house stay its own; one that two other packages give is refused when it is asked for."""
 
     def __init__(self, shipped: Mapping[str, str] = SHIPPED, extra: Iterable[EntryPoint] | None = None) -> None:
         self._targets: dict[str, list[tuple[str, str, EntryPoint | None]]] = {}
+        self._refused: list[PluginInfo] = []
         for name, target in shipped.items():
             self._targets.setdefault(name, []).append(("candlelake", target, None))
         for point in entry_points(group=GROUP) if extra is None else extra:
             package = point.dist.name if point.dist is not None else "unknown"
+            if point.name in shipped:  # pipelines that use it go on as they did
+                self._refused.append(PluginInfo(
+                    point.name, point.value, package, problem="the name is Candlelake's own; give the entry point another one"))
+                continue
             self._targets.setdefault(point.name, []).append((package, point.value, point))
 
     def names(self) -> list[str]:
@@ -118,7 +123,7 @@ class Registry:
         return _checked(loaded, name, target, where)
 
     def describe(self) -> list[PluginInfo]:
-        """Return every plug-in, also those that do not import."""
+        """Return every plug-in, also those that do not import or whose name is taken."""
         out = []
         for name in self.names():
             package, target, _ = self._targets[name][0]
@@ -126,7 +131,7 @@ class Registry:
                 out.append(PluginInfo(name, target, package, self.load(name).kind))
             except InputError as error:
                 out.append(PluginInfo(name, target, package, problem=str(error)))
-        return out
+        return out + self._refused
 
     def make(self, use: Use, kind: Kind, where: str) -> Any:
         """Return the plug-in of `use` with its checked parameters.

@@ -1,5 +1,7 @@
 """Definitions: what is wrong is told with field, value and allowed values; YAML keeps everything."""
 
+from importlib.metadata import EntryPoint
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from core.errors import InputError
 from pipeline.definition import read_definition, read_yaml
 from pipeline.engine import Engine
-from pipeline.registry import SHIPPED, Registry
+from pipeline.registry import GROUP, SHIPPED, Registry
 from tests.pipeline.cheats import CHEATS
 from tests.pipeline.conftest import context, definition, market
 from tests.pipeline.plugins import PLUGINS
@@ -65,6 +67,18 @@ def test_a_plugin_that_does_not_import_harms_only_who_names_it():
     assert "ModuleNotFoundError" in problems.pop("gone")
     assert set(problems.values()) == {None}
     assert Engine(read_definition(definition()), registry).is_causal
+
+
+def test_a_package_takes_no_name_of_the_house():
+    """A package that calls its plug-in `crossover` is told of; pipelines that use ours go on. Two packages with one name are both refused."""
+    points = [EntryPoint(name, "nowhere:Nothing", GROUP) for name in ("crossover", "twice", "twice")]
+    registry = Registry(extra=points)
+    assert Engine(read_definition(definition()), registry).is_causal
+    told = {(info.name, info.target): info.problem for info in registry.describe()}
+    assert told["crossover", "pipeline.signals:Crossover"] is None
+    assert "the name is Candlelake's own" in told["crossover", "nowhere:Nothing"]
+    with pytest.raises(InputError, match="one package for each name"):
+        registry.load("twice")
 
 
 def test_a_foreign_indicator_goes_by_the_name_that_it_is_given():

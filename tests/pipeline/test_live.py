@@ -1,5 +1,7 @@
 """Live runs: each candle is judged once, one pipeline's failure is its own, and replays give the same bytes."""
 
+import random
+
 import polars as pl
 import pytest
 
@@ -14,6 +16,7 @@ from pipeline.events import DataCleaned, DataFiltered, PipelineStageCompleted, S
 from pipeline.registry import SHIPPED, Registry
 from storage.pipelines import (
     begin_run,
+    decisions_of,
     delete_pipeline,
     get_pipeline,
     list_executions,
@@ -101,6 +104,40 @@ async def test_as_first_seen_uses_the_values_known_then(feed, store, enabled):
     (then,) = replay_pipeline(feed, "trend", span, as_first_seen=True)
     assert then.result.lines == told(feed)
     assert now.result.lines != told(feed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 4, 9])
+async def test_whatever_happened_is_replayed_as_it_was_seen(feed, store, seed):
+    """Late candles, holes filled behind the present, corrections, flushes, runs that skip: each judged candle replays to the live run's bytes."""
+    dice, count, at, holes = random.Random(seed), 260, 80, []
+    candles = market(count, seed=seed)
+    store(candles.head(at))
+    create(feed, definition(chapter=64, lookback=40, catch_up=dice.choice([5, 500])), "me")
+    with feed.lake.metadata.write() as tx:
+        set_enabled(tx, "trend", enabled=True, now_us=1)
+    while at < count:
+        await process(feed)
+        part = candles.slice(at, dice.choice([1, 1, 2, 5]))
+        at += len(part)
+        if len(part) > 1 and dice.random() < 0.3:
+            holes.append(part.slice(1, 1))
+            part = pl.concat([part.head(1), part.slice(2)])
+        store(part, run_id=f"fetch-{at}")
+        if dice.random() < 0.2:
+            factor = dice.choice([0.9, 1.02, 1.1])
+            store(candles.slice(dice.randrange(at - 60, at), 1).with_columns(pl.col("open", "high", "low", "close") * factor), run_id=f"change-{at}")
+        if holes and dice.random() < 0.3:
+            store(holes.pop(), run_id=f"repair-{at}")
+        if dice.random() < 0.3:
+            feed.lake.flush()
+    await process(feed)
+    span = Interval(START, START + count * HOUR_US)
+    (then,) = replay_pipeline(feed, "trend", span, as_first_seen=True)
+    with feed.lake.metadata.read() as tx:
+        judged = decisions_of(tx, 1, 1, 1, span)
+    assert told(feed)
+    assert b"".join(record.as_line() for record in then.result.records if record.ts_us in judged) == told(feed)
 
 
 async def test_a_lost_event_loses_nothing(feed, store, enabled):

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from addons.execution.paper import Costs, fill
-from core.clock import isoformat
+from core.clock import HOUR_US, isoformat
 from core.errors import PermanentError, TransientError, UnsupportedError
 from pipeline.ports import Broker, Order, OrderRequest, Services
 from pipeline.stages import ExecutionReport, Kind, SignalRecord
@@ -28,6 +28,7 @@ class Execution:
         spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # price units, where the candle has none
         commission_rate: Annotated[float, Field(ge=0, lt=1)] = 0.001  # of the amount
         slippage_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0005  # of the price, always against us
+        max_age: Annotated[float, Field(gt=0, le=1_000_000)] = 1.0  # candle lengths from the close on in which a real order may go out
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
@@ -41,8 +42,17 @@ class Execution:
             self.parameters.quantity, record.price, self.parameters.mode))
         if order.status in {"new", "sending", "acknowledged"}:
             # What was written down decides, not today's parameters: a live order stays one.
-            order = await _live_or_refuse(order, services) if order.mode == "live" else self._paper(order, record, services)
+            order = await self._real(order, record, services) if order.mode == "live" else self._paper(order, record, services)
         return _report(order)
+
+    async def _real(self, order: Order, record: SignalRecord, services: Services) -> Order:
+        late_us = services.clock.now_us() - record.close_us
+        if order.status == "new" and late_us > self.parameters.max_age * record.series.timeframe.length_us:
+            # A home that was down judges what it missed: the market has gone on since.
+            services.orders.give_up(order.key, "refused", (
+                f"the candle closed {late_us / HOUR_US:.1f} h ago; a real order goes out within max_age {self.parameters.max_age:g} candles"))
+            return _again(order, services)
+        return await _live_or_refuse(order, services)
 
     def _paper(self, order: Order, record: SignalRecord, services: Services) -> Order:
         later = services.candles_after(record.series, record.ts_us, 1)

@@ -88,7 +88,8 @@ def home(path: str, clock=None) -> Feed:
 async def send(feed: Feed, url: str, platform: str, number: int):
     """Execute one signal."""
     services = Wired(LiveServices(feed), url, platform)
-    return await Execution(Execution.Parameters(quantity=QUANTITIES[platform], mode="live")).execute(record(number, platform), services)
+    executor = Execution(Execution.Parameters(quantity=QUANTITIES[platform], mode="live", max_age=1e6))  # the candles are of 2024
+    return await executor.execute(record(number, platform), services)
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def home(request, feed, venue):  # noqa: F811  the fixture
 
 async def act(of, record, quantity=0.01):
     """Execute one signal for real."""
-    return await Execution(Execution.Parameters(quantity=quantity, mode="live")).execute(record, LiveServices(of))
+    return await Execution(Execution.Parameters(quantity=quantity, mode="live", max_age=1e6)).execute(record, LiveServices(of))
 
 
 def rows(of):

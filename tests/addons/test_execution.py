@@ -18,6 +18,7 @@ from pipeline.ports import Fill, OrderRequest
 from pipeline.stages import SignalRecord
 from storage.orders import list_orders, set_switch
 from storage.pipelines import set_live
+from storage.series import ensure_series
 from tests.pipeline.conftest import SERIES, START, clock, definition, feed, market, store  # noqa: F401  fixtures
 
 KILLS = 60
@@ -84,6 +85,18 @@ def record(at=0, confidence=90.0, side="buy"):
     return SignalRecord("trend", 1, SERIES, ts, ts + HOUR_US, side, 100.0, confidence, 70.0, "", {}, "", 0)
 
 
+def create_live(feed):  # noqa: F811
+    """Create a pipeline that may send real orders: every switch is on."""
+    with feed.lake.metadata.write() as tx:
+        ensure_series(tx, feed.connections.get("kraken").id, SERIES.symbol, "1h")
+    create(feed, definition(), "me")
+    feed.settings = feed.settings.model_copy(update={"live_trading": True})
+    feed.connections.update("kraken", settings={
+        "live_trading": True, "max_order_quantity": 1.0, "max_daily_loss": 1e6, "max_open_orders": 1000})
+    with feed.lake.metadata.write() as tx:
+        set_live(tx, "trend", live=True, now_us=START)
+
+
 async def test_a_weak_signal_leaves_no_order(feed):  # noqa: F811
     """Below the threshold nothing is written down."""
     report = await Execution(Execution.Parameters(quantity=1)).execute(record(confidence=69.9), LiveServices(feed))
@@ -116,14 +129,9 @@ async def test_a_paper_order_fills_once_at_the_next_open_against_us(feed, store)
 async def test_kills_around_the_sending_make_no_second_order_and_lose_none(feed, store, clock):  # noqa: F811
     """Dead before, dead after, silence: the broker has each order at most once, and our rows say what it has."""
     store(market(3))
-    create(feed, definition(), "me")
-    feed.settings = feed.settings.model_copy(update={"live_trading": True})
-    feed.connections.update("kraken", settings={
-        "live_trading": True, "max_order_quantity": 1.0, "max_daily_loss": 1e6, "max_open_orders": 1000})
-    with feed.lake.metadata.write() as tx:
-        set_live(tx, "trend", live=True, now_us=START)
+    create_live(feed)
     exchange = Exchange()
-    services, executor = Practice(LiveServices(feed), exchange), Execution(Execution.Parameters(quantity=1, mode="live"))
+    services, executor = Practice(LiveServices(feed), exchange), Execution(Execution.Parameters(quantity=1, mode="live", max_age=1e6))
     ways = ("before", "after", "silence", "refusal", "")
     for at in range(KILLS):
         exchange.die = ways[at % len(ways)]
@@ -140,6 +148,20 @@ async def test_kills_around_the_sending_make_no_second_order_and_lose_none(feed,
     assert len(set(exchange.taken)) == len(exchange.taken)
     assert {row["client_id"] for row in rows if row["status"] == "filled"} == set(exchange.taken)
     assert {row["status"] for row in rows} == {"filled", "cancelled", "rejected"}
+
+
+async def test_a_real_order_does_not_go_out_long_after_its_candle(feed, clock):  # noqa: F811
+    """Within a candle's length of the close it is sent; a home that comes back later refuses it, asks nobody, and says how late it is."""
+    create_live(feed)
+    exchange = Exchange()
+    services, executor = Practice(LiveServices(feed), exchange), Execution(Execution.Parameters(quantity=1, mode="live"))
+    clock.set(record(0).close_us + HOUR_US)
+    assert (await executor.execute(record(0), services)).status == "done"
+    clock.set(record(1).close_us + 3 * HOUR_US)
+    late = await executor.execute(record(1), services)
+    assert late.status == "refused"
+    assert "closed 3.0 h ago; a real order goes out within max_age 1 candles" in late.message
+    assert len(exchange.taken) == 1
 
 
 def test_real_orders_need_every_switch(feed):  # noqa: F811

@@ -127,9 +127,9 @@ def holdings_of(tx: Connection, series_ids: Sequence[int]) -> dict[int, Holding]
                     f" AND dataset = 'candles' AND series_id IN ({marks(part)})", part):
             files[series_id].append((file[0], file[1], file[2]))
         for series_id, *head in fetch(
-                tx, "SELECT series_id, MIN(ts_us), MAX(ts_us), COUNT(*) FROM head_candles"  # noqa: S608  marks only
+                tx, "SELECT series_id, MIN(first_us), MAX(last_us), SUM(rows) FROM head_candles"  # noqa: S608  marks only
                     f" WHERE series_id IN ({marks(part)}) GROUP BY series_id", part):
-            heads[series_id] = (head[0], head[1], head[2])
+            heads[series_id] = (head[0], head[1], int(head[2]))
     return {key: _holding(files.get(key, []), heads.get(key)) for key in files.keys() | heads.keys()}
 
 

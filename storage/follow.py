@@ -13,14 +13,13 @@ from core.candles import STORED_SCHEMA
 from core.clock import LATEST_US, to_datetime, to_us
 from core.interval import Interval
 from core.series import Series
+from storage.lake.blocks import blocks_in, candles_of
 from storage.lake.place import Place
 from storage.lake.reader import pin, read_pin
-from storage.lake.schema import HEAD_COLUMNS, frame_of
 from storage.series import find_series
 from storage.statements import fetch
 
 LOOK_SECONDS: Final = 0.02
-_HEAD: Final = ", ".join(HEAD_COLUMNS)
 
 
 async def follow(place: Place, series: Series, after_us: int | None = None) -> AsyncIterator[pl.DataFrame]:
@@ -68,9 +67,8 @@ def _version(watch: Connection, *, is_sqlite: bool) -> int | None:
 
 def _news(place: Place, series_id: int, last_us: int, known_us: int) -> pl.DataFrame:
     with place.metadata.read() as tx:
-        fresh = frame_of(fetch(
-            tx, f"SELECT {_HEAD} FROM head_candles WHERE series_id = ? AND (known_at_us >= ? OR ts_us > ?) ORDER BY ts_us",  # noqa: S608  names
-            (series_id, known_us, last_us)))
+        fresh = candles_of([block for block in blocks_in(tx, series_id) if block.known_at_us >= known_us or block.last_us > last_us])
+        fresh = fresh.filter((pl.col("known_at") >= to_datetime(known_us)) | (pl.col("ts") > to_datetime(last_us)))
         reached = fetch(tx, "SELECT last_us FROM series WHERE id = ?", (series_id,))[0][0] or 0
         newest = to_us(fresh["ts"][-1]) if fresh.height else 0
         if reached <= max(last_us, newest) and not (fresh.height and _has_hole(tx, series_id, last_us)):

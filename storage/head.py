@@ -1,43 +1,53 @@
-"""Stores candles durably: one transaction with values, watermarks, gaps, revisions and quarantine together."""
+"""Stores candles durably: one transaction with values, watermarks, gaps, revisions and quarantine together.
+
+Candles stay packed on their way (`storage.lake.blocks`): what is new goes from the frame into a block as bytes, and only
+candles that may be stored already are looked at one by one.
+"""
 
 from __future__ import annotations
 
 import json
+import struct
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import repeat
-from operator import itemgetter
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
 import polars as pl
 from sqlalchemy import Connection
 
-from core.candles import CANDLE_SCHEMA, SOURCES, VALUES
+from core.candles import SOURCES, VALUES
 from core.errors import InputError, NotFoundError
 from core.interval import Interval
-from storage.lake.below import LakeRows
+from storage.incoming import pack_all, plain_rows
+from storage.lake.below import LakeRows, Stored
+from storage.lake.blocks import (
+    BLOCK_COLUMNS,
+    BLOCK_ROWS,
+    CANDLE_BYTES,
+    Block,
+    cut_blocks,
+    insert_blocks,
+    replace_blocks,
+)
 from storage.lake.place import Place
-from storage.lake.schema import HEAD_COLUMNS
 from storage.ledger import Gap, book_gaps, clear_stored
 from storage.provenance import Brought, Request, note_write
 from storage.quarantine import set_aside
 from storage.repairs import note_repairs
 from storage.series import get_series, grid_of
-from storage.statements import Row, execute_many, fetch, insert_many, is_sqlite, marks
+from storage.statements import Row, execute_many, fetch, is_sqlite, marks
 
 _PART = 500  # bound parameters of one statement stay far below every driver's limit
-_COLUMNS = ", ".join(HEAD_COLUMNS)
-_INTO = f"INSERT INTO head_candles (series_id, {_COLUMNS})"
-_REPLACE = ("ON CONFLICT (series_id, ts_us) DO UPDATE SET "
-            + ", ".join(f"{name} = excluded.{name}" for name in HEAD_COLUMNS if name != "ts_us"))
+_COLUMNS = ", ".join(BLOCK_COLUMNS)
 _REVISE = ("INSERT INTO revisions (series_id, ts_us, known_at_us, old_known_at_us, old, new)"
            " VALUES (?, ?, ?, ?, ?, ?)"
            # After retention and a clock set back an old change may bear the same instant; the later one wins.
            " ON CONFLICT (series_id, ts_us, known_at_us) DO UPDATE SET old_known_at_us = excluded.old_known_at_us,"
            " old = excluded.old, new = excluded.new")
+_values_of = struct.Struct(f"<8x{len(VALUES)}d").unpack  # of a packed candle
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +82,19 @@ class Written:
 
 @dataclass(slots=True)
 class _Work:
-    """One batch on its way: `rows` are (ts_us, open, high, low, close, volume, spread), ascending."""
+    """One batch on its way: the open times of its candles, ascending, and the candles, packed."""
 
     batch: Batch
-    rows: list[Row]
+    times: list[int]
+    candles: bytes
+    is_unique: bool
     rejected: list[tuple[Row, str]]
     stored: int = 0
     revised: int = 0
     unchanged: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(NamedTuple):
     """What the store says of a series that is written to: first and last candle, and where its last booked gap ends."""
 
     first_us: int | None
@@ -93,11 +104,19 @@ class _Kept:
 
 @dataclass(slots=True)
 class _Changes:
-    """What one write changes: rows for the head, revisions, and the span of changed candles by series."""
+    """What one write changes.
 
-    rows: list[Row] = field(default_factory=list)
+    Attributes:
+        blocks: rows of the head: a series and what of a block is stored.
+        judged: candles that were compared and are new or changed: known at, source and bytes by series and time.
+        torn: blocks of the head that lose candles to `judged`, with the times of those, by series.
+        revisions: rows of the table.
+    """
+
+    blocks: list[Row] = field(default_factory=list)
+    judged: dict[int, dict[int, tuple[int, str, bytes]]] = field(default_factory=dict)
+    torn: dict[int, dict[Block, list[int]]] = field(default_factory=dict)
     revisions: list[Row] = field(default_factory=list)
-    spans: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 def write(place: Place, batches: Sequence[Batch], run_id: str) -> list[Written]:
@@ -141,16 +160,14 @@ def _store(tx: Connection, work: list[_Work], below: LakeRows, now_us: int, run_
         below.load(files)
     old = {**below.rows(files), **old}
     changes = _Changes()
-    once = Counter(item.batch.series_id for item in work)
     for item in work:
-        series_id = item.batch.series_id
-        if series_id not in ranges and once[series_id] == 1 and _is_unique(item.rows):
-            _append(item, changes, now_us, run_id)
+        series_id, count = item.batch.series_id, len(item.times)
+        if series_id not in ranges and 0 < count <= BLOCK_ROWS:  # each of 500 series in a round: new, and one block
+            item.stored = count
+            changes.blocks.append((series_id, item.times[0], item.times[-1], count, now_us, item.batch.source, run_id, item.candles))
         else:
-            _judge(item, old, changes, now_us, run_id)
-    insert_many(tx, _INTO, 1 + len(HEAD_COLUMNS), changes.rows, conflict=_REPLACE)
-    execute_many(tx, _REVISE, changes.revisions)
-    _move_watermarks(tx, kept, changes)
+            _sort_out(item, ranges.get(series_id), old, changes, now_us, run_id)
+    _store_changes(tx, kept, changes, run_id)
     for item in work:
         if item.rejected:
             set_aside(tx, item.batch.series_id, item.rejected, run_id, now_us)
@@ -159,76 +176,25 @@ def _store(tx: Connection, work: list[_Work], below: LakeRows, now_us: int, run_
     return {}
 
 
-def values_of(row: Row) -> dict[str, Any]:
-    """Return a head row (HEAD_COLUMNS) as the JSON object that a revision keeps."""
-    return {**dict(zip(VALUES, row[1:7], strict=True)), "source": row[8], "run_id": row[9]}
-
-
-def _json_of(row: Row) -> str:
-    """Return `values_of` as JSON; a revision of each of a thousand candles is too much for the general encoder."""
-    spread = "null" if row[6] is None else repr(row[6])  # repr of a finite float is JSON
-    return (f'{{"open": {row[1]!r}, "high": {row[2]!r}, "low": {row[3]!r}, "close": {row[4]!r}, "volume": {row[5]!r}, '
-            f'"spread": {spread}, "source": {_quoted(row[8])}, "run_id": {_quoted(row[9])}}}')
+def _json_of(row: Stored) -> str:
+    """Return what a revision keeps of a candle; a thousand at once are too much for the general encoder."""
+    numbers = [f'"{name}": {value!r}' for name, value in zip(VALUES, _values_of(row.candle), strict=True)]  # finite: repr is JSON
+    if numbers[-1].endswith("nan"):
+        numbers[-1] = f'"{VALUES[-1]}": null'
+    return f'{{{", ".join(numbers)}, "source": {_quoted(row.source)}, "run_id": {_quoted(row.run_id)}}}'
 
 
 _quoted = lru_cache(maxsize=1024)(json.dumps)
 
 
 def _prepare(batches: Sequence[Batch]) -> list[_Work]:
-    """Turn all frames into tuples at once: a frame operation for each of 500 small batches would cost more than storing."""
-    if len(batches) == 1:
-        whole = batches[0].candles
-    else:
-        try:
-            whole = pl.concat([batch.candles for batch in batches], rechunk=False).rechunk()
-        except pl.exceptions.PolarsError:  # their columns differ in order or type
-            whole = pl.concat([_shaped(batch.candles) for batch in batches])
-    if whole.schema != CANDLE_SCHEMA:
-        whole = _shaped(whole)
-    rows, flags = _tuples(whole)
-    work, start = [], 0
-    for batch in batches:
-        end = start + batch.candles.height
-        good, refused = rows[start:end], []
-        if flags is not None and any(flags[start:end]):
-            good = [row for row, broken in zip(rows[start:end], flags[start:end], strict=True) if not broken]
-            refused = [(row, "time missing" if row[0] is None else "not finite")
-                       for row, broken in zip(rows[start:end], flags[start:end], strict=True) if broken]
+    work = []
+    for batch, packed in zip(batches, pack_all([batch.candles for batch in batches]), strict=True):
+        item = _Work(batch, packed.times, packed.candles, packed.is_unique, packed.broken)
         if batch.rejected is not None and not batch.rejected.is_empty():
-            reasons = batch.rejected["reason"].to_list()
-            raw = batch.rejected.select(pl.col("ts").dt.epoch("us"), *VALUES).rows()
-            refused += list(zip(raw, reasons, strict=True))
-        work.append(_Work(batch, good if len(good) < 2 else sorted(good, key=itemgetter(0)), refused))
-        start = end
+            item.rejected = [*packed.broken, *zip(plain_rows(batch.rejected), batch.rejected["reason"].to_list(), strict=True)]
+        work.append(item)
     return work
-
-
-def _tuples(whole: pl.DataFrame) -> tuple[list[Row], list[bool] | None]:
-    """Return the frame's rows with times in microseconds, and which of them are broken (None: not one)."""
-    ts, spread = whole.get_column("ts"), whole.get_column("spread")
-    prices = [whole.get_column(name) for name in VALUES[:5]]
-    numbers = [column.to_numpy() for column in prices if not column.null_count()]
-    has_spread = not spread.null_count()
-    if has_spread:
-        numbers.append(spread.to_numpy())
-    is_plain = len(numbers) == 5 + has_spread and (has_spread or spread.null_count() == whole.height)
-    if is_plain and not ts.null_count() and all(np.isfinite(column).all() for column in numbers):
-        # Polars' expressions would cost a small batch more than its transaction. Adding zero turns -0.0 into 0.0.
-        columns = [(column + 0.0).tolist() for column in numbers]
-        return list(zip(ts.to_physical().to_list(), *columns, *([] if has_spread else [repeat(None)]), strict=False)), None
-    plain = whole.select(pl.col("ts").dt.epoch("us"), *(pl.col(name) + 0.0 for name in VALUES))
-    flags = whole.select(_broken())["broken"]
-    return plain.rows(), flags.to_list() if flags.any() else None
-
-
-def _shaped(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.select(pl.col(name).cast(kind) for name, kind in CANDLE_SCHEMA.items())
-
-
-def _broken() -> pl.Expr:
-    prices = [pl.col(name).is_finite().fill_null(value=False) for name in VALUES[:5]]
-    whole = pl.all_horizontal(*prices, pl.col("spread").is_finite().fill_null(value=True), pl.col("ts").is_not_null())
-    return (~whole).alias("broken")
 
 
 def _kept(tx: Connection, work: list[_Work]) -> dict[int, _Kept]:
@@ -249,28 +215,36 @@ def _kept(tx: Connection, work: list[_Work]) -> dict[int, _Kept]:
 
 
 def _touching(work: list[_Work], kept: Mapping[int, _Kept]) -> dict[int, Interval]:
-    """Return, by series, the range of the rows that may be stored already: live candles lie past all that is stored."""
+    """Return, by series, the range of the candles that may be stored already: live ones lie past all that is stored.
+
+    Of a series whose times may come twice in this write that is all of them.
+    """
     out: dict[int, Interval] = {}
+    times_written = Counter(item.batch.series_id for item in work)
     for item in work:
-        series_id = item.batch.series_id
-        first, last = kept[series_id].first_us, kept[series_id].last_us
-        if not item.rows or first is None or last is None or item.rows[0][0] > last or item.rows[-1][0] < first:
+        if not item.times:
             continue
-        start, end = max(item.rows[0][0], first), min(item.rows[-1][0], last) + 1
-        before = out.get(series_id)
-        out[series_id] = Interval(start, end) if before is None else Interval(min(start, before.start), max(end, before.end))
+        series_id = item.batch.series_id
+        start, end = item.times[0], item.times[-1] + 1
+        if item.is_unique and times_written[series_id] == 1:
+            first, last = kept[series_id].first_us, kept[series_id].last_us
+            if first is None or last is None or start > last or end <= first:
+                continue
+            start, end = max(start, first), min(end, last + 1)
+        before = out.get(series_id, Interval(start, end))
+        out[series_id] = Interval(min(start, before.start), max(end, before.end))
     return out
 
 
-def _missing(work: list[_Work], ranges: Mapping[int, Interval], old: Mapping[tuple[int, int], Row]) -> dict[int, Interval]:
-    """Return `ranges` cut down to the rows that the head does not hold: only those can lie in the lake alone."""
+def _missing(work: list[_Work], ranges: Mapping[int, Interval], old: Mapping[tuple[int, int], Stored]) -> dict[int, Interval]:
+    """Return `ranges` cut down to the candles that the head does not hold: only those can lie in the lake alone."""
     out: dict[int, Interval] = {}
     for item in work:
         series_id = item.batch.series_id
         span = ranges.get(series_id)
         if span is None:
             continue
-        times = [row[0] for row in item.rows if span.start <= row[0] < span.end and (series_id, row[0]) not in old]
+        times = [time for time in item.times if span.start <= time < span.end and (series_id, time) not in old]
         if times:
             before = out.get(series_id, Interval(times[0], times[-1] + 1))
             out[series_id] = Interval(min(times[0], before.start), max(times[-1] + 1, before.end))
@@ -292,7 +266,8 @@ def _files_below(tx: Connection, ranges: Mapping[int, Interval]) -> dict[str, tu
     return out
 
 
-def _head_below(tx: Connection, ranges: Mapping[int, Interval]) -> dict[tuple[int, int], Row]:
+def _head_below(tx: Connection, ranges: Mapping[int, Interval]) -> dict[tuple[int, int], Stored]:
+    """Return what the head holds of the ranges, by series and time."""
     spans = [(series_id, span.start, span.end) for series_id, span in ranges.items()]
     found: list[Row] = []
     if is_sqlite(tx):
@@ -301,62 +276,78 @@ def _head_below(tx: Connection, ranges: Mapping[int, Interval]) -> dict[tuple[in
             # CROSS JOIN keeps SQLite from scanning the head once for all ranges.
             sql = (f"WITH span (id, start_us, end_us) AS (VALUES {', '.join('(?, ?, ?)' for _ in part)})"  # noqa: S608  marks, names
                    f" SELECT series_id, {_COLUMNS} FROM span CROSS JOIN head_candles"
-                   " ON series_id = id AND ts_us >= start_us AND ts_us < end_us")
+                   " ON series_id = id AND last_us >= start_us AND first_us < end_us")
             found += fetch(tx, sql, [value for span in part for value in span])
     else:
         sql = (f"SELECT series_id, {_COLUMNS} FROM head_candles JOIN unnest(?::bigint[], ?::bigint[], ?::bigint[])"  # noqa: S608  names
-               " AS span (id, start_us, end_us) ON series_id = id AND ts_us >= start_us AND ts_us < end_us")
+               " AS span (id, start_us, end_us) ON series_id = id AND last_us >= start_us AND first_us < end_us")
         found = fetch(tx, sql, [list(column) for column in zip(*spans, strict=True)])
-    return {(row[0], row[1]): row[1:] for row in found}
+    out: dict[tuple[int, int], Stored] = {}
+    for series_id, *rest in found:
+        block = Block(*rest)
+        for time, candle in block.between(ranges[series_id]):
+            out[series_id, time] = Stored(candle, block.known_at_us, block.source, block.run_id, block)
+    return out
 
 
-def _is_unique(rows: list[Row]) -> bool:
-    return len(rows) < 2 or len({row[0] for row in rows}) == len(rows)
+def _sort_out(item: _Work, span: Interval | None, old: dict[tuple[int, int], Stored], changes: _Changes, now_us: int,  # noqa: PLR0917
+              run_id: str) -> None:
+    """Take candles outside `span` as they are, for nothing is stored there; compare each one in it."""
+    series_id, source, times = item.batch.series_id, item.batch.source, item.times
+    low = high = 0
+    if span is not None:
+        low, high = bisect_left(times, span.start), bisect_left(times, span.end)
+        _judge(item, range(low, high), old, changes, now_us, run_id)
+    for start, end in ((0, low), (high, len(times))):
+        if start < end:
+            item.stored += end - start
+            changes.blocks += [(series_id, *block) for block in cut_blocks(
+                times[start:end], item.candles[start * CANDLE_BYTES:end * CANDLE_BYTES], now_us, source, run_id)]
 
 
-def _append(item: _Work, changes: _Changes, now_us: int, run_id: str) -> None:
-    """Take rows that lie outside all that is stored: nothing to compare with."""
-    if not item.rows:
-        return
+def _judge(item: _Work, places: range, old: dict[tuple[int, int], Stored], changes: _Changes, now_us: int,  # noqa: PLR0917
+           run_id: str) -> None:
+    """Compare candles with what is stored; `old` follows, so that a later candle of this write meets this one."""
     series_id, source = item.batch.series_id, item.batch.source
-    changes.rows += [(series_id, *row, now_us, source, run_id) for row in item.rows]
-    changes.spans[series_id] = (item.rows[0][0], item.rows[-1][0])
-    item.stored = len(item.rows)
-
-
-def _judge(item: _Work, old_rows: dict[tuple[int, int], Row], changes: _Changes, now_us: int, run_id: str) -> None:
-    """Compare each row with what is stored; `old_rows` follows, so that a later row of this write meets this one."""
-    series_id, source = item.batch.series_id, item.batch.source
-    changed = []
-    for row in item.rows:
-        key = (series_id, row[0])
-        old = old_rows.get(key)
-        if old is None:
-            new = (*row, now_us, source, run_id)
+    for place in places:
+        time, candle = item.times[place], item.candles[place * CANDLE_BYTES:(place + 1) * CANDLE_BYTES]
+        before = old.get((series_id, time))
+        known_at_us = now_us
+        if before is None:
             item.stored += 1
-        elif old[1:7] == row[1:7]:
+        elif before.candle == candle:  # equal values have equal bytes, see `pack`
             item.unchanged += 1
             continue
         else:
-            known_at = max(now_us, old[7] + 1)  # a later value is always known later, whatever the clock says
-            new = (*row, known_at, source, run_id)
-            changes.revisions.append((series_id, row[0], known_at, old[7], _json_of(old), _json_of(new)))
+            known_at_us = max(now_us, before.known_at_us + 1)  # a later value is always known later, whatever the clock says
+            changes.revisions.append((series_id, time, known_at_us, before.known_at_us, _json_of(before),
+                                      _json_of(Stored(candle, known_at_us, source, run_id))))
             item.revised += 1
-        old_rows[key] = new
-        changed.append((series_id, *new))
-    if changed:
-        low, high = changes.spans.get(series_id, (changed[0][1], changed[-1][1]))
-        changes.spans[series_id] = (min(low, changed[0][1]), max(high, changed[-1][1]))
-        changes.rows += changed
+            if before.block is not None:
+                changes.torn.setdefault(series_id, {}).setdefault(before.block, []).append(time)
+        old[series_id, time] = Stored(candle, known_at_us, source, run_id)
+        changes.judged.setdefault(series_id, {})[time] = (known_at_us, source, candle)
 
 
-def _move_watermarks(tx: Connection, kept: Mapping[int, _Kept], changes: _Changes) -> None:
-    moved = []
-    for series_id, (low, high) in changes.spans.items():
-        first, last = kept[series_id].first_us, kept[series_id].last_us
-        if first is None or last is None or low < first or high > last:
-            moved.append((low if first is None else min(low, first), high if last is None else max(high, last), series_id))
-    execute_many(tx, "UPDATE series SET first_us = ?, last_us = ? WHERE id = ?", moved)
+def _store_changes(tx: Connection, kept: Mapping[int, _Kept], changes: _Changes, run_id: str) -> None:
+    """Write blocks, revisions and watermarks."""
+    for series_id, torn in changes.torn.items():
+        replace_blocks(tx, series_id, list(torn), [part for block, times in torn.items() for part in block.without(times)])
+    for series_id, judged in changes.judged.items():
+        shared: dict[tuple[int, str], list[int]] = {}
+        for time in sorted(judged):
+            shared.setdefault(judged[time][:2], []).append(time)
+        changes.blocks += [(series_id, *block) for (known_at_us, source), times in shared.items() for block in cut_blocks(
+            times, b"".join(judged[time][2] for time in times), known_at_us, source, run_id)]
+    insert_blocks(tx, changes.blocks)
+    execute_many(tx, _REVISE, changes.revisions)
+    reached: dict[int, tuple[int | None, int | None]] = {}
+    for series_id, first_us, last_us, *_ in changes.blocks:
+        first, last = reached.get(series_id) or kept[series_id][:2]
+        reached[series_id] = (first_us if first is None or first_us < first else first,
+                              last_us if last is None or last_us > last else last)
+    execute_many(tx, "UPDATE series SET first_us = ?, last_us = ? WHERE id = ?", [
+        (*ends, series_id) for series_id, ends in reached.items() if ends != kept[series_id][:2]])
 
 
 def _settle_ledger(tx: Connection, work: list[_Work], kept: Mapping[int, _Kept], now_us: int) -> None:
@@ -369,8 +360,8 @@ def _settle_ledger(tx: Connection, work: list[_Work], kept: Mapping[int, _Kept],
         ends[gap.series_id] = max(ends.get(gap.series_id, 0), gap.interval.end)
     for item in work:
         series_id = item.batch.series_id
-        if item.rows and item.rows[0][0] < ends[series_id]:
-            slots, grid = [row[0] for row in item.rows], grid_of(tx, get_series(tx, series_id))
+        if item.times and item.times[0] < ends[series_id]:
+            slots, grid = item.times, grid_of(tx, get_series(tx, series_id))
             note_repairs(tx, series_id, slots, grid, now_us)
             clear_stored(tx, series_id, slots, grid)
 

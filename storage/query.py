@@ -23,9 +23,10 @@ from storage.coverage import StoredSlots
 from storage.coverage_table import coverage_table
 from storage.derived import read_derived
 from storage.lake import layout
+from storage.lake.blocks import BLOCK_COLUMNS, Block, unpacked
 from storage.lake.place import Place
-from storage.lake.reader import head_rows, live_files, with_files
-from storage.lake.schema import HEAD_COLUMNS, HIVE_TYPES, frame_of
+from storage.lake.reader import head_candles, live_files, with_files
+from storage.lake.schema import HIVE_TYPES
 from storage.query_views import DERIVED_MACRO, NOW_MACRO, PAST_MACRO, asks_past, derived_calls, past_versions
 from storage.series import SeriesRow, get_series, list_series
 from storage.statements import fetch, marks
@@ -63,7 +64,7 @@ def run(lake: QueriedLake, text: str, parameters: Sequence[object] | Mapping[str
     with place.metadata.read() as tx:
         frames = {name: table(tx, name) for name in TABLES if name in names}
         series = _named(tx, texts) if wants_candles else []
-        pins = [(row, live_files(tx, row.id), frame_of(head_rows(tx, row.id)), past_versions(tx, row.id) if wants_past else None)
+        pins = [(row, live_files(tx, row.id), head_candles(tx, row.id), past_versions(tx, row.id) if wants_past else None)
                 for row in series]
         plans = [(call.view, call.plan(tx)) for call in calls]
         whole = _pin_all(tx) if "all_candles" in names else None
@@ -133,11 +134,13 @@ def _named(tx: Connection, texts: set[str]) -> list[SeriesRow]:
 def _pin_all(tx: Connection) -> tuple[list[str], pl.DataFrame]:
     files = [row[0] for row in fetch(tx, "SELECT path FROM lake_files WHERE dataset = 'candles'"
                                          " AND superseded_at_us IS NULL ORDER BY path")]
-    rows = fetch(tx, f"SELECT slug, symbol, timeframe, {', '.join(HEAD_COLUMNS)} FROM head_candles"
+    rows = fetch(tx, f"SELECT slug, symbol, timeframe, {', '.join(f'h.{name}' for name in BLOCK_COLUMNS)} FROM head_candles h"
                      " JOIN series ON series.id = series_id JOIN connections ON connections.id = connection_id")
     keys = pl.DataFrame([row[:3] for row in rows], schema={"connection": pl.String, "symbol": pl.String, "timeframe": pl.String},
                         orient="row")
-    return files, pl.concat([keys, frame_of([row[3:] for row in rows])], how="horizontal")
+    blocks = [Block(*row[3:]) for row in rows]
+    repeated = keys.select(pl.all().repeat_by(pl.Series([block.rows for block in blocks], dtype=pl.UInt32)).explode())
+    return files, pl.concat([repeated, unpacked(blocks)], how="horizontal")
 
 
 @contextmanager

@@ -18,13 +18,14 @@ from core.errors import StoreBusyError
 from core.interval import Interval
 from core.series import Series
 from storage.lake import layout
+from storage.lake.blocks import Block, blocks_in, candles_of, replace_blocks
 from storage.lake.place import Place
 from storage.lake.publish import drop_staged, publish, writing
-from storage.lake.reader import head_rows, read_files
-from storage.lake.schema import frame_of, overlay
+from storage.lake.reader import head_candles, read_files
+from storage.lake.schema import overlay
 from storage.lake.writer import NewFile, swap_manifest, write_file
 from storage.series import SeriesRow, get_series
-from storage.statements import Row, execute_many, fetch, is_sqlite
+from storage.statements import execute_many, fetch, is_sqlite
 
 Progress = Callable[[int, int, str], None]
 _ATTEMPTS = 5  # a lost race for the manifest is run again so many times
@@ -80,20 +81,21 @@ def flush_series(place: Place, row: SeriesRow) -> FlushResult:
     with writing(place, row.series):
         for _ in range(_ATTEMPTS):
             with place.metadata.read() as tx:
-                rows = head_rows(tx, row.id)
+                blocks = blocks_in(tx, row.id)
                 live = live_by_label(tx, row.id)
-            if not rows:
+            if not blocks:
                 return FlushResult(0, 0)
-            files = merge(place, row.series, frame_of(rows), live)
+            candles = candles_of(blocks)
+            files = merge(place, row.series, candles, live)
             try:
-                commit(place, row.id, files, live, flushed=rows)
+                commit(place, row.id, files, live, flushed=blocks)
             except OvertakenError:
                 discard(place, files)
                 continue
             except BaseException:
                 discard_unless_live(place, row.id, files)
                 raise
-            return FlushResult(len(files), len(rows))
+            return FlushResult(len(files), candles.height)
     raise StoreBusyError(f"{row.series}: other writers keep changing its partitions; try again")
 
 
@@ -105,7 +107,7 @@ def live_by_label(tx: Connection, series_id: int) -> dict[str, LiveFile]:
 
 
 def commit(place: Place, series_id: int, files: list[NewFile], live: dict[str, LiveFile], *,
-           flushed: Sequence[Row] = (), grown_to: Interval | None = None,
+           flushed: Sequence[Block] = (), grown_to: Interval | None = None,
            head_seen: tuple[Interval, pl.DataFrame] | None = None, also: Callable[[Connection], None] | None = None) -> None:
     """Swap the manifest to `files` in one transaction; then publish them and move the old ones away.
 
@@ -114,7 +116,7 @@ def commit(place: Place, series_id: int, files: list[NewFile], live: dict[str, L
         series_id: the series; the caller holds its lock.
         files: the new files.
         live: the live files that they were merged from.
-        flushed: head rows that are in `files` now and leave the head.
+        flushed: blocks of the head whose candles are in `files` now and leave the head.
         grown_to: the watermarks widen to it.
         head_seen: a range and what the head held there; a change since then counts as overtaken.
         also: more work for the same transaction.
@@ -129,7 +131,7 @@ def commit(place: Place, series_id: int, files: list[NewFile], live: dict[str, L
         now = {label: (item.id, item.generation) for label, item in live_by_label(tx, series_id).items() if label in labels}
         if now != old:
             raise OvertakenError
-        if head_seen is not None and not frame_of(head_rows(tx, series_id, head_seen[0])).equals(head_seen[1]):
+        if head_seen is not None and not head_candles(tx, series_id, head_seen[0]).equals(head_seen[1]):
             raise OvertakenError
         swap_manifest(tx, series_id, files, old, place.clock.now_us())
         _leave_head(tx, series_id, flushed)
@@ -200,16 +202,20 @@ def merge(place: Place, series: Series, candles: pl.DataFrame, live: dict[str, L
         raise
 
 
-def _leave_head(tx: Connection, series_id: int, flushed: Sequence[Row]) -> None:
-    """Delete the flushed rows, but not those whose value has changed since: those stay for the next flush."""
+def _leave_head(tx: Connection, series_id: int, flushed: Sequence[Block]) -> None:
+    """Take flushed candles out of the head, but not those whose value has changed since: those stay for the next flush."""
     if not flushed:
         return
-    first, last = flushed[0][0], flushed[-1][0]
-    span = (series_id, first, last)
-    now = fetch(tx, "SELECT ts_us, known_at_us FROM head_candles WHERE series_id = ? AND ts_us BETWEEN ? AND ?"
-                    " ORDER BY ts_us", span)
-    if now == [(row[0], row[7]) for row in flushed]:
-        execute_many(tx, "DELETE FROM head_candles WHERE series_id = ? AND ts_us BETWEEN ? AND ?", [span])
-        return
-    execute_many(tx, "DELETE FROM head_candles WHERE series_id = ? AND ts_us = ? AND known_at_us = ?",
-                 [(series_id, row[0], row[7]) for row in flushed])
+    waiting = set(flushed)
+    gone, left = [], []
+    for block in blocks_in(tx, series_id):
+        if block in waiting:
+            gone.append(block)
+            continue
+        # Stored since; or what a revision left of a flushed block, which keeps its `known_at`.
+        merged = {time for other in flushed if other.known_at_us == block.known_at_us for time in other.times.tolist()}
+        parts = block.without(merged) if merged else [block]
+        if parts != [block]:
+            gone.append(block)
+            left += parts
+    replace_blocks(tx, series_id, gone, left)

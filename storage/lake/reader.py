@@ -12,18 +12,17 @@ import polars as pl
 from sqlalchemy import Connection
 
 from core.candles import STORED_SCHEMA
-from core.clock import EARLIEST_US, LATEST_US, to_datetime
+from core.clock import EARLIEST_US, to_datetime, to_us
 from core.errors import StoreCorruptError
 from core.interval import Interval
+from storage.lake.blocks import ALL, blocks_in, candles_of, newest_candles, times_of
 from storage.lake.local import present_all
 from storage.lake.place import Place
-from storage.lake.schema import HEAD_COLUMNS, empty_stored, frame_of, overlay
+from storage.lake.schema import empty_stored, overlay
 from storage.lake.tail import read_tail
-from storage.statements import Row, fetch
+from storage.statements import fetch
 
 T = TypeVar("T")
-_ALL = Interval(EARLIEST_US, LATEST_US)
-_HEAD = ", ".join(HEAD_COLUMNS)
 _LIVE = ("FROM lake_files WHERE series_id = ? AND dataset = 'candles' AND superseded_at_us IS NULL"
          " AND first_us < ? AND last_us >= ? ORDER BY first_us")
 _MOVES = 50  # a pinned file moves once at most; so many of a query's files may move while it runs
@@ -38,30 +37,29 @@ class Pin:
     is_whole: bool = False  # all that the files hold lies in the range: no need to look at each row
 
 
-def live_files(tx: Connection, series_id: int, interval: Interval = _ALL) -> tuple[str, ...]:
+def live_files(tx: Connection, series_id: int, interval: Interval = ALL) -> tuple[str, ...]:
     """Return the paths of the live files that may hold candles of `interval`, ascending."""
     return tuple(row[0] for row in fetch(tx, f"SELECT path {_LIVE}", (series_id, interval.end, interval.start)))
 
 
-def head_rows(tx: Connection, series_id: int, interval: Interval = _ALL) -> list[Row]:
-    """Return the head's rows of a series in `interval`, columns HEAD_COLUMNS, ascending."""
-    return fetch(tx, f"SELECT {_HEAD} FROM head_candles WHERE series_id = ? AND ts_us >= ? AND ts_us < ?"  # noqa: S608  names
-                     " ORDER BY ts_us", (series_id, interval.start, interval.end))
+def head_candles(tx: Connection, series_id: int, interval: Interval = ALL) -> pl.DataFrame:
+    """Return the head's candles of a series in `interval`: STORED_SCHEMA, ascending."""
+    return candles_of(blocks_in(tx, series_id, interval), interval)
 
 
-def pin(tx: Connection, series_id: int, interval: Interval = _ALL) -> Pin:
+def pin(tx: Connection, series_id: int, interval: Interval = ALL) -> Pin:
     """Pin a series' snapshot. `tx` is one read snapshot: files and head fit together."""
     rows = fetch(tx, f"SELECT path, first_us, last_us {_LIVE}", (series_id, interval.end, interval.start))
     is_whole = all(interval.start <= first_us and last_us < interval.end for _, first_us, last_us in rows)
-    return Pin(tuple(row[0] for row in rows), frame_of(head_rows(tx, series_id, interval)), is_whole)
+    return Pin(tuple(row[0] for row in rows), head_candles(tx, series_id, interval), is_whole)
 
 
-def read_pin(place: Place, pinned: Pin, interval: Interval = _ALL) -> pl.DataFrame:
+def read_pin(place: Place, pinned: Pin, interval: Interval = ALL) -> pl.DataFrame:
     """Return the candles of a snapshot in `interval`: STORED_SCHEMA, ascending."""
-    return overlay(read_files(place, pinned.files, _ALL if pinned.is_whole else interval), pinned.head)
+    return overlay(read_files(place, pinned.files, ALL if pinned.is_whole else interval), pinned.head)
 
 
-def read_files(place: Place, files: Sequence[str], interval: Interval = _ALL) -> pl.DataFrame:
+def read_files(place: Place, files: Sequence[str], interval: Interval = ALL) -> pl.DataFrame:
     """Return what the files hold in `interval`; the files of one series, ascending."""
     if not files:
         return empty_stored()
@@ -69,7 +67,7 @@ def read_files(place: Place, files: Sequence[str], interval: Interval = _ALL) ->
 
     def read(paths: list[Path]) -> pl.DataFrame:
         scan = pl.scan_parquet(paths, hive_partitioning=False, glob=False)
-        if interval != _ALL:
+        if interval != ALL:
             scan = scan.filter(pl.col("ts").is_between(start, end, closed="left"))
         return scan.collect()
 
@@ -78,12 +76,11 @@ def read_files(place: Place, files: Sequence[str], interval: Interval = _ALL) ->
 
 def pin_last(tx: Connection, series_id: int, count: int) -> Pin:
     """Pin what the `count` newest candles of a series need: head rows, and the newest files first."""
-    newest = fetch(tx, f"SELECT {_HEAD} FROM head_candles WHERE series_id = ?"  # noqa: S608  column names
-                       " ORDER BY ts_us DESC LIMIT ?", (series_id, count))
-    oldest = newest[-1][0] if len(newest) == count else EARLIEST_US  # files that end below it are not needed
+    head = newest_candles(tx, series_id, count)
+    oldest = to_us(head["ts"][0]) if head.height == count else EARLIEST_US  # files that end below it are not needed
     files = fetch(tx, "SELECT path FROM lake_files WHERE series_id = ? AND dataset = 'candles'"
                       " AND superseded_at_us IS NULL AND last_us >= ? ORDER BY first_us DESC", (series_id, oldest))
-    return Pin(tuple(row[0] for row in files), frame_of(newest[::-1]))
+    return Pin(tuple(row[0] for row in files), head)
 
 
 def read_last(place: Place, pinned: Pin, count: int) -> pl.DataFrame:
@@ -104,16 +101,13 @@ def stored_slots(place: Place, series_id: int, interval: Interval) -> pl.Series:
     """Return the open times stored in `interval`, head and lake, as an ascending Int64 series of microseconds."""
     with place.metadata.read() as tx:
         files = live_files(tx, series_id, interval)
-        head = [row[0] for row in fetch(
-            tx, "SELECT ts_us FROM head_candles WHERE series_id = ? AND ts_us >= ? AND ts_us < ? ORDER BY ts_us",
-            (series_id, interval.start, interval.end))]
-    above = pl.Series("ts", head, dtype=pl.Int64)
+        above = pl.Series("ts", times_of(blocks_in(tx, series_id, interval), interval))
     if not files:
         return above
     below = with_files(place, files, lambda paths: pl.scan_parquet(paths, hive_partitioning=False, glob=False).select(
         pl.col("ts").dt.epoch("us")).collect()["ts"])
     below = below.filter(below.is_between(interval.start, interval.end, closed="left"))
-    return pl.concat([below, above]).unique().sort() if head else below
+    return pl.concat([below, above]).unique().sort() if above.len() else below
 
 
 def with_files(place: Place, files: Sequence[str], read: Callable[[list[Path]], T]) -> T:

@@ -15,6 +15,7 @@ from core.errors import InputError, StoreBusyError
 from core.interval import Interval
 from core.series import Series
 from core.timeframe import Timeframe
+from storage.lake.blocks import drop_before
 from storage.lake.flush import OvertakenError, discard, discard_unless_live, live_by_label, lock_series
 from storage.lake.place import Place, retire
 from storage.lake.publish import publish, writing
@@ -147,7 +148,7 @@ def refresh_watermarks(tx: Connection, series_id: int) -> None:
     """Set first and last stored candle to what head and manifest say."""
     ends = fetch(tx, "SELECT min(first_us), max(last_us) FROM (SELECT first_us, last_us FROM lake_files"
                      " WHERE series_id = ? AND dataset = 'candles' AND superseded_at_us IS NULL UNION ALL"
-                     " SELECT min(ts_us), max(ts_us) FROM head_candles WHERE series_id = ?) AS ends", (series_id, series_id))
+                     " SELECT min(first_us), max(last_us) FROM head_candles WHERE series_id = ?) AS ends", (series_id, series_id))
     execute_many(tx, "UPDATE series SET first_us = ?, last_us = ? WHERE id = ?", [(*ends[0], series_id)])
 
 
@@ -208,7 +209,7 @@ def _commit(place: Place, series_id: int, files: list[NewFile], whole: list[str]
             raise OvertakenError
         swap_manifest(tx, series_id, files, old, now_us)
         execute_many(tx, "UPDATE lake_files SET superseded_at_us = ? WHERE id = ?", [(now_us, old[label][0]) for label in whole])
-        execute_many(tx, "DELETE FROM head_candles WHERE series_id = ? AND ts_us < ?", [(series_id, before_us)])
+        drop_before(tx, series_id, before_us)
         _retire_ledger(tx, series_id, before_us, now_us)
         _note(tx, series_id, before_us, rows, now_us)
         refresh_watermarks(tx, series_id)

@@ -1,4 +1,4 @@
-"""The columns of the lake's files, and the way between frames and the rows of the metadata store."""
+"""The columns of the lake's files, and frames of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from core.candles import STORED_SCHEMA, TS, VALUES
+from core.candles import STORED_SCHEMA, TS
 
 ROW_GROUP_ROWS: Final = 8_192  # the last candles cost one row group
 COMPRESSION_LEVEL: Final = 1  # of zstd: three sizes in a hundred larger than 3, and a fifth faster
-HEAD_COLUMNS: Final = ("ts_us", *VALUES, "known_at_us", "source", "run_id")
 # What a reader must be told about the folders' names: Polars and pyarrow read `symbol=0700` as the number 700 otherwise.
 HIVE_SCHEMA: Final = pl.Schema(
     {"connection": pl.String(), "symbol": pl.String(), "timeframe": pl.String(), "period": pl.Date()})
@@ -25,7 +24,7 @@ def empty_stored() -> pl.DataFrame:
 
 
 def frame_of(rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
-    """Return head rows (columns HEAD_COLUMNS) as a frame of STORED_SCHEMA, in the order given."""
+    """Return rows, times in microseconds, as a frame of STORED_SCHEMA, in the order given."""
     if not rows:
         return empty_stored()
     # Column by column: Polars' own way from rows, and a cast of the frame, take several times as long for a few rows.

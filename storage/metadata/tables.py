@@ -111,19 +111,16 @@ series = Table(
     sqlite_autoincrement=True,
 )
 
-head_candles = Table(
+head_candles = Table(  # a row is a block: what one write brought for one series; see storage/lake/blocks.py
     "head_candles", metadata,
     Column("series_id", Id, ForeignKey("series.id", ondelete="CASCADE"), primary_key=True),
-    Column("ts_us", BigInteger, primary_key=True),
-    Column("open", Float, nullable=False),
-    Column("high", Float, nullable=False),
-    Column("low", Float, nullable=False),
-    Column("close", Float, nullable=False),
-    Column("volume", Float, nullable=False),
-    Column("spread", Float),
+    Column("last_us", BigInteger, primary_key=True),  # open time of its last candle: a time lies in one block at most
+    Column("first_us", BigInteger, nullable=False),
+    Column("rows", Integer, nullable=False),
     Column("known_at_us", BigInteger, nullable=False),
     Column("source", String(10), nullable=False),
     Column("run_id", String(64), nullable=False),
+    Column("candles", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -215,7 +215,7 @@ def test_delete_never_removes_candles_silently(service, given):
     with service.lake.metadata.write() as tx:
         series_id = tx.execute(select(series.c.id)).scalar_one()
         tx.execute(head_candles.insert().values(
-            series_id=series_id, ts_us=0, open=1, high=1, low=1, close=1, volume=1, known_at_us=1, source="rest", run_id="r"))
+            series_id=series_id, first_us=0, last_us=0, rows=1, known_at_us=1, source="rest", run_id="r", candles=bytes(56)))
     with pytest.raises(PermanentError, match=r"1 stored candles.*purge"):
         service.delete("small")
     assert service.get("small") == row

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -22,9 +23,11 @@ import storage.metadata.tables_proof
 import storage.metadata.tables_ticks
 import storage.metadata.tables_trading  # noqa: F401  the tables join the metadata
 from core.errors import InputError, PermanentError
+from storage.lake.blocks import blocks_in, candles_of
 from storage.metadata import migrate
 from storage.metadata.store import open_metadata
 from storage.metadata.tables import metadata as tables
+from storage.statements import execute_many, fetch
 
 ROOT = Path(__file__).resolve().parents[3]
 UPGRADE = """
@@ -177,3 +180,28 @@ def test_works_from_any_folder(tmp_path, sqlite_url):
     store = open_metadata(sqlite_url)
     assert migrate.current(store) == migrate.newest()
     store.close()
+
+
+def test_a_head_of_single_rows_becomes_blocks_and_rows_again(empty_store):
+    """Every candle of a head that was stored row by row is read after the upgrade; a downgrade gives the same rows back."""
+    migrate.upgrade(empty_store)
+    migrate.downgrade(empty_store, "0012")
+    columns = "series_id, ts_us, open, high, low, close, volume, spread, known_at_us, source, run_id"
+    rows = [(series, 60_000_000 * slot, slot + 0.1, slot + 0.3, slot - 0.3, slot + 0.2, 1 / (slot + 1), None if slot % 2 else 0.7,
+             900 + slot // 4, "rest" if slot < 9 else "backfill", f"run-{slot // 3}") for series in (1, 2) for slot in range(12)]
+    with empty_store.write() as tx:
+        tx.execute(text("INSERT INTO connections (id, slug, name, type, provider, config, settings, status, is_active, is_admin_owned,"
+                        " created_at_us, updated_at_us) VALUES (1, 'a', 'a', 'fx', 'replay', '{}', '{}', 'active', true, false, 0, 0)"))
+        for series in (1, 2):
+            tx.execute(text("INSERT INTO series (id, connection_id, symbol, timeframe, is_active, created_at_us)"
+                            f" VALUES ({series}, 1, 'S{series}', '1m', true, 0)"))
+        execute_many(tx, f"INSERT INTO head_candles ({columns}) VALUES ({', '.join('?' * 11)})", rows[::-1])
+    migrate.upgrade(empty_store)
+    with empty_store.read() as tx:
+        for series in (1, 2):
+            frame = candles_of(blocks_in(tx, series))
+            plain = frame.with_columns(pl.col("ts", "known_at").dt.epoch("us")).rows()
+            assert [(series, *row) for row in plain] == [row for row in rows if row[0] == series]
+    migrate.downgrade(empty_store, "0012")
+    with empty_store.read() as tx:
+        assert fetch(tx, f"SELECT {columns} FROM head_candles ORDER BY series_id, ts_us") == rows

@@ -8,6 +8,7 @@ thousand candles value by value than to sync them, and Python longer to turn row
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -21,7 +22,7 @@ from core.candles import TS, VALUES
 from core.clock import EARLIEST_US, LATEST_US
 from core.interval import Interval
 from storage.lake.schema import empty_stored
-from storage.statements import Row, execute_many, fetch, insert_many
+from storage.statements import Row, execute_many, fetch, insert_many, marks
 
 ALL: Final = Interval(EARLIEST_US, LATEST_US)
 CANDLE_BYTES: Final = 8 * (1 + len(VALUES))
@@ -92,6 +93,16 @@ def blocks_in(tx: Connection, series_id: int, interval: Interval = ALL) -> list[
     return [Block(*row) for row in fetch(
         tx, f"SELECT {_COLUMNS} FROM head_candles WHERE series_id = ? AND last_us >= ? AND first_us < ?"  # noqa: S608  names
             " ORDER BY last_us", (series_id, interval.start, interval.end))]
+
+
+def blocks_of(tx: Connection, series_ids: Sequence[int], interval: Interval) -> dict[int, list[Block]]:
+    """Do `blocks_in` for some hundreds of series at once; those without blocks there are left out."""
+    out: dict[int, list[Block]] = defaultdict(list)
+    for series_id, *rest in fetch(
+            tx, f"SELECT series_id, {_COLUMNS} FROM head_candles WHERE last_us >= ? AND first_us < ?"  # noqa: S608  names, marks
+                f" AND series_id IN ({marks(series_ids)}) ORDER BY series_id, last_us", (interval.start, interval.end, *series_ids)):
+        out[series_id].append(Block(*rest))
+    return out
 
 
 def newest_candles(tx: Connection, series_id: int, count: int) -> pl.DataFrame:

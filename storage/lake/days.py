@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from core.clock import DAY_US
 from core.interval import Interval
+from storage.lake.blocks import blocks_of, times_of
 from storage.lake.place import Place
 from storage.lake.reader import stored_slots, with_files
 from storage.statements import fetch, marks
@@ -22,8 +23,6 @@ from storage.statements import fetch, marks
 _KEPT_FILES: Final = 8_192  # those of a year take 3 kB each
 _FILES = ("SELECT series_id, path, first_us, last_us FROM lake_files WHERE superseded_at_us IS NULL AND dataset = 'candles'"
           " AND first_us < ? AND last_us >= ? AND series_id IN ")
-_HEAD = (f"SELECT series_id, ts_us / {DAY_US}, COUNT(*), MIN(ts_us), MAX(ts_us) FROM head_candles"  # noqa: S608  a number
-         " WHERE ts_us >= ? AND ts_us < ? AND series_id IN ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +77,20 @@ def stored_by_day(place: Place, series_ids: Sequence[int], whole: Interval) -> d
     among = f"({marks(series_ids)})"
     with place.metadata.read() as tx:
         files = fetch(tx, _FILES + among, (whole.end, whole.start, *series_ids))
-        head = fetch(tx, _HEAD + among + " GROUP BY 1, 2", (whole.start, whole.end, *series_ids))
+        head = {key: times_of(blocks, whole) for key, blocks in blocks_of(tx, series_ids, whole).items()}
     counted = _count(place, [path for _, path, _, _ in files])
     spans: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for series_id, path, first_us, last_us in files:
         spans[series_id].append((first_us, last_us))
         _add(out[series_id], counted[path], first)
     doubled: dict[int, list[int]] = defaultdict(list)
-    for series_id, day, count, first_us, last_us in head:
-        if any(begin <= last_us and end >= first_us for begin, end in spans[series_id]):
-            doubled[series_id].append(day)  # a candle may lie in both
-        else:
-            out[series_id][day - first] += count
+    for series_id, times in head.items():
+        met, starts, counts = np.unique(times // DAY_US, return_index=True, return_counts=True)
+        for day, start, count in zip(met.tolist(), starts.tolist(), counts.tolist(), strict=True):
+            if any(begin <= times[start + count - 1] and end >= times[start] for begin, end in spans[series_id]):
+                doubled[series_id].append(day)  # a candle may lie in both
+            else:
+                out[series_id][day - first] += count
     for series_id, days in doubled.items():
         span = Interval(min(days) * DAY_US, (max(days) + 1) * DAY_US)
         exact = _days_of(stored_slots(place, series_id, span).to_numpy() // DAY_US)

@@ -54,7 +54,7 @@ def run(lake: QueriedLake, text: str, parameters: Sequence[object] | Mapping[str
     """
     place = lake.place
     engine = _engine(place.root, os.getpid())
-    tree = _parse(engine, text)
+    tree = _parse(place.root, os.getpid(), text)
     names = {str(node["table_name"]).lower() for node in tree if node.get("type") == "BASE_TABLE"}
     wants_past, calls = asks_past(tree), derived_calls(tree)
     wants_candles = any(node.get("function_name") == "candles" for node in tree)
@@ -93,9 +93,10 @@ def run(lake: QueriedLake, text: str, parameters: Sequence[object] | Mapping[str
     return with_files(place, files, answer)
 
 
-def _parse(engine: duckdb.DuckDBPyConnection, text: str) -> list[dict[str, Any]]:
-    """Return every node of the query's syntax tree."""
-    with engine.cursor() as session:
+@lru_cache(maxsize=64)
+def _parse(root: Path, process: int, text: str) -> tuple[dict[str, Any], ...]:
+    """Return every node of the query's syntax tree; it hangs on the text alone, and pages ask the same again."""
+    with _engine(root, process).cursor() as session:
         try:
             statements = session.extract_statements(text)
         except duckdb.Error as error:
@@ -106,7 +107,7 @@ def _parse(engine: duckdb.DuckDBPyConnection, text: str) -> list[dict[str, Any]]
     tree = json.loads(row[0]) if row else {"error": True, "error_message": "no answer"}
     if tree["error"]:
         raise InputError("query", _line(text), f"one query: {_HELP}", _line(str(tree["error_message"])))
-    return list(_nodes(tree))
+    return tuple(_nodes(tree))
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
@@ -161,16 +162,19 @@ def _engine(root: Path, _process: int) -> duckdb.DuckDBPyConnection:
     engine = duckdb.connect(":memory:")
     for setting in (f"allowed_directories = [{_quoted(root)}]", "enable_external_access = false",
                     "autoinstall_known_extensions = false", "autoload_known_extensions = false",
-                    "python_enable_replacements = false", "enable_external_file_cache = false", "TimeZone = 'UTC'",
-                    "lock_configuration = true"):
+                    "python_enable_replacements = false", "enable_external_file_cache = false",
+                    "parquet_metadata_cache = true",  # of files that never change; one that was altered has another time
+                    "TimeZone = 'UTC'", "lock_configuration = true"):
         engine.execute(f"SET GLOBAL {setting}")
     return engine
 
 
 def _candles_view(session: duckdb.DuckDBPyConnection, row: SeriesRow, paths: list[Path], head: pl.DataFrame,
                   past: pl.DataFrame | None) -> None:
-    session.register(f"head_{row.id}", head)
-    parts = [f"SELECT {_COLUMNS} FROM head_{row.id}"]
+    parts = []
+    if head.height or not paths:  # an empty head would cost as much as some files
+        session.register(f"head_{row.id}", head)
+        parts.append(f"SELECT {_COLUMNS} FROM head_{row.id}")
     if paths:
         overlaid = f" ANTI JOIN head_{row.id} USING (ts)" if head.height else ""
         parts.append(f"SELECT {_COLUMNS} FROM read_parquet({_list(paths)}, hive_partitioning = false){overlaid}")

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -21,6 +22,8 @@ from storage.lake.place import Place, make_durable_folder, sync_folder, translat
 from storage.lake.publish import drop_staged
 from storage.lake.schema import COMPRESSION_LEVEL, ROW_GROUP_ROWS
 from storage.statements import execute_many
+
+_FEW = 8  # rows for each distinct value, from which on a dictionary takes less than differences
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def stage(place: Place, path: str, content: memoryview, frame: pl.DataFrame) -> 
             make_durable_folder(place.root, target.parent.parent)  # the partition's own folder comes with the file
             staged.parent.mkdir()
             _write_synced(staged, content)
-            _check_back(staged, digest, frame.height)
+            _check_back(staged, content, frame.height)
             sync_folder(staged.parent)
             sync_folder(staged.parent.parent)
             keep(place, path, content)
@@ -77,9 +80,17 @@ def stage(place: Place, path: str, content: memoryview, frame: pl.DataFrame) -> 
 
 def encode(frame: pl.DataFrame) -> memoryview:
     """Return the bytes of a Parquet file that DuckDB, Polars, pyarrow, pandas and Spark read."""
+    # Open times as differences: files are a fifth smaller and read a tenth faster. Of a backfill's pages each has one
+    # `known_at`, of live candles each its own. Polars' writer, as fast, knows no choice of encodings.
+    named = ["source", "run_id"]
+    differing = ["ts", "known_at"]
+    if frame["known_at"].n_unique() * _FEW < frame.height:
+        named.append(differing.pop())
     buffer = io.BytesIO()
-    frame.select(list(STORED_SCHEMA)).write_parquet(
-        buffer, compression="zstd", compression_level=COMPRESSION_LEVEL, row_group_size=ROW_GROUP_ROWS, statistics=True)
+    pq.write_table(  # type: ignore[no-untyped-call]
+        frame.select(list(STORED_SCHEMA)).to_arrow(compat_level=pl.CompatLevel.oldest()), buffer,
+        row_group_size=ROW_GROUP_ROWS, compression="zstd", compression_level=COMPRESSION_LEVEL, use_dictionary=named,
+        column_encoding=dict.fromkeys(differing, "DELTA_BINARY_PACKED"), write_statistics=["ts", "known_at"], store_schema=False)
     return buffer.getbuffer()
 
 
@@ -113,8 +124,7 @@ def _write_synced(staged: os.PathLike[str], content: memoryview) -> None:
         os.fsync(file.fileno())
 
 
-def _check_back(staged: os.PathLike[str], digest: str, rows: int) -> None:
-    with open(staged, "rb") as file:  # noqa: PTH123  as above
-        same = hashlib.file_digest(file, "sha256").hexdigest() == digest
-        if not same or pq.ParquetFile(file).metadata.num_rows != rows:  # type: ignore[no-untyped-call]
-            raise StoreCorruptError(f"{staged}: the disk gave back other bytes than were written; check the disk")
+def _check_back(staged: Path, content: memoryview, rows: int) -> None:
+    found = staged.read_bytes()  # compared, which is quicker than to digest them once more and says as much
+    if found != bytes(content) or pq.read_metadata(io.BytesIO(found)).num_rows != rows:  # type: ignore[no-untyped-call]
+        raise StoreCorruptError(f"{staged}: the disk gave back other bytes than were written; check the disk")

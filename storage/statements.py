@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 Row = tuple[Any, ...]
-_TOGETHER = 50  # rows of one INSERT: with more, reading the statement costs what the fewer steps save
+_TOGETHER = 10  # rows of one INSERT: with more, a long statement costs what the fewer steps save
 
 
 @lru_cache(maxsize=256)
@@ -50,16 +50,13 @@ def execute_many(tx: Connection, sql: str, rows: Sequence[Sequence[object]]) -> 
         cursor.close()
 
 
-def insert_many(tx: Connection, into: str, width: int, rows: Sequence[Sequence[object]], *, conflict: str = "") -> None:
-    """Insert rows of `width` values: `into` is `INSERT INTO table (columns)`, `conflict` an ON CONFLICT clause or nothing.
-
-    A row may come twice; the later one then meets the earlier one.
-    """
-    whole = len(rows) - len(rows) % _TOGETHER if is_sqlite(tx) else 0  # PostgreSQL refuses a row twice in one statement
+def insert_many(tx: Connection, into: str, width: int, rows: Sequence[Sequence[object]]) -> None:
+    """Insert rows of `width` values; `into` is `INSERT INTO table (columns)`."""
+    whole = len(rows) - len(rows) % _TOGETHER if is_sqlite(tx) else 0  # psycopg sends many single ones in one go
     row = f"({', '.join('?' * width)})"
-    execute_many(tx, f"{into} VALUES {', '.join([row] * _TOGETHER)} {conflict}",
+    execute_many(tx, f"{into} VALUES {', '.join([row] * _TOGETHER)}",
                  [tuple(chain.from_iterable(rows[first:first + _TOGETHER])) for first in range(0, whole, _TOGETHER)])
-    execute_many(tx, f"{into} VALUES {row} {conflict}", rows[whole:])
+    execute_many(tx, f"{into} VALUES {row}", rows[whole:])
 
 
 def marks(values: Iterable[object]) -> str:

@@ -8,7 +8,7 @@ from core.clock import DAY_US, HOUR_US, MINUTE_US, parse_instant, to_datetime
 from core.errors import InputError
 from core.interval import Interval
 from core.series import Series
-from feed.backfill import backfill
+from feed.backfill import backfill, register
 from feed.fetch import fetch
 from feed.life import rename, say_anew, say_same
 from feed.repair import repair
@@ -169,7 +169,7 @@ async def test_a_renamed_symbol_goes_on_under_its_old_name(make_feed, series, cl
     assert result.status == "complete", result.message
     assert feed.lake.candles("played", "BTC/USDT", "1m").height == 300
     assert life(feed)["BTC/USDT"].asked_as == "XBT/USDT"
-    await backfill(feed, Series.parse("played", "ETH/USDT", "1m"), Interval(START, START + MINUTE_US))
+    register(feed, Series.parse("played", "ETH/USDT", "1m"))
     with pytest.raises(InputError, match="never joined"):
         rename(feed, "played", "ETH/USDT", "XBT/USDT")
 

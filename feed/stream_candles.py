@@ -176,6 +176,21 @@ class StreamCandles:
                 return True
         return False
 
+    def is_behind(self) -> bool:
+        """Whether a candle of an open market has settled that neither ticks brought nor the connection's fetch has asked for.
+
+        A quiet market, or a minute of which ticks were lost: nobody else would ask for it when no fetch is scheduled.
+        """
+        for row in self._read_rows():
+            builder, settle_us = self.builders.get(row.id), round(settle_seconds(self.feed, row) * SECOND_US)
+            if builder is None or row.last_us is None:
+                continue
+            closed_us = builder.grid.floor(self.feed.clock.now_us() + self.skew_us - settle_us)  # every candle before has settled
+            if (builder.grid.next(row.last_us) < closed_us and (row.fetched_at_us or 0) + self.skew_us < closed_us + settle_us
+                    and closed_since(self.calendars[row.series.symbol], closed_us) is None):
+                return True
+        return False
+
     async def confirm(self, provider: MarketDataProvider) -> CandlelakeError | None:
         """Ask REST for all that has closed; count what agrees. Returns the error that a series met, None without one.
 

@@ -78,13 +78,13 @@ class StreamSession:
                     await asyncio.to_thread(owner.subscribed, provider)
 
     async def _confirm(self) -> None:
-        """Ask REST at the start, whenever streamed candles have settled, and for symbols that are silent."""
+        """Ask REST at the start, whenever streamed candles have settled, and for those that no tick brings."""
         owner, is_first, asked_us = self.owner, True, 0
         shortest_us = min(row.series.timeframe for row in owner.candles.rows).length_us
         while True:
             now = owner.feed.clock.now_us()
-            is_wanted = now - asked_us > shortest_us and owner.watch.dead(now)  # REST alone has the candles of a dead symbol
-            if is_first or is_wanted or owner.candles.is_due():
+            is_lacking = not is_first and now - asked_us > shortest_us and await asyncio.to_thread(owner.candles.is_behind)
+            if is_first or is_lacking or owner.candles.is_due():
                 asked_us = now
                 error = await owner.candles.confirm(self.provider)
                 if isinstance(error, PermanentError):

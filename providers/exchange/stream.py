@@ -30,7 +30,7 @@ from providers.exchange.frames import ID_LENGTH, FrameReader, frame_reader
 from providers.exchange.guard import Guards
 from providers.exchange.transport import MESSAGE_LIMIT
 
-TURN_SECONDS: Final = 0.005  # of reading messages, before what they brought is passed on
+TURN_SECONDS: Final = 0.001  # of reading messages, before what they brought is passed on: longer ones rarely fit into a share of a busy processor
 BUFFER: Final = 200_000  # ticks, or changes of candles, that may wait for the reader
 KEEP_ALIVE_MS: Final = 10_000  # between pings at most; a dead peer is noticed after two that stay unanswered
 CONFIRM_SECONDS: Final = 30.0  # an exchange that confirms subscriptions does so by then
@@ -105,7 +105,7 @@ def _check_packed(client: Any, data: Any) -> None:
 
 
 def _receive(client: Any, receive: Callable[[], None]) -> None:
-    """Take what waits in ccxt's client, a few milliseconds at a time: ccxt takes all of it before anybody gets the first trade."""
+    """Take what waits in ccxt's client, a millisecond at a time: ccxt takes all of it before anybody gets the first trade."""
     waiting = None if client.closed() else client.buffer
     begun, taken = time.perf_counter(), 0
     while waiting and len(waiting) > 1 and time.perf_counter() - begun < TURN_SECONDS:

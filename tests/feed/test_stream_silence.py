@@ -3,19 +3,23 @@
 import logging
 from itertools import pairwise
 
+import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.calendar import default_calendar
-from core.clock import HOUR_US, MINUTE_US, SECOND_US, parse_instant
+from core.clock import HOUR_US, MINUTE_US, SECOND_US, parse_instant, to_datetime
+from core.interval import Interval
 from core.series import Series
 from feed.stream_silence import Channel, SilenceWatch
+from sandbox.clocks import FastClock
 from storage.series import SeriesRow
 from tests.feed.streaming import home, outside, stored_keys, values
 from tests.feed.test_stream import Running
 
 GRACE_US = 10 * SECOND_US
 FRIDAY = parse_instant("2021-06-18T20:59:30Z")  # half a minute before the week of FX ends in New York
+QUIET = parse_instant("2021-06-17T17:30Z")  # hours without a trade of BTC/USD
 A, B = Channel("A"), Channel("B")
 
 
@@ -110,3 +114,19 @@ def test_a_dead_symbol_is_tried_ever_more_rarely_and_rests_on_weekends():
     assert max(waits) <= HOUR_US // 4
     assert seen.due(parse_instant("2021-06-19T12:00Z")) == []
     assert seen.dead(parse_instant("2021-06-19T12:00Z")) == {}
+
+
+async def test_a_quiet_market_brings_its_candles_all_the_same(tmp_path):
+    """Minutes without a trade bring no tick: REST is asked for them, once a minute, while nothing else fetches the connection."""
+    with home(tmp_path, "kraken", clock=FastClock(QUIET, 60)) as place:
+        run = Running(place)
+        await run.until(lambda: (run.state() or 0) and run.state().state == "live")
+        begun = place.box.clock.now_us()
+        after = Interval(begun, begun + HOUR_US)
+        await run.until(lambda: place.feed.lake.stored_slots(1, after).size >= 4)
+        result = await run.end()
+        candles = place.candles().filter(pl.col("ts") > to_datetime(begun))
+        asked = [item for item in place.box.requests if item.path.endswith("/OHLC") and item.time_us > begun]
+        assert (result.ticks, result.reconnects) == (0, 0)
+        assert set(candles["volume"]) == {0.0}
+        assert len(asked) <= 3 * (place.box.clock.now_us() - begun) // MINUTE_US  # for candles, and whether it is silent

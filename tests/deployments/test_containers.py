@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from deployments.declaration import read_declaration
+from deployments.settings import prefect_environment
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -54,6 +55,14 @@ def test_the_console_is_reached_from_its_host_alone():
     assert all(port.startswith("127.0.0.1:") for port in console["ports"])
     assert "127.0.0.1" in console["environment"]["CANDLELAKE_CONSOLE_HOSTS"]
     assert "PREFECT_UI_URL" in console["environment"]
+
+
+def test_who_holds_a_place_outlives_the_container():
+    """Prefect keeps the leases of its limits in files, on a volume: lost ones would block a deployment for ever."""
+    prefect = SERVICES["prefect"]
+    volume = next(item.split(":")[1] for item in prefect["volumes"])
+    assert prefect["environment"]["PREFECT_HOME"].startswith(volume)
+    assert prefect_environment()["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"].endswith(".filesystem")
 
 
 def test_the_worker_serves_the_declared_pool():

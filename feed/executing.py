@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from core.errors import PluginError
 from feed.context import Feed
 from feed.trading import LiveServices
 from pipeline.engine import Engine
+from pipeline.events import PipelineStageCompleted, Subscriber, publish
 from pipeline.stages import ExecutionReport, Side, SignalRecord
 from storage.pipelines import PipelineRow, SignalRow, add_executions, list_signals, mark_execution
 
 
-async def execute_pending(feed: Feed, pipeline: PipelineRow, engine: Engine, run_id: str) -> int:
+async def execute_pending(
+    feed: Feed, pipeline: PipelineRow, engine: Engine, run_id: str, listeners: Sequence[Subscriber] = (),
+) -> int:
     """Execute the pipeline's pending signals, oldest first; return how many an executor was asked about.
 
     A challenger's signals are never pending. An executor that raises leaves the signal pending: the next run asks it
@@ -51,6 +55,9 @@ async def execute_pending(feed: Feed, pipeline: PipelineRow, engine: Engine, run
             mark_execution(tx, row.id, status, message)
             add_executions(tx, [_execution(row, message, failure) | {
                 "run_id": run_id, "execution_time_ms": spent, "created_at_us": feed.clock.now_us()}])
+        publish([PipelineStageCompleted(
+            row.series, run_id, row.pipeline, row.version, row.ts_us, "executor", "error" if failure else "ok", round(spent, 3),
+            str(failure) if failure else None)], listeners)
         last = failure or last
     if last is not None:
         raise last

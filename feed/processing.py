@@ -187,7 +187,7 @@ async def _judge_all(run: _Run, rows: Sequence[PipelineRow], progress: Progress,
         await asyncio.gather(*(one(row, items, gate, len(work)) for row, items in work))
     for item in ready:
         try:
-            run.result.executed += await execute_pending(feed, item.row, item.engine, run.result.run_id)
+            run.result.executed += await execute_pending(feed, item.row, item.engine, run.result.run_id, run.listeners)
         except CandlelakeError as error:
             errors[item.row.id] = str(error)
         with feed.lake.metadata.write() as tx:

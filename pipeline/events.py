@@ -105,7 +105,10 @@ class SignalGenerated(_Judged):
 
 @dataclass(frozen=True, slots=True)
 class PipelineStageCompleted(_Judged):
-    """A stage has run: `status` ok, stopped or error, with its time and, for an error, one line."""
+    """A stage has run: `status` ok, stopped or error, with its time and, for an error, one line.
+
+    The executor's comes after the others, whenever it was asked: once for each time.
+    """
 
     name: ClassVar[str] = "candlelake.pipeline-stage-completed"
 

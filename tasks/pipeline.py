@@ -8,9 +8,12 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
+import polars as pl
 from prefect import task
 from prefect.artifacts import acreate_image_artifact, acreate_markdown_artifact
 
+from core.candles import CANDLE_SCHEMA
 from core.clock import isoformat, to_datetime
 from core.interval import Interval
 from core.secrets import redact
@@ -19,12 +22,13 @@ from feed import open_feed
 from feed.pipelines import load
 from feed.processing import ProcessResult, process
 from feed.replaying import Replayed, compare_pipelines, compare_shadow, replay_pipeline
-from pipeline.charts import chart_png, equity_png
+from feed.trading import held
+from pipeline.charts import chart_png, curve_png, equity_png
 from pipeline.compare import Comparison
 from pipeline.metrics import returns_after, signal_statistics, stage_statistics
 from pipeline.replay import summary
 from pipeline.stages import SignalRecord
-from storage.pipelines import execution_times
+from storage.pipelines import execution_times, get_pipeline, list_pipelines
 from tasks.artifacts import artifact_key, publish_table
 from tasks.events import emit_one, in_run
 from tasks.policies import POLICY
@@ -42,13 +46,10 @@ async def process_candles(pipeline: str | None, run_id: str) -> dict[str, Any]:
         async with shown_progress("pipelines-progress", "Pipelines", "series") as meter:
             result = await process(feed, pipeline, run_id=run_id, progress=meter, listeners=[emit_one])
         with feed.lake.metadata.read() as tx:
-            names = {record.pipeline for record in result.signals} | ({pipeline} if pipeline else set())
-        times: list[tuple[str, str, float]] = []
-        for name in sorted(names):
-            row, _ = await asyncio.to_thread(load, feed, name)
-            with feed.lake.metadata.read() as tx:
-                times += execution_times(tx, row.id, began)
-    await _publish_process(result, times)
+            rows = [get_pipeline(tx, pipeline)] if pipeline else list_pipelines(tx, only_enabled=True)
+            times = [item for row in rows for item in execution_times(tx, row.id, began)]
+        curve = await asyncio.to_thread(lambda: held(feed, mode="paper").curve) if result.executed else []
+    await _publish_process(result, times, curve)
     return result.as_dict()
 
 
@@ -122,12 +123,18 @@ def signal_rows(records: Sequence[SignalRecord]) -> list[dict[str, Any]]:
         for item in records]
 
 
-async def _publish_process(result: ProcessResult, times: Sequence[tuple[str, str, float]]) -> None:
+async def _publish_process(
+    result: ProcessResult, times: Sequence[tuple[str, str, float]], curve: Sequence[tuple[int, float]],
+) -> None:
     if result.signals:
         await publish_table(signal_rows(result.signals), "pipeline-signals", result.message)
     if times:
         rows = [item.as_dict() for item in stage_statistics(times)]
         await publish_table(rows, "pipeline-stage-times", "Time of each stage in milliseconds")
+    if curve and in_run():
+        at = pl.Series([at_us for at_us, _ in curve], dtype=pl.Int64).cast(CANDLE_SCHEMA["ts"])
+        picture = curve_png(at, np.array([money for _, money in curve]), "Paper orders: money made until then", "quote currency")
+        await acreate_image_artifact(_data_url(picture), key="pipeline-equity", description=f"{curve[-1][1]:.2f} after {len(curve)} fills and marks")
 
 
 async def _publish_replay(replayed: Replayed) -> None:
@@ -146,5 +153,8 @@ async def _publish_replay(replayed: Replayed) -> None:
     gains = returns_after(result.signals, replayed.candles, HORIZON)
     curve = equity_png(result.signals["ts"], gains, f"{name}: {series}, gain {HORIZON} candles after each signal, costs left out")
     for what, image in (("chart", picture), ("equity", curve)):
-        url = "data:image/png;base64," + base64.b64encode(image).decode()
-        await acreate_image_artifact(url, key=artifact_key(key, what), description=f"{what} of {name} on {series}")
+        await acreate_image_artifact(_data_url(image), key=artifact_key(key, what), description=f"{what} of {name} on {series}")
+
+
+def _data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

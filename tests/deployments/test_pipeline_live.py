@@ -131,9 +131,9 @@ def test_a_new_candle_becomes_a_paper_order_step_by_step(judged, home, finished,
     def of_candle(name):
         return [item for item in events_of(server, name, second["id"]) if item["ts"] == at]
 
-    wait_for(lambda: of_candle("candlelake.signal-generated"))  # the last one that is sent
-    stages = of_candle("candlelake.pipeline-stage-completed")
-    assert sorted((item["stage"], item["status"]) for item in stages) == sorted((name, "ok") for name in STAGES)
+    asked = [*STAGES, "executor"]
+    stages = wait_for(lambda: found if len(found := of_candle("candlelake.pipeline-stage-completed")) == len(asked) else None)
+    assert sorted((item["stage"], item["status"]) for item in stages) == sorted((name, "ok") for name in asked)
     assert [item["rows_out"] > 30 for item in of_candle("candlelake.data-cleaned")] == [True]
     assert [item["passed"] for item in of_candle("candlelake.data-filtered")] == [True]
     (said,) = of_candle("candlelake.signal-generated")
@@ -151,7 +151,8 @@ def test_a_new_candle_becomes_a_paper_order_step_by_step(judged, home, finished,
     assert filled["fill_price"] == pytest.approx({"buy": 102.0 * 1.0005, "sell": 100.0 * 0.9995}[filled["side"]])
 
     # what a person sees of the run
-    tables = {item["key"]: orjson.loads(item["data"]) for item in server.post(
-        "/artifacts/filter", {"flow_runs": {"id": {"any_": [second["id"]]}}}) if item["type"] == "table"}
+    artifacts = server.post("/artifacts/filter", {"flow_runs": {"id": {"any_": [second["id"]]}}})
+    tables = {item["key"]: orjson.loads(item["data"]) for item in artifacts if item["type"] == "table"}
+    assert [item["key"] for item in artifacts if item["type"] == "image"] == ["pipeline-equity"]
     assert at in {row["candle"] for row in tables["pipeline-signals"]}
     assert {row["stage"] for row in tables["pipeline-stage-times"]} >= set(STAGES)

@@ -101,9 +101,9 @@ def test_a_replay_publishes_its_signals_times_chart_and_equity(pipelines, shown)
     stages = {row["stage"]: row for row in table(told[f"{key}-stages"])}
     assert stages.keys() == {"cleaner", "filter", "indicator", "signal", "confidence"}
     assert all(row["count"] >= 1 and row["mean_ms"] > 0 and row["errors"] == 0 for row in stages.values())
-    from_us = int(replayed.candles["ts"].dt.epoch("us")[0])
+    from_us = int(replayed.judged["ts"].dt.epoch("us")[0])
     assert picture(told[f"{key}-chart"]) == chart_png(
-        replayed.candles, [item for item in result.records if item.ts_us >= from_us],
+        replayed.judged, [item for item in result.records if item.ts_us >= from_us],
         f"champ: {SERIES}, from {to_datetime(from_us):%Y-%m-%d %H:%M}")
     gains = returns_after(result.signals, replayed.candles, HORIZON)
     title = f"champ: {SERIES}, gain {HORIZON} candles after each signal, costs left out"

@@ -5,11 +5,14 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from tests.pipeline.conftest import market
+from core.interval import Interval
+from pipeline import events
+from tests.pipeline.conftest import SERIES, market
 
 GUIDE = Path(__file__).parents[2] / "docs" / "INTEGRATION_GUIDE.md"
 
@@ -17,6 +20,18 @@ GUIDE = Path(__file__).parents[2] / "docs" / "INTEGRATION_GUIDE.md"
 def files_of_guide() -> dict[str, str]:
     """Return the files that the page shows."""
     return dict(re.findall(r"^```\w+ file=(\S+)\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL))
+
+
+def test_the_guide_tells_each_events_payload():
+    """The table names every event with its name in Prefect and exactly the fields that its payload has."""
+    told = re.findall(r"^\| `(\w+)`, `([\w.-]+)` \| `([^`]+)`", GUIDE.read_text(), re.MULTILINE)
+    assert {name for name, _, _ in told} == {"DataReceived", "DataCleaned", "DataFiltered", "SignalGenerated", "PipelineStageCompleted"}
+    values = {"series": SERIES, "interval": Interval(0, 1)}
+    for name, in_prefect, own in told:
+        kind = getattr(events, name)
+        payload = kind(*(values.get(item.name, 1) for item in fields(kind))).payload()
+        common = "connection symbol timeframe run_id" + (" pipeline version ts" if name != "DataReceived" else "")
+        assert (kind.name, set(payload)) == (in_prefect, {*common.split(), *own.split()})
 
 
 @pytest.fixture

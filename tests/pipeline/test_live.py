@@ -364,7 +364,11 @@ async def test_executors_are_asked_until_they_answer_and_only_at_the_threshold(f
     enabled(executors=[{"plugin": "Noting"}])
     await process(feed, registry=REGISTRY)
     store(market(FIRST + 60).tail(60))
-    result = await process(feed, registry=REGISTRY)
+    events = []
+    result = await process(feed, registry=REGISTRY, listeners=[events.append])
+    told_of = [event for event in events if isinstance(event, PipelineStageCompleted) and event.stage == "executor"]
+    assert {(event.status, "ConnectionError" in event.error) for event in told_of} == {("error", True)}
+    assert len(told_of) == len(Noting.asked)
     assert "ConnectionError" in result.errors[0]
     actionable = [record.key for record in result.signals if record.is_actionable]
     assert actionable

@@ -31,6 +31,7 @@ BLOCK_US: Final = HOURS * HOUR_US
 _LIMIT: Final = 2.5  # of a block's spread: one print of news decides no day by itself
 _SWITCH: Final = 6.0  # nats that a change of the hour has to be worth
 _LEAST_GAIN: Final = 20.0  # nats by which a stretch has to fit better at another hour
+_LEAST_GAIN_RHYTHM: Final = 22.0  # the same where the rhythm alone speaks: holidays disturb it
 _LEAST_GAIN_DST: Final = 9.0  # the same of returns between Europe's change and America's, where another rule is no surprise
 _LEAST_RATE: Final = 0.6  # nats a block
 _MOST: Final = 6.0  # nats that one block of one witness can tell
@@ -125,7 +126,8 @@ def _is_enough(gain: Mapping[str, float], first: int, end: int, count: int) -> b
     """
     total, rate = sum(gain.values()), _LEAST_RATE * count
     returns = gain.get("reference", 0.0)
-    return total >= max(_LEAST_GAIN, rate) or (
+    least = _LEAST_GAIN if "reference" in gain else _LEAST_GAIN_RHYTHM
+    return total >= max(least, rate) or (
         min(total, returns) >= max(_LEAST_GAIN_DST, rate) and _is_between_changes(first * BLOCK_US, end * BLOCK_US))
 
 

@@ -10,6 +10,7 @@ import uvicorn
 
 from console.app import make_app
 from console.prefect_api import PrefectDesk
+from console.protocol import PromptProtocol
 from core.errors import CandlelakeError
 from core.secrets import RedactingFilter, quiet_library_logs
 from core.settings import settings
@@ -29,7 +30,7 @@ def main() -> int:
             desk = PrefectDesk(url, os.environ.get("PREFECT_API_AUTH_STRING"), os.environ.get("PREFECT_UI_URL"))
             uvicorn.run(make_app(feed, desk), host=current.console_bind, port=current.console_port, log_config=None, access_log=False,
                         server_header=False, proxy_headers=bool(current.console_proxies), forwarded_allow_ips=current.console_proxies or None,
-                        timeout_keep_alive=15, limit_concurrency=500)
+                        timeout_keep_alive=15, limit_concurrency=500, http=PromptProtocol)
     except CandlelakeError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

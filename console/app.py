@@ -96,7 +96,7 @@ def _problems(rule: Policy | None, method: str, operation: Mapping[str, Any]) ->
     if rule is not None and rule.allows is not None:
         yield from ("401", "403")
     if method.upper() not in SAFE:
-        yield from ("403", "409")  # what is stored forbids it
+        yield from ("403", "408", "409")  # too slow a body; what is stored forbids it
     if "parameters" in operation or "requestBody" in operation:
         yield "422"
     if any(item["in"] == "path" or item["name"] == "symbol" for item in operation.get("parameters", ())):

@@ -21,7 +21,7 @@ holds both together.
 
 Programs send a token as `Authorization: Bearer clk_…`; make one on the account page or with `candlelake tokens create`. The scope
 `read` is for reading, `manage` for changes. Instants are ISO 8601, UTC without an offset; ranges are half-open. Every error is
-`{"error": "one line", "id": "E-…", "cause": …, "fix": …, "docs": …}` with 400, 401, 403, 404, 405, 409, 413, 422, 429 or 503; the ids are in
+`{"error": "one line", "id": "E-…", "cause": …, "fix": …, "docs": …}` with 400, 401, 403, 404, 405, 408, 409, 413, 422, 429 or 503; the ids are in
 [docs/errors.md](docs/errors.md). What is somebody else's is answered like what is not
 there: 404. OpenBB Workspace takes the console's address with `/api` as its backend; TradingView's charting library takes `/api/udf`.
 """

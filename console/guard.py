@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from console.problems import HOST, INPUT, TOO_LARGE, Kind
 
 BODY_MAX: Final = 1_000_000  # bytes: a form, never a file
+BODY_SECONDS: Final = 20.0
 HEADERS: Final[Mapping[str, str]] = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; "
@@ -93,14 +95,20 @@ def _host(value: str) -> str:
 
 
 def _bounded(receive: Receive) -> Receive:
-    seen = 0
+    seen, is_whole, loop = 0, False, asyncio.get_running_loop()
+    until = loop.time() + BODY_SECONDS
 
     async def counted() -> Message:
-        nonlocal seen
-        message = await receive()
+        nonlocal seen, is_whole
+        try:
+            async with asyncio.timeout_at(None if is_whole else until):  # once it is whole, only the end of the connection comes
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(408) from None
         seen += len(message.get("body", b""))
+        is_whole = is_whole or not message.get("more_body", False)
         if seen > BODY_MAX:
-            raise HTTPException(413)  # the one exception that passes through the parsing of bodies
+            raise HTTPException(413)  # the one kind of exception that passes through the parsing of bodies
         return message
 
     return counted

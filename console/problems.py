@@ -82,6 +82,7 @@ _OF_STATUS: Final[dict[int, tuple[Kind, str]]] = {
           "the body is not what its content type says; send it whole and valid"),
     404: (Kind("E-NO-PAGE", 404, "No page and no call has this address.", "See /api/docs for those there are."), "there is no such page"),
     405: (Kind("E-METHOD", 405, "The address is there, this method is not.", "See /api/docs for those there are."), "this method is not allowed here"),
+    408: (Kind("E-SLOW", 408, "The body did not come in time.", "Send it again, over a faster line."), "the body did not come in time; send it again"),
     413: (Kind("E-TOO-LARGE", 413, "The body is larger than any form.", "Send less."), "the body is too large"),
 }
 INPUT: Final = next(kind for error, kind in _OF_ERRORS if error is InputError)

@@ -81,3 +81,20 @@ def test_forwarded_headers_are_believed_from_named_proxies_alone(serve):
     assert answer.status_code == 303
     assert "Secure" not in answer.headers["set-cookie"]
     assert "strict-transport-security" not in answer.headers
+
+
+def test_requests_that_never_end_leave_room_for_others(serve):
+    """A19, slow-loris: six hundred heads and bodies that never end are given up soon, and everybody else is answered again."""
+    url = serve()
+    place = (HERE, int(url.rpartition(":")[2]))
+    head = b"POST /login HTTP/1.1\r\nHost: c.example\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100000\r\n"
+    held = []
+    for number in range(600):
+        held.append(socket.create_connection(place))
+        held[-1].sendall(head + (b"X-More: " if number % 3 else b"\r\nname="))
+    deadline = time.monotonic() + 60
+    while not _answers(url):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    for one in held:
+        one.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,12 +23,12 @@ class Execution:
     class Parameters(Base):
         """How much, how, and what a paper fill costs."""
 
-        quantity: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-        mode: Literal["paper", "live"] = "paper"
-        spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # price units, where the candle has none
-        commission_rate: Annotated[float, Field(ge=0, lt=1)] = 0.001  # of the amount
-        slippage_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0005  # of the price, always against us
-        max_age: Annotated[float, Field(gt=0, le=1_000_000)] = 1.0  # candle lengths from the close on in which a real order may go out
+        quantity: float = Field(gt=0, allow_inf_nan=False, description="In the provider's unit: lots at a broker, base coins at an exchange.")
+        mode: Literal["paper", "live"] = Field("paper", description="On paper, or real orders where every switch allows them.")
+        spread: float = Field(0.0, ge=0, allow_inf_nan=False, description="On paper, where the candle has none: price units that a buy pays.")
+        commission_rate: float = Field(0.001, ge=0, lt=1, description="On paper: share of the amount.")
+        slippage_rate: float = Field(0.0005, ge=0, lt=1, description="On paper: share of the price, always against us.")
+        max_age: float = Field(1.0, gt=0, le=1_000_000, description="Candle lengths after the close within which a real order may go out.")
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters

@@ -314,10 +314,15 @@ def stats(
 
 
 @app.command()
-def plugins(as_json: Json = False) -> None:
-    """List the plug-ins that a definition can name, also those of installed packages."""
+def plugins(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them: what its parameters are.")] = None, as_json: Json = False,
+) -> None:
+    """List the plug-ins that a definition can name, also those of installed packages; of one its parameters."""
     from pipeline.registry import Registry
 
+    if name is not None:
+        print_rows(Registry().parameters(name), ("parameter", "default", "allowed", "description"), as_json=as_json, empty="it takes none")
+        return
     rows = [{"name": item.name, "kind": item.kind, "package": item.package, "target": item.target, "problem": item.problem}
             for item in Registry().describe()]
     print_rows(rows, PLUGINS, as_json=as_json)

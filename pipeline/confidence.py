@@ -37,7 +37,7 @@ class Weighted:
     class Parameters(Base):
         """What is weighed."""
 
-        components: tuple[Component, ...] = Field(min_length=1, max_length=64)
+        components: tuple[Component, ...] = Field(min_length=1, max_length=64, description="The columns, each with its scale and weight.")
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 from core.errors import CandlelakeError, InputError, PluginError, PluginOverdueError
 from pipeline.deadline import OverdueError, within
 from pipeline.definition import PipelineDefinition, Use, explain, field_of
+from pipeline.parameters import told_of
 from pipeline.stages import KINDS, METHODS, Kind, Resources
 
 GROUP: Final = "candlelake.pipeline"
@@ -132,6 +133,14 @@ class Registry:
             except InputError as error:
                 out.append(PluginInfo(name, target, package, problem=str(error)))
         return out + self._refused
+
+    def parameters(self, name: str) -> list[dict[str, str]]:
+        """Return what a plug-in takes: for each parameter its default, what is allowed, and what it is for.
+
+        Raises:
+            InputError: as `load`.
+        """
+        return told_of(self.load(name).Parameters)
 
     def make(self, use: Use, kind: Kind, where: str) -> Any:
         """Return the plug-in of `use` with its checked parameters.

@@ -69,6 +69,18 @@ def test_a_plugin_that_does_not_import_harms_only_who_names_it():
     assert Engine(read_definition(definition()), registry).is_causal
 
 
+def test_every_plugin_of_the_house_tells_what_it_takes():
+    """Each parameter has words for a person and what is allowed; defaults are the ones it is made with, and parts of a list are told, too."""
+    registry = Registry(extra=[])
+    for name in SHIPPED:
+        rows = registry.parameters(name)
+        assert all(row["description"] and row["allowed"] for row in rows), name
+        assert {row["parameter"] for row in rows if "." not in row["parameter"]} == set(registry.load(name).Parameters.model_fields)
+    assert {row["parameter"]: row for row in registry.parameters("session")}["start"]["default"] == '"00:00"'
+    told = {row["parameter"]: row for row in registry.parameters("weighted")}
+    assert (told["components"]["default"], told["components.weight"]["allowed"]) == ("needed", "number > 0 <= 1000")
+
+
 def test_a_package_takes_no_name_of_the_house():
     """A package that calls its plug-in `crossover` is told of; pipelines that use ours go on. Two packages with one name are both refused."""
     points = [EntryPoint(name, "nowhere:Nothing", GROUP) for name in ("crossover", "twice", "twice")]

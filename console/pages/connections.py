@@ -17,7 +17,7 @@ from console.series_pages import TEXT_MAX
 from console.state import feed_of
 from core.errors import InputError
 from feed.context import Feed
-from storage.gap_words import MEANINGS
+from storage.gap_words import MEANINGS, why
 
 router = APIRouter(include_in_schema=False)
 SEES = [Depends(CONNECTIONS)]
@@ -117,7 +117,7 @@ def show_gaps(request: Request, slug: str, series: str = "", cause: str = "", pa
     feed, row = _seen(request, slug)
     found = readings.gap_rows(feed, slug, _only(series, cause, page_number))
     return _tab(request, row, "gaps", _rows(found, page_number, series=series, cause=cause) | {
-        "series": series, "cause": cause, "known": _names(row), "causes": MEANINGS})
+        "series": series, "cause": cause, "known": _names(row), "causes": MEANINGS, "why": why})
 
 
 @router.get("/connections/{slug}/revisions", dependencies=SEES)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import Field
 
 from addons.execution.paper import Costs, fill
-from core.clock import HOUR_US, isoformat
+from core.clock import MINUTE_US, isoformat
 from core.errors import PermanentError, TransientError, UnsupportedError
 from pipeline.ports import Broker, Order, OrderRequest, Services
 from pipeline.stages import ExecutionReport, Kind, SignalRecord
 from pipeline.stages import Parameters as Base
+
+LEAST_AGE_US: Final = 10 * MINUTE_US  # short candles: they settle a minute after their close, and the sweep finds lost ones every five
 
 
 class Execution:
@@ -28,7 +30,7 @@ class Execution:
         spread: float = Field(0.0, ge=0, allow_inf_nan=False, description="On paper, where the candle has none: price units that a buy pays.")
         commission_rate: float = Field(0.001, ge=0, lt=1, description="On paper: share of the amount.")
         slippage_rate: float = Field(0.0005, ge=0, lt=1, description="On paper: share of the price, always against us.")
-        max_age: float = Field(1.0, gt=0, le=1_000_000, description="Candle lengths after the close within which a real order may go out.")
+        max_age: float = Field(1.0, gt=0, le=1_000_000, description="Candle lengths after the close within which a real order may go out; 10 minutes always.")
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
@@ -47,10 +49,12 @@ class Execution:
 
     async def _real(self, order: Order, record: SignalRecord, services: Services) -> Order:
         late_us = services.clock.now_us() - record.close_us
-        if order.status == "new" and late_us > self.parameters.max_age * record.series.timeframe.length_us:
+        allowed_us = max(self.parameters.max_age * record.series.timeframe.length_us, LEAST_AGE_US)
+        if order.status == "new" and late_us > allowed_us:
             # A home that was down judges what it missed: the market has gone on since.
             services.orders.give_up(order.key, "refused", (
-                f"the candle closed {late_us / HOUR_US:.1f} h ago; a real order goes out within max_age {self.parameters.max_age:g} candles"))
+                f"the candle closed {late_us / MINUTE_US:.0f} minutes ago; by max_age {self.parameters.max_age:g} a real order goes out within"
+                f" {allowed_us / MINUTE_US:.0f}"))
             return _again(order, services)
         return await _live_or_refuse(order, services)
 

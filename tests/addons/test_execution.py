@@ -1,7 +1,7 @@
 """Orders: each signal acts once, whatever dies between writing it down, sending it and hearing of it."""
 
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from addons.execution.accounts import Trade, equity, positions
 from addons.execution.plugin import Execution
-from core.clock import HOUR_US
+from core.clock import HOUR_US, MINUTE_US
 from core.errors import NetworkError, PermanentError
+from core.series import Series
 from feed.pipelines import create
 from feed.trading import LiveServices, StoredOrders, held
 from pipeline.ports import Fill, OrderRequest
@@ -160,8 +161,12 @@ async def test_a_real_order_does_not_go_out_long_after_its_candle(feed, clock): 
     clock.set(record(1).close_us + 3 * HOUR_US)
     late = await executor.execute(record(1), services)
     assert late.status == "refused"
-    assert "closed 3.0 h ago; a real order goes out within max_age 1 candles" in late.message
-    assert len(exchange.taken) == 1
+    assert "closed 180 minutes ago; by max_age 1 a real order goes out within 60" in late.message
+    minute = replace(record(2), series=Series.parse("kraken", "BTC/USD", "1m"), close_us=record(2).ts_us + MINUTE_US)
+    for key_us, minutes, status in ((0, 10, "done"), (1, 11, "refused")):  # a minute's candle has ten
+        clock.set(minute.close_us + minutes * MINUTE_US)
+        assert (await executor.execute(replace(minute, ts_us=minute.ts_us + key_us), services)).status == status
+    assert len(exchange.taken) == 2
 
 
 def test_real_orders_need_every_switch(feed):  # noqa: F811

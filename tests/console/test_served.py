@@ -62,6 +62,7 @@ def _sign_in(url, name, password, address, **more):
     return httpx.post(f"{url}/login", data={"name": name, "password": password}, headers=headers, timeout=30, trust_env=False)
 
 
+@pytest.mark.slow  # two servers are started
 def test_forwarded_headers_are_believed_from_named_proxies_alone(serve):
     """Through the proxy cookies are Secure and guesses count against the person's own address; from others the headers say nothing."""
     behind = serve(CANDLELAKE_CONSOLE_PROXIES="127.0.0.0/8")

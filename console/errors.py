@@ -23,6 +23,8 @@ from core.secrets import redact
 
 _NAME: Final = re.compile(r"[a-z_]{1,30}|\d{1,6}")
 log = logging.getLogger("candlelake.console")
+
+
 def install(app: FastAPI) -> None:
     """Let the app answer every error in our way."""
     app.add_exception_handler(CandlelakeError, _ours)

@@ -42,7 +42,7 @@ th{color:var(--soft);font-weight:500}td.n,th.n{text-align:right}td{white-space:n
 </tbody></table></div>
 <h2>Why slots are empty</h2>
 {% if r.totals.causes %}<div class="scroll"><table><thead><tr><th>cause</th><th>meaning</th><th class="n">slots</th></tr></thead><tbody>
-{% for cause, slots in r.totals.causes.items() %}<tr><td>{{ cause }}</td><td>{{ causes[cause] }}</td><td class="n">{{ count(slots) }}</td></tr>{% endfor %}</tbody></table></div>{% else %}<p>No slot is empty.</p>{% endif %}
+{% for cause, slots in r.totals.causes.items() %}<tr><td>{{ cause }}</td><td>{{ causes[cause] }}{% if cause == "unknown" and r.totals.withheld %}; {{ count(r.totals.withheld) }} of them withheld: the broker's clock is in doubt{% endif %}</td><td class="n">{{ count(slots) }}</td></tr>{% endfor %}</tbody></table></div>{% else %}<p>No slot is empty.</p>{% endif %}
 {% if r.gaps %}<h2>Gaps in open time, longest first</h2><div class="scroll"><table><thead><tr><th>series</th><th>from</th><th>to</th><th class="n">slots</th><th>why</th><th class="n">attempts</th><th>next try</th></tr></thead><tbody>
 {% for g in r.gaps[:40] %}<tr><td>{{ g.series }}</td><td>{{ g.start }}</td><td>{{ g.end }}</td><td class="n">{{ count(g.slots) }}</td><td class="wide">{{ g.why }} <code>{{ g.cause }}</code></td><td class="n">{{ g.attempts }}</td><td>{{ (g.next_try[:19] ~ 'Z') if g.next_try else 'final' }}</td></tr>{% endfor %}</tbody></table></div>
 {% if r.gaps|length > 40 %}<p class="sub">{{ r.gaps|length - 40 }} more are in the JSON report.</p>{% endif %}{% endif %}
@@ -93,6 +93,8 @@ def as_text(report: ProofReport) -> str:
         "repairs            " + _repairs(report),
         f"digest             {report.digest}", "", "Causes of empty slots"]
     lines += [f"  {cause:<16} {count(slots):>12}  {MEANINGS[cause]}" for cause, slots in totals["causes"].items()] or ["  none"]
+    if totals["withheld"]:
+        lines.append(f"  of the unknown {count(totals['withheld'])} are withheld: the broker's clock is in doubt there")
     lines += ["", "Series"]
     lines += [f"  {item.connection} {item.symbol} {item.timeframe}: {count(item.stored)} of {count(item.expected)} stored,"
               f" {percent(item.completeness)} complete, {item.unexplained} unexplained, {item.revisions} revised, {item.rows_digest}"

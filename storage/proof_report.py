@@ -45,6 +45,7 @@ class SeriesProof:
         causes: slots by the ledger's cause.
         completeness: stored / expected without closed time, 0 to 1; None when nothing was expected.
         rows_digest: SHA-256 over the stored rows of the period.
+        withheld: of the unexplained ones, those that a broker's clock in doubt is no ground to store.
         behind: open-market slots after the series' last stored or booked one that should have come by now.
         strip: for each of up to 120 equal parts of the period, its shares by what they are (`storage.proof_strip.LEGEND`).
     """
@@ -62,6 +63,7 @@ class SeriesProof:
     completeness: float | None
     revisions: int
     rows_digest: str
+    withheld: int = 0
     behind: int = 0
     strip: list[dict[str, float]] = field(default_factory=list)
 
@@ -180,7 +182,7 @@ def _series(
         isoformat(int(slots[0])) if len(slots) else None, isoformat(int(slots[-1])) if len(slots) else None,
         expected, len(slots), explained, expected - len(slots) - explained, dict(sorted(causes.items())),
         None if due <= 0 else len(slots) / due, changes, rows_digest([frame]),
-        0 if reached is None else late.count(grid, reached.end), strip_of(slots, grid.timeframe.length_us, booked, whole, period))
+        sum(grid.count(part) for gap, part in booked if "withheld" in gap.proof), 0 if reached is None else late.count(grid, reached.end), strip_of(slots, grid.timeframe.length_us, booked, whole, period))
     listed = [
         {"series": str(row.series), "start": isoformat(part.start), "end": isoformat(part.end), "slots": grid.count(part),
          "cause": gap.cause, "attempts": gap.attempts, "first_seen": isoformat(gap.first_seen_us),
@@ -198,7 +200,7 @@ def _totals(proofs: Sequence[SeriesProof]) -> dict[str, Any]:
     due = expected - sum(causes[cause] for cause in NO_MARKET)
     return {
         "series": len(proofs), "expected": expected, "stored": stored, "explained": explained,
-        "unexplained": expected - stored - explained, "causes": dict(sorted(causes.items())),
+        "unexplained": expected - stored - explained, "withheld": sum(item.withheld for item in proofs), "causes": dict(sorted(causes.items())),
         "completeness": None if due <= 0 else stored / due,
         "explained_share": None if expected == 0 else (stored + explained) / expected,
         "revisions": sum(item.revisions for item in proofs), "behind": sum(item.behind for item in proofs),

@@ -53,6 +53,7 @@ class SeriesProofOut(BaseModel):
     stored: int
     explained: int
     unexplained: int
+    withheld: int
     causes: dict[str, int]
     completeness: float | None
     revisions: int
@@ -69,6 +70,7 @@ class ProofTotalsOut(BaseModel):
     stored: int
     explained: int
     unexplained: int
+    withheld: int
     causes: dict[str, int]
     completeness: float | None
     explained_share: float | None

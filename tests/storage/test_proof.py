@@ -258,7 +258,8 @@ def test_the_report_counts_what_an_independent_look_counts(lake, add_series, clo
     """Slots, causes, revisions, repairs and digest are those of the store, inside the period and nowhere else."""
     series = add_series()
     at = lambda n: MINUTES + n * MINUTE_US  # noqa: E731  shorter here
-    gaps = [Gap(series, Interval(at(100), at(110)), "no_trade"), Gap(series, Interval(at(110), at(115)), "unknown"),
+    gaps = [Gap(series, Interval(at(100), at(110)), "no_trade"), Gap(series, Interval(at(110), at(113)), "unknown"),
+            Gap(series, Interval(at(113), at(115)), "unknown", proof={"withheld": "the clock"}),
             Gap(series, Interval(at(115), at(145)), "market_closed"), Gap(series, Interval(at(300), at(320)), "fetch_failed", next_try_us=1)]
     lake.write([Batch(series, candles(MINUTES, 100), "rest", gaps=gaps)], run_id="fetch-1")
     lake.write([Batch(series, candles(at(145), 155), "rest")], run_id="fetch-2")
@@ -267,15 +268,16 @@ def test_the_report_counts_what_an_independent_look_counts(lake, add_series, clo
     lake.write([Batch(series, candles(at(150), 3, price=900.0), "rest")], run_id="audit-1")
     report = make_report(lake.place, "kraken", Interval(at(50), at(400)))
     one = report.series[0]
-    assert (one.expected, one.stored, one.explained, one.unexplained) == (270, 215, 50, 5)
+    assert (one.expected, one.stored, one.explained, one.unexplained, one.withheld) == (270, 215, 50, 5, 2)
     assert one.causes == {"fetch_failed": 10, "market_closed": 30, "no_trade": 10, "unknown": 5}
     assert one.completeness == pytest.approx(215 / 240)
     assert (report.totals["revisions"], len(report.revisions)) == (3, 3)
     assert (report.repairs["ranges"], report.repairs["median_seconds"]) == (1, 420.0)
-    assert [gap["cause"] for gap in report.gaps] == ["no_trade", "fetch_failed", "unknown"]
+    assert [gap["cause"] for gap in report.gaps] == ["no_trade", "fetch_failed", "unknown", "unknown"]
     assert {name for part in one.strip for name in part} == {"stored", "closed", "waiting", "open", "explained"}
     assert {} in one.strip  # after the series' last slot nothing is expected
-    assert [gap["why"] for gap in report.gaps] == ["nothing was traded (proved twice)", "no answer yet; asked again", "not explained"]
+    assert [gap["why"] for gap in report.gaps] == ["nothing was traded (proved twice)", "no answer yet; asked again", "not explained",
+                                                 "withheld: the clock"]
     with lake.metadata.read() as tx, pytest.raises(NotFoundError):
         find_snapshot(tx, "none")
     assert lake.sql("SELECT run_id FROM runs ORDER BY run_id")["run_id"].to_list() == ["audit-1", "fetch-1", "fetch-2", "repair-1"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from console.series_pages import Page, matching, page_of
 from core.clock import DAY_US, EPOCH, isoformat, to_us
@@ -33,7 +33,7 @@ class Cell:
     explained: int
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["none", "full", "explained", "part", "lost"]:
         """How the cell is drawn: none, full, explained, part or lost."""
         if not self.expected:
             return "none"

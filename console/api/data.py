@@ -9,12 +9,13 @@ import polars as pl
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from console import readings
-from console.api.data_models import ColumnsOut
+from console import coverage_map, readings
+from console.api.data_models import ColumnsOut, DayOut, SeriesDaysOut
 from console.api.models import CandleOut, CoverageOut, GapOut, RevisionOut
 from console.derived_view import derived_candles
 from console.policy import CONNECTIONS, identity_of
 from console.readings import RowFilter
+from console.series_pages import TEXT_MAX
 from console.state import feed_of
 from core.errors import InputError
 
@@ -79,6 +80,18 @@ def list_revisions(request: Request, slug: str, symbol: Annotated[str | None, Qu
     """Return what the provider changed of candles already stored, what was seen last first."""
     readings.seen_connection(feed_of(request), identity_of(request), slug)
     return [RevisionOut(**row) for row in readings.revision_rows(feed_of(request), slug, RowFilter(symbol, timeframe, limit=limit, skip=skip))]
+
+
+@router.get("/connections/{slug}/coverage/days", dependencies=SEES)
+def list_days(request: Request, slug: str, days: Annotated[int, Query(ge=1, le=coverage_map.DAYS_MAX)] = 60,
+              series: Annotated[str, Query(max_length=TEXT_MAX, description="Words of symbol and timeframe.")] = "",
+              page: Annotated[int, Query(ge=1, lt=2**31, description=f"{coverage_map.SERIES_MAX} series each.")] = 1) -> list[SeriesDaysOut]:
+    """Return how complete each series is, day by day; a page past the end is the last one."""
+    readings.seen_connection(feed_of(request), identity_of(request), slug)
+    shown = coverage_map.days_of(feed_of(request), slug, days, series, page)
+    return [SeriesDaysOut(symbol=item.symbol, timeframe=item.timeframe.name, days=[
+        DayOut(day=cell.day, expected=cell.expected, stored=cell.stored, explained=cell.explained, kind=cell.kind) for cell in cells])
+        for item, cells in shown.found]
 
 
 @router.get("/coverage", dependencies=SEES)

@@ -25,6 +25,24 @@ class ColumnsOut(BaseModel):
     parts_expected: list[int] | None = None
 
 
+class DayOut(BaseModel):
+    """One day (UTC) of a series, counted in candles; `kind` is none, full, explained, part or lost."""
+
+    day: str
+    expected: int
+    stored: int
+    explained: int
+    kind: Literal["none", "full", "explained", "part", "lost"]
+
+
+class SeriesDaysOut(BaseModel):
+    """A series by day, oldest first."""
+
+    symbol: str
+    timeframe: str
+    days: list[DayOut]
+
+
 class TickOut(BaseModel):
     """A stored tick: a quote has bid and ask, a trade price and size; `received_at` is when it reached us."""
 

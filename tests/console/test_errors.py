@@ -37,6 +37,7 @@ async def test_nobody_and_foreign_hosts_are_told_too(browser, feed):
 
 async def test_who_is_refused_what_is_in_the_log(browser, token, caplog):
     """A door of admins and somebody else's connection leave a line with the name of whoever asked; what is absent leaves none."""
+    caplog.set_level("WARNING", "candlelake.console")
     http = browser().http
     for path in ("/metrics", "/api/connections/bobs", "/api/connections/absent"):
         assert (await http.get(path, headers=token("ann"))).status_code in {403, 404}

@@ -33,7 +33,7 @@ OPERATIONS = {
     "follow candles": ([f"GET {PAGES}{SLUG}/candles"], [f"GET {API}{SLUG}/live"], ["stream"]),
     "read gaps": ([f"GET {PAGES}{SLUG}/gaps", f"GET {PAGES}{SLUG}/day"], [f"GET {API}{SLUG}/gaps"], ["gaps"]),
     "read revisions": ([f"GET {PAGES}{SLUG}/revisions"], [f"GET {API}{SLUG}/revisions"], ["revisions"]),
-    "read coverage": (["GET /coverage", f"GET {PAGES}{SLUG}/coverage"], ["GET /api/coverage"], ["coverage"]),
+    "read coverage": (["GET /coverage", f"GET {PAGES}{SLUG}/coverage"], ["GET /api/coverage", f"GET {API}{SLUG}/coverage/days"], ["coverage"]),
     "read the log of a connection": (
         [f"GET {PAGES}{SLUG}/logs", f"GET {PAGES}{SLUG}/logs.jsonl"], [f"GET {API}{SLUG}/logs"], ["connections logs"]),
     "read the proof": ([f"GET {PAGES}{SLUG}/proof"], [f"GET {API}{SLUG}/proof"], ["report"]),

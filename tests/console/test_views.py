@@ -101,6 +101,9 @@ async def test_the_map_counts_what_is_stored(browser, token):
     text = (await http.get("/connections/anns/coverage", headers=headers)).text
     assert "2026-01-05: 300 of 300 stored" in text
     assert 'class="cell full"' in text
+    (told,) = (await http.get("/api/connections/anns/coverage/days?days=2", headers=headers)).json()
+    assert told["days"][-1] == {"day": "2026-01-05", "expected": 300, "stored": 300, "explained": 0, "kind": "full"}
+    assert [item["kind"] for item in told["days"]] == ["none", "full"]
     assert (await http.get("/connections/anns/day?symbol=BTC/USD&timeframe=1m&day=2026-01-05", headers=headers)).status_code == 200
     assert (await http.get("/connections/anns/coverage?days=100000", headers=headers)).status_code == 422
     assert (await http.get("/connections/anns/day?day=never", headers=headers)).status_code == 422

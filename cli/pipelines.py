@@ -272,7 +272,7 @@ def check(
     frontiers: Annotated[int, typer.Option(min=1, max=1000, help="How many candles are taken as the present.")] = 12,
     as_json: Json = False,
 ) -> int:
-    """Look for look-ahead: cut the future off, poison it, and see whether signals of the past change."""
+    """Look for look-ahead: cut the future off, poison it, take the home away, and see whether signals of the past change."""
     from core.errors import InputError
     from feed.replaying import check_pipeline
 
@@ -281,7 +281,7 @@ def check(
     with home() as feed:
         reports = check_pipeline(
             feed, name, None if start is None or end is None else _range(start, end), series=_key(series), frontiers=frontiers)
-    print_rows([report.as_dict() for report in reports], ("series", "status", "frontiers", "signals", "futures", "findings"), as_json=as_json)
+    print_rows([report.as_dict() for report in reports], ("series", "status", "frontiers", "signals", "futures", "apart", "findings"), as_json=as_json)
     return 0 if all(report.is_clean for report in reports) else 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from feed.audit import AuditScope
     from feed.result import RunResult
 
+TURN_SECONDS = 1.0  # between two looks whether another run has ended
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
 Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The connection.")]
 AnySlug = Annotated[str | None, typer.Argument(metavar="[SLUG]", help="One connection; all of them without it.")]
@@ -67,8 +69,19 @@ def backfill(
     series = Series.parse(slug, symbol, timeframe)
     interval = Interval.parse(start, end)
     with open_feed() as feed, progress_bar(f"backfill {series}", quiet=as_json) as progress:
-        result = asyncio.run(run_backfill(feed, series, interval, progress=in_candles(progress)))
+        result = asyncio.run(_in_turn(lambda: run_backfill(feed, series, interval, progress=in_candles(progress))))
     return _end(result, as_json=as_json)
+
+
+async def _in_turn(run: Callable[[], Awaitable[RunResult]]) -> RunResult:
+    """Run; while another run holds the series, wait for its end: what a person orders is done, not skipped."""
+    is_told = False
+    while (result := await run()).only_skipped:
+        if not is_told:
+            note(f"waiting: {result.series[0].skipped}")
+            is_told = True
+        await asyncio.sleep(TURN_SECONDS)
+    return result
 
 
 def repair(slug: AnySlug = None, as_json: Json = False) -> int:

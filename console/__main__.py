@@ -34,6 +34,8 @@ def main() -> int:
     except CandlelakeError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
+    except KeyboardInterrupt:  # raised again by uvicorn when it has ended what was open
+        return 0
     return 0
 
 

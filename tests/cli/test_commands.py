@@ -1,7 +1,9 @@
 """The commands from adding a connection to reading its candles, over real parts: a replayed file, the store, the lake."""
 
+import asyncio
 import json
 import sqlite3
+import threading
 from datetime import UTC, datetime, timedelta
 
 import duckdb
@@ -9,6 +11,7 @@ import polars as pl
 import pytest
 
 from core.clock import SystemClock, to_datetime
+from feed import open_feed
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = ("2024-01-01", "2024-01-02")
@@ -75,6 +78,25 @@ def test_a_symbol_that_the_provider_lacks_is_told_and_not_kept(filled):
     assert answer.json["status"] == "failed"
     assert [row["symbol"] for row in filled("coverage", "--json").json] == ["BTCUSD"]
     assert filled("fetch", "tape", "--json").json["status"] != "failed"
+
+
+def test_a_backfill_that_finds_another_at_work_waits_for_its_turn(tape):
+    """Two backfills of one series at once: the second says that it waits, and ends with the candles, not as skipped."""
+    is_held = threading.Event()
+
+    async def hold():
+        with open_feed() as feed:
+            async with feed.leases.hold("backfill:tape BTCUSD 1m", seconds=60):
+                is_held.set()
+                await asyncio.sleep(1.5)
+
+    other = threading.Thread(target=lambda: asyncio.run(hold()))
+    other.start()
+    assert is_held.wait(30)
+    answer = tape("backfill", *SERIES, *DAY, "--json")
+    other.join()
+    assert answer.json["stored"] == 1430
+    assert answer.err.count("waiting: ") == 1
 
 
 def test_progress_goes_to_stderr(tape):

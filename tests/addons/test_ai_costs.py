@@ -109,6 +109,7 @@ def test_both_sides_are_learned_calibrated_and_reported_after_costs(model):
     assert "more than costs of 25 bp" in model.about["verdict"]
 
 
+@pytest.mark.slow
 def test_what_is_unseen_decides_nothing_of_a_model():
     """With wild prices, volumes and spreads in its place the model is the same to the last bit: features, costs, trees, calibration, edges."""
     dice = pl.Series(np.random.default_rng(5).uniform(0.5, 1.5, 2_500))

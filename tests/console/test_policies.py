@@ -122,6 +122,7 @@ def test_every_route_has_the_policy_that_was_meant(app):
     assert set(named) <= {f"{method} {path}" for method, path, _ in table}
 
 
+@pytest.mark.slow
 async def test_every_route_lets_in_whom_its_policy_names_and_nobody_else(furnished):
     """The whole table, generated from the routes: each method and path by each kind of asker, role, scope, session and console."""
     feed, app, callers = furnished

@@ -84,6 +84,7 @@ def test_forwarded_headers_are_believed_from_named_proxies_alone(serve):
     assert "strict-transport-security" not in answer.headers
 
 
+@pytest.mark.slow
 def test_requests_that_never_end_leave_room_for_others(serve):
     """A19, slow-loris: six hundred heads and bodies that never end are given up soon, and everybody else is answered again."""
     url = serve()

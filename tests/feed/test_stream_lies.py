@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+import pytest
+
 from core.calendar import AlwaysOpen, default_calendar
 from core.clock import DAY_US, MINUTE_US, SECOND_US, parse_instant, to_us
 from core.ticks import Tick
@@ -133,6 +135,7 @@ async def test_a_venue_whose_clock_is_behind_ours_loses_nothing_between_two_stre
         assert outside(missing, place.gaps()) == []
 
 
+@pytest.mark.slow
 async def test_quotes_that_a_bridge_drops_in_silence_are_found_by_the_brokers_candles(tmp_path):
     """Quotes have no ids: where the broker counts more in a minute than was heard, that minute is booked as lost."""
     with home(tmp_path, "mt5", speed=30) as place:

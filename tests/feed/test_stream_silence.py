@@ -4,6 +4,7 @@ import logging
 from itertools import pairwise
 
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,6 +117,7 @@ def test_a_dead_symbol_is_tried_ever_more_rarely_and_rests_on_weekends():
     assert seen.dead(parse_instant("2021-06-19T12:00Z")) == {}
 
 
+@pytest.mark.slow
 async def test_a_quiet_market_brings_its_candles_all_the_same(tmp_path):
     """Minutes without a trade bring no tick: REST is asked for them, once a minute, while nothing else fetches the connection."""
     with home(tmp_path, "kraken", clock=FastClock(QUIET, 60)) as place:

@@ -3,7 +3,7 @@
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
-JOBS   ?= 2
+JOBS   ?= 3
 SLOW_JOBS ?= 2
 UP     ?=
 

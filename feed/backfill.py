@@ -78,6 +78,7 @@ async def backfill(
                 run = await asyncio.to_thread(SeriesRun.plan, feed, provider, row, interval)
                 await _fill(run, writer, result, progress)
                 result.gaps = run.open_gaps()
+                result.absent = await asyncio.to_thread(run.absent)
                 break
         else:
             raise ClockRuleError("server clock", "rules that its own weeks contradict twice", "rules that hold",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -28,6 +29,7 @@ class SeriesResult:
     revised: int = 0
     quarantined: int = 0
     gaps: int = 0  # booked ranges that a person may wonder about, inside what this run looked at
+    absent: dict[str, int] = field(default_factory=dict)  # booked slots of a backfill's range, by cause
     requests: int = 0
     compared: int = 0  # stored candles that an audit asked for again
     vanished: int = 0  # of these, those that the provider shows no longer; they stay stored
@@ -39,8 +41,8 @@ class SeriesResult:
         """Return the fields as JSON-ready values."""
         return {
             "series": self.series, "stored": self.stored, "revised": self.revised, "quarantined": self.quarantined,
-            "gaps": self.gaps, "requests": self.requests, "skipped": self.skipped, "compared": self.compared, "vanished": self.vanished,
-            "error": None if self.error is None else str(self.error),
+            "gaps": self.gaps, "absent": self.absent, "requests": self.requests, "skipped": self.skipped, "compared": self.compared,
+            "vanished": self.vanished, "error": None if self.error is None else str(self.error),
         }
 
 
@@ -108,6 +110,9 @@ def conclude(run_id: str, what: str, series: Sequence[SeriesResult]) -> RunResul
     skipped = [item for item in series if item.skipped]
     if skipped:
         counts += f", {len(skipped)} skipped ({skipped[0].series}: {skipped[0].skipped})"
+    absent = sum((Counter(item.absent) for item in series), Counter[str]())
+    if absent:
+        counts += f"; absent: {', '.join(f'{count} {cause}' for cause, count in absent.most_common())}"
     if failed:
         first = failed[0]
         text = f"{what} failed for {len(failed)} of {len(series)}: {first.series}: {first.error}; {counts}"

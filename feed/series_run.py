@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -171,6 +172,14 @@ class SeriesRun:
         """Return how many booked ranges in the interval are not explained for good."""
         with self.feed.lake.metadata.read() as tx:
             return count_booked(tx, self.row.id, self.interval, OPEN_CAUSES)
+
+    def absent(self) -> dict[str, int]:
+        """Return how many slots of the interval are booked, by cause, the most first."""
+        slots, causes = grid_slots(self.grid, self.interval), defaultdict[str, list[Interval]](list)
+        for gap in gaps_inside(self.feed, self.row, self.interval):
+            causes[gap.cause].append(gap.interval)
+        counts = Counter({cause: len(within(slots, intervals)) for cause, intervals in causes.items()})
+        return dict((+counts).most_common())
 
 
 def settle_seconds(feed: Feed, row: SeriesRow) -> float:

@@ -191,7 +191,7 @@ async def test_days_that_begin_later_than_minutes_hide_nothing(make_feed, series
 
 
 async def test_what_the_provider_no_longer_keeps_is_out_of_reach(make_feed, series, clock, candles_of) -> None:
-    """A provider that keeps only its newest candles books the rest as out_of_reach, not to be tried again."""
+    """A provider that keeps only its newest candles books the rest as out_of_reach, not to be tried again; the run says how much and why."""
     feed, provider = make_feed(candles_of(1000), keeps=300)
     clock.set(START + 1000 * MINUTE_US)
     span = Interval(START, START + 1000 * MINUTE_US)
@@ -199,6 +199,8 @@ async def test_what_the_provider_no_longer_keeps_is_out_of_reach(make_feed, seri
     reach = [gap for gap in gaps(feed) if gap.cause == "out_of_reach"]
     assert sum((g.interval.end - g.interval.start) // MINUTE_US for g in reach) + result.stored == 1000
     assert all(gap.next_try_us is None for gap in reach)
+    assert result.series[0].absent == {"out_of_reach": 1000 - result.stored}
+    assert f"; absent: {1000 - result.stored} out_of_reach" in result.message
     provider.asked.clear()
     await backfill(feed, series, span)
     assert provider.asked == []

@@ -8,7 +8,7 @@ import pytest
 
 from connections.inputs import ConnectionInput
 from core.clock import MINUTE_US, ManualClock, isoformat, to_us
-from core.errors import CandlelakeError
+from core.errors import CandlelakeError, NotFoundError
 from core.interval import Interval
 from core.series import Series
 from core.settings import Settings
@@ -118,12 +118,13 @@ async def test_wrong_rows_are_kept_apart(history, fault) -> None:
 
 @pytest.mark.slow
 async def test_a_symbol_of_another_name_is_not_stored(history) -> None:
-    """A connection whose symbol the exchange does not know says so and names near ones; nothing is stored under it."""
+    """A connection whose symbol the exchange does not know says so and names near ones; no series of it stays behind."""
     _, feed, truth = history
     result = await backfill(feed, Series.parse("binance", "BTC/USDX", "1m"), whole(truth))
     assert result.status == "failed"
     assert "BTC/USDT" in result.message
-    assert feed.lake.candles("binance", "BTC/USDX", "1m").is_empty()
+    with pytest.raises(NotFoundError):
+        feed.lake.candles("binance", "BTC/USDX", "1m")
 
 
 @pytest.mark.slow

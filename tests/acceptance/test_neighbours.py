@@ -40,8 +40,8 @@ def words(truth: pl.DataFrame) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_second_backfill_of_the_same_series_says_who_has_it(history, connect, start_child) -> None:
-    """The second process asks for nothing, changes nothing, and says in one line that the first one works on it."""
+def test_a_second_backfill_of_the_same_series_says_who_has_it_and_waits(history, connect, start_child) -> None:
+    """The second process asks for nothing while the first works, says so in one line, and does what is left when the first is stopped."""
     box, truth = history
     feed = connect(box)
     hold = box.faults.add("hang", KLINES)
@@ -49,17 +49,18 @@ def test_a_second_backfill_of_the_same_series_says_who_has_it(history, connect, 
     while not pages(box):
         time.sleep(0.02)
     second = start_child(*words(truth))
-    said = second.communicate(timeout=60)[0]
-    asked = pages(box)
+    said = ""
+    while "is being worked on by" not in said:
+        line = second.stdout.readline()
+        assert line, said
+        said += line
+    assert pages(box) == 1
     box.faults.remove(hold)
-    assert "is being worked on by" in said
-    assert len(said.strip().splitlines()) == 1
-    assert asked == 1
     os.kill(first.pid, signal.SIGINT)  # it hangs in its request: a person stops it
     first.communicate(timeout=60)
-    third = start_child(*words(truth))  # and the lease is free at once
-    assert third.communicate(timeout=60)[0] != ""
-    assert third.returncode in {0, 3}
+    said += second.stdout.read()  # until its end: the lease is free at once
+    assert second.wait(60) in {0, 3}
+    assert said.count("is being worked on by") == 1
     assert feed.lake.candles("binance", "BTC/USDT", "1m").select(COLUMNS).equals(truth)
 
 

@@ -37,7 +37,7 @@ class MetadataStore:
         Raises:
             StoreBusyError, StoreFullError, StoreUnwritableError: translated from the driver.
         """
-        with _translated(), self.engine.connect() as connection:
+        with _translated(self.engine), self.engine.connect() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
@@ -50,7 +50,7 @@ class MetadataStore:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Run the body on one snapshot of the store."""
-        with _translated(), self.engine.connect() as connection:
+        with _translated(self.engine), self.engine.connect() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN")
             else:
@@ -108,11 +108,14 @@ def _check_folder(database: Path) -> None:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(engine: Engine) -> Iterator[None]:
+    driver: Any = engine.dialect.loaded_dbapi  # `storage.statements` runs on it: its errors come as they are
     try:
         yield
     except OperationalError as error:
         raise _translate(str(error.orig)) from error
+    except driver.OperationalError as error:
+        raise _translate(str(error)) from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise StoreBusyError("the metadata store closed the connection; try again") from error
@@ -124,4 +127,5 @@ def _translate(text: str) -> Exception:
         return StoreUnwritableError(f"the metadata store cannot be written: {text}; check owner and mode of the folder that CANDLELAKE_HOME names")
     if "disk is full" in text or "disk I/O" in text:
         return StoreFullError(f"no space left for the metadata store: {text}; free some and run again")
-    return StoreBusyError(f"the metadata store does not answer: {text.splitlines()[0]}; try again")
+    first = (text.splitlines() or ["no reason given"])[0]
+    return StoreBusyError(f"the metadata store does not answer: {first}; try again")

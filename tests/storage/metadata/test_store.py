@@ -6,9 +6,10 @@ from contextlib import closing
 import pytest
 from sqlalchemy import text
 
-from core.errors import StoreBusyError, StoreUnwritableError
+from core.errors import StoreBusyError, StoreFullError, StoreUnwritableError
 from storage.metadata.store import _prepare_sqlite, open_metadata
 from storage.metadata.tables import leases
+from storage.statements import execute_many, fetch
 
 
 def test_sqlite_commits_are_durable(sqlite_url):
@@ -60,6 +61,44 @@ def test_unreachable_postgres_is_transient():
         pass
     assert "\n" not in str(caught.value)
     assert "canary-secret" not in str(caught.value)
+    store.close()
+
+
+def test_a_store_that_fills_up_in_a_plain_statement_says_so(sqlite_url):
+    """Errors of statements that run on the driver itself are translated too; what the write did is rolled back."""
+    store = open_metadata(sqlite_url)
+    with store.write() as tx:
+        execute_many(tx, "CREATE TABLE filled (bytes BLOB)", [()])
+
+    def fill():
+        with store.write() as tx:
+            fetch(tx, "PRAGMA max_page_count=1")  # SQLite raises it to the pages there are
+            execute_many(tx, "INSERT INTO filled VALUES (zeroblob(100000))", [()])
+
+    with pytest.raises(StoreFullError, match="no space left"):
+        fill()
+    with store.read() as tx:
+        assert fetch(tx, "SELECT count(*) FROM filled") == [(0,)]
+    store.close()
+
+
+def test_a_lost_postgres_is_transient_in_a_plain_statement(postgres_url):
+    """A session that the server ends in the middle of a transaction is a StoreBusyError in one line; the store goes on."""
+    store = open_metadata(postgres_url)
+
+    def lose(transaction):
+        with transaction() as tx:
+            with store.read() as other:
+                (own,) = fetch(tx, "SELECT pg_backend_pid()")[0]
+                fetch(other, "SELECT pg_terminate_backend(?)", (own,))
+            fetch(tx, "SELECT 1")
+
+    for transaction in (store.read, store.write):
+        with pytest.raises(StoreBusyError) as caught:
+            lose(transaction)
+        assert "\n" not in str(caught.value)
+    with store.read() as tx:
+        assert fetch(tx, "SELECT 1") == [(1,)]
     store.close()
 
 

@@ -160,9 +160,9 @@ def _database(current: Settings) -> Finding:
         with closing(sqlite3.connect(f"file:{path.absolute()}?mode=ro", uri=True)) as database:
             answer = database.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as error:
-        return Finding("metadata", "error", f"{path}: {error}; restore a backup or run: candlelake audit --rebuild")
+        return Finding("metadata", "error", f"{path}: {error}; restore a backup, or set the database aside and run: candlelake audit --rebuild")
     if answer != "ok":
-        return Finding("metadata", "error", f"{path}: {answer}; restore a backup or run: candlelake audit --rebuild")
+        return Finding("metadata", "error", f"{path}: {answer}; restore a backup, or set the database aside and run: candlelake audit --rebuild")
     return Finding("metadata", "ok", str(path))
 
 

@@ -12,9 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from core.errors import InputError, StoreBusyError, StoreFullError, StoreUnwritableError
+from core.errors import (
+    CandlelakeError,
+    InputError,
+    StoreBusyError,
+    StoreCorruptError,
+    StoreFullError,
+    StoreUnwritableError,
+)
 
 BUSY_TIMEOUT_MS = 30_000
 
@@ -35,7 +42,7 @@ class MetadataStore:
         """Run the body in one transaction; when it returns, the changes are on disk.
 
         Raises:
-            StoreBusyError, StoreFullError, StoreUnwritableError: translated from the driver.
+            StoreBusyError, StoreFullError, StoreUnwritableError, StoreCorruptError: translated from the driver.
         """
         with _translated(self.engine), self.engine.connect() as connection:
             if self.is_sqlite:
@@ -112,17 +119,21 @@ def _translated(engine: Engine) -> Iterator[None]:
     driver: Any = engine.dialect.loaded_dbapi  # `storage.statements` runs on it: its errors come as they are
     try:
         yield
-    except OperationalError as error:
-        raise _translate(str(error.orig)) from error
-    except driver.OperationalError as error:
-        raise _translate(str(error)) from error
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise StoreBusyError("the metadata store closed the connection; try again") from error
-        raise
+    except (DBAPIError, driver.DatabaseError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        known = _translate(str(cause), is_operational=is_lost or isinstance(cause, driver.OperationalError))
+        if known is None:
+            raise
+        raise known from error
 
 
-def _translate(text: str) -> Exception:
+def _translate(text: str, *, is_operational: bool) -> CandlelakeError | None:
+    """Return what an error of the database means to the caller; None when it is the statement's own fault."""
+    if "malformed" in text or "not a database" in text:
+        return StoreCorruptError(f"the metadata store is damaged: {text}; restore a backup, or set the database aside and run `candlelake audit --rebuild`")
+    if not is_operational:
+        return None
     if "readonly" in text or "unable to open" in text:
         return StoreUnwritableError(f"the metadata store cannot be written: {text}; check owner and mode of the folder that CANDLELAKE_HOME names")
     if "disk is full" in text or "disk I/O" in text:

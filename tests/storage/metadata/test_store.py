@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 from sqlalchemy import text
 
-from core.errors import StoreBusyError, StoreFullError, StoreUnwritableError
+from core.errors import StoreBusyError, StoreCorruptError, StoreFullError, StoreUnwritableError
 from storage.metadata.store import _prepare_sqlite, open_metadata
 from storage.metadata.tables import leases
 from storage.statements import execute_many, fetch
@@ -79,6 +79,25 @@ def test_a_store_that_fills_up_in_a_plain_statement_says_so(sqlite_url):
         fill()
     with store.read() as tx:
         assert fetch(tx, "SELECT count(*) FROM filled") == [(0,)]
+    store.close()
+
+
+@pytest.mark.parametrize("damage", ["header", "pages"])
+def test_a_damaged_store_says_what_to_do(sqlite_url, tmp_path, damage):
+    """A database whose bytes are not what SQLite wrote is a StoreCorruptError that names the way back."""
+    store = open_metadata(sqlite_url)
+    with store.write() as tx:
+        execute_many(tx, "CREATE TABLE filled (bytes BLOB)", [()])
+        execute_many(tx, "INSERT INTO filled VALUES (zeroblob(100000))", [()])
+    store.close()
+    (path,) = tmp_path.glob("*.db")
+    content = bytearray(path.read_bytes())
+    start, end = (0, 100) if damage == "header" else (4096, len(content))
+    content[start:end] = b"\xff" * (end - start)
+    path.write_bytes(content)
+    store = open_metadata(sqlite_url)
+    with pytest.raises(StoreCorruptError, match="restore a backup"), store.read() as tx:
+        fetch(tx, "SELECT * FROM filled")
     store.close()
 
 

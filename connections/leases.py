@@ -13,8 +13,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -67,6 +67,12 @@ class Lease:
         self.is_lost = False
         self._owner = owner
         self._length_us = length_us
+        self._until_us = owner.clock.now_us() + length_us
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether somebody else may have it, by our clock alone: it was not renewed in time. `renew` tells."""
+        return self.is_lost or self._owner.clock.now_us() >= self._until_us
 
     def renew(self) -> None:
         """Hold the lease for its full length from now on.
@@ -83,15 +89,27 @@ class Lease:
             if found.rowcount != 1:
                 self.is_lost = True
         self.check()
+        self._until_us = now_us + self._length_us
 
     def check(self, tx: Connection | None = None) -> None:
         """Raise LeaseHeldError when the lease is lost; with `tx`, asked of the store inside that transaction (fencing)."""
         if tx is not None:
-            token = tx.execute(select(leases.c.token).where(
-                leases.c.name == self.name, leases.c.holder == self.holder)).scalar()
+            token = tx.execute(select(leases.c.token).where(  # locked: nobody takes it over before `tx` has ended
+                leases.c.name == self.name, leases.c.holder == self.holder).with_for_update(read=True)).scalar()
             self.is_lost = self.is_lost or token != self.token
         if self.is_lost:
             raise LeaseHeldError(f"the lease of {self.name} ran out and another run took over; this run stops")
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Run the body in one transaction of the metadata store, which nothing is written in when the lease is lost.
+
+        Raises:
+            LeaseHeldError: it is.
+        """
+        with self._owner.metadata.write() as tx:
+            self.check(tx)
+            yield tx
 
 
 class Leases:

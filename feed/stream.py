@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import replace
 from typing import Final
 
+from connections.leases import Lease
+from connections.rows import ConnectionRow
 from core.clock import SECOND_US
-from core.errors import CandlelakeError, InputError, NotFoundError, TransientError
+from core.errors import CandlelakeError, InputError, LeaseHeldError, NotFoundError, TransientError
 from feed.context import Feed
 from feed.stream_candles import StreamCandles
 from feed.stream_options import StreamOptions, StreamResult, Subscribers
@@ -31,9 +34,10 @@ async def stream(
         PermanentError: only a person can mend it: login refused, unknown symbol, disk full.
     """
     options, run_id = options or StreamOptions(), run_id or feed.new_run_id("stream")
-    run = await asyncio.to_thread(_open, feed, slug, options, run_id)
+    await asyncio.to_thread(_streamed, feed, slug)
     done = StreamResult(run_id, slug)
-    async with feed.leases.hold(f"stream:{slug}", seconds=60):
+    async with feed.leases.hold(f"stream:{slug}", seconds=options.lease_seconds) as lease:
+        run = await asyncio.to_thread(_open, feed, slug, lease, options, run_id)
         while True:
             run.subscribers = subscribers or Subscribers()
             has_changed = await _work(run, stop)
@@ -41,7 +45,7 @@ async def stream(
             if not has_changed or stop.is_set():
                 return done
             try:
-                run = await asyncio.to_thread(_open, feed, slug, options, run_id)
+                run = await asyncio.to_thread(_open, feed, slug, lease, options, run_id)
             except (InputError, NotFoundError):
                 return replace(done, message=SWITCHED_OFF)
             if not _is_wanted(run):
@@ -68,7 +72,8 @@ async def _work(run: StreamRun, stop: asyncio.Event) -> bool:
         for task in (*helpers, *watchers):
             task.cancel()
         await asyncio.gather(*helpers, *watchers, return_exceptions=True)
-        await asyncio.shield(run.finish(state))
+        with contextlib.suppress(LeaseHeldError):  # whoever streams now tells how the stream fares
+            await asyncio.shield(run.finish(state))
     return not stop.is_set()
 
 
@@ -112,15 +117,21 @@ def _keys(rows: list[SeriesRow]) -> set[int]:
     return {row.id for row in rows}
 
 
-def _open(feed: Feed, slug: str, options: StreamOptions, run_id: str) -> StreamRun:
+def _streamed(feed: Feed, slug: str) -> tuple[ConnectionRow, list[SeriesRow]]:
+    """Return the connection and the series that are to be streamed; InputError when there is nothing to stream."""
     connection, rows = feed.connections.get(slug), _series(feed, slug)
     if not connection.is_active:
         raise InputError("connection", slug, "an active one", f"run: candlelake connections activate {slug}")
     if not rows:
         raise InputError("connection", slug, "one with active series", f"add some: candlelake connections update {slug} --symbol ...")
+    return connection, rows
+
+
+def _open(feed: Feed, slug: str, lease: Lease, options: StreamOptions, run_id: str) -> StreamRun:
+    connection, rows = _streamed(feed, slug)
     calendars = {row.series.symbol: feed.calendar(row, connection.type) for row in rows}
-    candles = StreamCandles(feed, slug, rows, run_id, round(options.lateness_seconds * SECOND_US), calendars)
-    return StreamRun(feed, slug, connection.id, run_id, options, candles, calendars)
+    candles = StreamCandles(feed, lease, slug, rows, run_id, round(options.lateness_seconds * SECOND_US), calendars)
+    return StreamRun(feed, lease, slug, connection.id, run_id, options, candles, calendars)
 
 
 __all__ = ["StreamOptions", "StreamResult", "Subscribers", "stream"]

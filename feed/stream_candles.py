@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from connections.leases import Lease
 from core.calendar import Calendar
 from core.candles import check
 from core.clock import SECOND_US, to_us
@@ -40,6 +41,7 @@ class StreamCandles:
     """
 
     feed: Feed
+    lease: Lease
     slug: str
     rows: list[SeriesRow]
     run_id: str
@@ -165,7 +167,7 @@ class StreamCandles:
             while len(held) > MOST_UNCONFIRMED:
                 held.pop(next(iter(held)))
         if fresh:
-            self.feed.lake.write(fresh, run_id=self.run_id)
+            self.feed.lake.write(fresh, run_id=self.run_id, fence=self.lease.check)
 
     def is_due(self) -> bool:
         """Whether a streamed candle waits for REST, and has settled."""

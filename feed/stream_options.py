@@ -22,6 +22,7 @@ class StreamOptions:
         beat_seconds: how often the state is written.
         confirm_seconds: how often REST is asked at most.
         backoff_seconds: before the second try to reconnect; doubles, a minute at most.
+        lease_seconds: how long after its last word another run may take the stream over.
         while_marked: end when the connection's setting `stream` is switched off.
         skew_seconds: how often the venue's clock is measured again while a session goes on.
     """
@@ -35,6 +36,7 @@ class StreamOptions:
     confirm_seconds: float = 1.0
     backoff_seconds: float = 0.5
     skew_seconds: float = 300.0
+    lease_seconds: float = 60.0
     while_marked: bool = False
 
 

@@ -12,12 +12,13 @@ import contextlib
 import gc
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 from typing import Final
 
+from connections.leases import Lease
 from core.calendar import Calendar
 from core.clock import SECOND_US, isoformat
 from core.errors import (
@@ -25,6 +26,7 @@ from core.errors import (
     LeaseHeldError,
     OverrunError,
     StalledError,
+    StoreBusyError,
     TransientError,
     UnsupportedError,
 )
@@ -55,6 +57,7 @@ class StreamRun:
     """One run of a connection's stream."""
 
     feed: Feed
+    lease: Lease
     slug: str
     connection_id: int
     run_id: str
@@ -104,12 +107,12 @@ class StreamRun:
         with lake.metadata.read() as tx:
             before = next(iter(read_states(tx, self.slug)), None)
         cause = "killed" if before is not None and before.state in ALIVE else "not_streaming"
-        with lake.metadata.write() as tx:
+        with self.lease.write() as tx:
             ids = {symbol: losses.ensure_tick_series(tx, self.slug, symbol, now) for symbol in self.symbols}
             covered = {symbol: losses.covered_until(tx, key) for symbol, key in ids.items()}
         allowance = self._allowance_us()
         self._gap_from = {symbol: (min(until, now) - allowance, cause) for symbol, until in covered.items() if until is not None}
-        self._keeper = TickKeeper(lake, self.slug, self.feed.clock, journal, ids, self.calendars, self.run_id,
+        self._keeper = TickKeeper(lake, self.lease, self.slug, self.feed.clock, journal, ids, self.calendars, self.run_id,
                                   heard_us=now, on_lost=self.candles.lose, on_durable=self.subscribers.durable)
         self.candles.on_unheard = self._unheard
         self._watch = SilenceWatch(self.candles.rows, self.calendars, by_symbol=self.options.ticks,
@@ -117,16 +120,18 @@ class StreamRun:
         self.say("connecting")
 
     async def finish(self, state: str) -> None:
-        """Write what is left and the last state."""
+        """Write what is left and the last state; nothing of it when another run has taken over."""
         keeper = self.keeper
         is_live, keeper.is_live = keeper.is_live, False
-        if is_live:
-            await asyncio.to_thread(self.prolong)
         try:
-            await keeper.close(is_live=is_live)
-        finally:  # a disk that is full may still have room for the state
-            gc.unfreeze()
-            self.say(state)
+            if is_live:
+                await asyncio.to_thread(self.prolong)
+        finally:
+            try:
+                await keeper.close(is_live=is_live)
+            finally:  # a disk that is full may still have room for the state
+                gc.unfreeze()
+                self.say(state)
 
     def say(self, state: str, message: str | None = None) -> None:
         """Write the state."""
@@ -134,8 +139,20 @@ class StreamRun:
         if message is not None:
             self.message = message
         row = state_of(self)
-        with self.feed.lake.metadata.write() as tx:
+        with self.lease.write() as tx:
             write_state(tx, self.connection_id, row)
+
+    async def _tell(self, state: str, message: str | None = None) -> None:
+        with self._unless_busy():
+            await asyncio.to_thread(self.say, state, message)
+
+    @contextlib.contextmanager
+    def _unless_busy(self) -> Iterator[None]:
+        """Let the body fail because the metadata store does not answer: it restarts, or is moved, and the stream goes on."""
+        try:
+            yield
+        except StoreBusyError as error:
+            log.warning("%s: stream: tried again soon: %s", self.slug, error)
 
     def result(self) -> StreamResult:
         """Return what was done so far."""
@@ -147,13 +164,14 @@ class StreamRun:
         """Write the state every few seconds."""
         while True:
             await asyncio.sleep(self.options.beat_seconds)
-            await asyncio.to_thread(self.say, self.state)
+            await self._tell(self.state)
 
     async def commits(self) -> None:
         """Write what was heard, several times a second."""
         while True:
             await asyncio.sleep(self.options.commit_seconds)
-            await self.keeper.commit()
+            with self._unless_busy():
+                await self.keeper.commit()
 
     # Sessions
 
@@ -164,7 +182,7 @@ class StreamRun:
             if await self._market_is_closed(stop):
                 continue
             try:
-                await asyncio.to_thread(self.say, "connecting")
+                await self._tell("connecting")
                 await self._session(stop, helpers)
                 failures = 0
             except LeaseHeldError:
@@ -176,7 +194,7 @@ class StreamRun:
                 RECONNECTS.labels(self.slug, cause).inc()
                 log.warning("%s: stream: %s", self.slug, error)
                 self._ended(cause)
-                await asyncio.to_thread(self.say, "waiting", str(error))
+                await self._tell("waiting", str(error))
                 wait = min(LONGEST_WAIT, self.options.backoff_seconds * 2 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)  # noqa: S311  jitter
                 await _until(stop, max(wait, error.retry_after or 0.0))
 
@@ -199,7 +217,7 @@ class StreamRun:
         if not all(closed_since(calendar, now) is not None for calendar in self.calendars.values()):
             return False
         if self.state != "closed":
-            await asyncio.to_thread(self.say, "closed", "")
+            await self._tell("closed", "")
         await _until(stop, 1.0)
         return True
 
@@ -234,11 +252,11 @@ class StreamRun:
             else:
                 sieve.restart()
         self.candles.begin(provider, here + self._allowance_us())  # the venue's clock is known to a fraction of a second only
-        gaps, self._gap_from = self._gap_from, {}
-        with self.feed.lake.metadata.write() as tx:  # killed before the first commit, the next run knows since when
-            losses.cover(tx, list(self.keeper.ids.values()), self.keeper.mark(now))
-        for symbol, (since, cause) in gaps.items():
+        for symbol, (since, cause) in self._gap_from.copy().items():
             self.keeper.book(symbol, Interval(since, max(since, here + self._allowance_us())), cause, {"run_id": self.run_id})
+            del self._gap_from[symbol]
+        with self.lease.write() as tx:  # killed before the first commit, the next run knows since when
+            losses.cover(tx, list(self.keeper.ids.values()), self.keeper.mark(now))
         self.say("live", "")
         log.info("%s: stream: live, %s", self.slug, ", ".join(self.symbols[:5]) + (", ..." if len(self.symbols) > 5 else ""))
 

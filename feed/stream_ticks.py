@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from connections.leases import Lease
 from core.calendar import Calendar, open_parts
 from core.clock import SECOND_US, Clock
 from core.interval import Interval
@@ -117,6 +118,7 @@ class TickKeeper:
 
     Args:
         lake: where.
+        lease: of the stream; nothing is written once another run has it.
         slug: the connection.
         clock: ours.
         journal: None keeps no ticks; losses are booked all the same.
@@ -126,6 +128,7 @@ class TickKeeper:
     """
 
     lake: Lake
+    lease: Lease
     slug: str
     clock: Clock
     journal: Journal | None
@@ -163,9 +166,15 @@ class TickKeeper:
             await self._room.wait()
 
     async def commit(self) -> None:
-        """Write what waits as one frame; when this returns it is on disk."""
+        """Write what waits as one frame; when this returns it is on disk.
+
+        Raises:
+            LeaseHeldError: another run streams the connection now. StoreBusyError: whether it does cannot be told; what waits goes on waiting.
+        """
         if self.journal is None:
             return
+        if self.lease.is_overdue:  # this process stood still, or the store did not answer for long
+            await asyncio.to_thread(self.lease.renew)
         ticks, self._pending = self._pending, []
         self._room.set()
         now = self.clock.now_us()
@@ -206,7 +215,7 @@ class TickKeeper:
         self.on_lost(symbol, interval)
         if not parts:
             return
-        with self.lake.metadata.write() as tx:
+        with self.lease.write() as tx:
             losses.book_losses(tx, self.ids[symbol], [(part, cause, proof) for part in parts], self.clock.now_us())
         self.losses += len(parts)
 
@@ -216,7 +225,7 @@ class TickKeeper:
         parts = open_parts(self.calendars[symbol], interval) if interval.start < interval.end else []
         if not parts:
             return
-        with self.lake.metadata.write() as tx:
+        with self.lease.write() as tx:
             if parts[0].start == interval.start and losses.extend(tx, self.ids[symbol], cause, parts[0]):
                 parts = parts[1:]
             losses.book_losses(tx, self.ids[symbol], [(part, cause, proof) for part in parts], self.clock.now_us())
@@ -224,9 +233,11 @@ class TickKeeper:
 
     async def close(self, *, is_live: bool) -> None:
         """Write the rest, end the journal and move it into the lake; of a session that is live, the next stream's gap begins where it ends."""
-        await self.commit()
-        if self.journal is not None:
-            await asyncio.to_thread(self._end)
+        try:
+            await self.commit()
+        finally:
+            if self.journal is not None:
+                await asyncio.to_thread(self._end)
         if is_live:
-            with self.lake.metadata.write() as tx:
+            with self.lease.write() as tx:
                 losses.cover(tx, list(self.ids.values()), self.mark(self.heard_us))

@@ -10,7 +10,7 @@ import json
 import struct
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -119,11 +119,11 @@ class _Changes:
     revisions: list[Row] = field(default_factory=list)
 
 
-def write(place: Place, batches: Sequence[Batch], run_id: str) -> list[Written]:
+def write(place: Place, batches: Sequence[Batch], run_id: str, fence: Callable[[Connection], None] = lambda _tx: None) -> list[Written]:
     """Store the batches in one transaction; when this returns, they are on disk.
 
     An identical value writes nothing; a different one for a stored candle becomes a revision. Rows that are not finite
-    or have no time are quarantined.
+    or have no time are quarantined. What `fence` raises, called in the transaction, keeps it from storing anything.
 
     Raises:
         InputError: a batch names an unknown source. NotFoundError: or an unknown series. Nothing is stored then.
@@ -137,12 +137,14 @@ def write(place: Place, batches: Sequence[Batch], run_id: str) -> list[Written]:
     work = _prepare(batches)
     below = LakeRows(place)
     with place.metadata.write() as tx:
+        fence(tx)
         unread = _store(tx, work, below, place.clock.now_us(), run_id)
     if unread:
         below.load(unread)  # Parquet is read while no lock is held; what changes meanwhile is read under it
         for item in work:
             item.stored = item.revised = item.unchanged = 0
         with place.metadata.write() as tx:
+            fence(tx)
             _store(tx, work, below, place.clock.now_us(), run_id, may_read=True)
     return [Written(item.stored, item.revised, item.unchanged, len(item.rejected)) for item in work]
 

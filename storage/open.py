@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from sqlalchemy import Connection
 
 from core.clock import Clock, SystemClock, parse_instant, to_us
 from core.errors import InputError, StoreFullError, StoreUnwritableError
@@ -170,9 +171,9 @@ class Lake:
         """
         return query.run(self, text, parameters)
 
-    def write(self, batches: Sequence[Batch], *, run_id: str) -> list[Written]:
+    def write(self, batches: Sequence[Batch], *, run_id: str, fence: Callable[[Connection], None] = lambda _tx: None) -> list[Written]:
         """Store batches in one durable transaction; see `storage.head.write`."""
-        return head.write(self.place, batches, run_id)
+        return head.write(self.place, batches, run_id, fence)
 
     def import_candles(self, series_id: int, frame: pl.DataFrame, *, run_id: str) -> Written:
         """Merge a frame of CANDLE_SCHEMA straight into the partitions; see `storage.lake.bulk.import_candles`."""

@@ -27,7 +27,7 @@ def candles_of(place, calendar):
     """The candles of the place's connection as its stream builds them, heard from half a minute before SLOT on."""
     with place.feed.lake.metadata.read() as tx:
         rows = list_series(tx, "s", only_active=True)
-    made = StreamCandles(place.feed, "s", rows, "run", LATENESS, {place.symbol: calendar})
+    made = StreamCandles(place.feed, place.feed.leases.acquire("stream:s", 60), "s", rows, "run", LATENESS, {place.symbol: calendar})
     made.begin(SimpleNamespace(server_clock=None), SLOT - 30 * SECOND_US)
     made.add(place.symbol, [trade(SLOT + number * SECOND_US, number) for number in range(1, 40)])
     return made

@@ -13,12 +13,10 @@ from cli.output import note, print_json, print_object, print_rows
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from storage.access import TokenRow
-    from storage.people import UserRow
-
 users = typer.Typer(no_args_is_help=True, help="People who may use the console.")
 tokens = typer.Typer(no_args_is_help=True, help="API tokens of programs.")
 LISTED = ("name", "role", "is_active", "is_email_verified", "is_kyc_done", "has_password", "permissions")
+AUDITED = ("id", "at", "actor", "via", "action", "subject", "outcome", "detail")
 TOKENS = ("id", "user", "name", "hint", "scopes", "expires", "state")
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
@@ -53,7 +51,7 @@ def add(
         code = access.make_code(tx, "password", user.id, now_us)
         _audited(tx, now_us, "user.add", name, role=role)
     if as_json:
-        print_json(_shown(user) | {"code": code.reveal()})
+        print_json(user.as_dict() | {"code": code.reveal()})
         return
     note(f"added {name} ({role}); they set a password at /password within a day with this code:")
     print(code.reveal())
@@ -65,7 +63,7 @@ def list_(as_json: Json = False) -> None:
     from storage import people
 
     with _store() as (tx, _):
-        rows = [_shown(user) for user in people.list_users(tx)]
+        rows = [user.as_dict() for user in people.list_users(tx)]
     print_rows(rows, LISTED, as_json=as_json, empty="nobody yet; `candlelake users code` prints the first admin's code")
 
 
@@ -134,6 +132,32 @@ def code(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The 
     print(value.reveal())
 
 
+@users.command("audit")
+def audit_(
+    actor: Annotated[str | None, typer.Option(help="Only what this person did; `cli:NAME` on the command line.")] = None,
+    action: Annotated[str | None, typer.Option(help="Only deeds of this kind, e.g. connection.delete.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="begun, done, refused or failed.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Only what was done to something whose name holds this.")] = None,
+    before: Annotated[int | None, typer.Option(min=1, help="Older than this id: the next page.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="So many at most.")] = 100,
+    check: Annotated[bool, typer.Option("--check", help="Check the chain instead; exit code 1 when a row was changed or is missing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show who did what, newest first; or whether that log is whole."""
+    from core.errors import InputError
+    from storage import audit
+
+    if outcome is not None and outcome not in audit.OUTCOMES:
+        raise InputError("outcome", outcome, audit.OUTCOMES, "choose one of them")
+    with _store() as (tx, _):
+        if check:
+            broken = audit.verify_audit(tx)
+            print_object({"is_whole": broken is None, "first_broken": broken}, as_json=as_json)
+            raise typer.Exit(0 if broken is None else 1)
+        rows = [row.as_dict() for row in audit.list_audit(tx, limit, audit.AuditFilter(actor, action, outcome, subject, before))]
+    print_rows(rows, AUDITED, as_json=as_json, empty="nobody has done anything that matches")
+
+
 @tokens.command()
 def create(
     user: Annotated[str, typer.Option(help="Whose rights it has.")], name: Annotated[str, typer.Option(help="What it is for.")],
@@ -147,7 +171,7 @@ def create(
         row, value = access.create_token(tx, people.get_user(tx, user), name, scope or ["read"], days, now_us)
         _audited(tx, now_us, "token.create", name, user=user)
     if as_json:
-        print_json(_token(row, {row.user_id: user}, now_us) | {"token": value.reveal()})
+        print_json({"user": user} | row.as_dict(now_us) | {"token": value.reveal()})
         return
     note("shown once; send it as Authorization: Bearer")
     print(value.reveal())
@@ -160,7 +184,7 @@ def list_tokens(as_json: Json = False) -> None:
 
     with _store() as (tx, now_us):
         names = {user.id: user.name for user in people.list_users(tx)}
-        rows = [_token(row, names, now_us) for row in access.list_tokens(tx)]
+        rows = [{"user": names.get(row.user_id)} | row.as_dict(now_us) for row in access.list_tokens(tx)]
     print_rows(rows, TOKENS, as_json=as_json, empty="no tokens")
 
 
@@ -186,16 +210,5 @@ def _change(name: str, action: str, *, as_json: bool, permission: str | None = N
             user = people.change_user(tx, name, now_us, **values)
         access.close_sessions(tx, user.id)
         _audited(tx, now_us, action, name, **values, **({} if permission is None else {"permission": permission}))
-    print_object(_shown(user), as_json=as_json)
+    print_object(user.as_dict(), as_json=as_json)
 
-
-def _shown(user: UserRow) -> dict[str, Any]:
-    return {**{name: getattr(user, name) for name in LISTED if name != "permissions"}, "permissions": sorted(user.permissions)}
-
-
-def _token(row: TokenRow, names: dict[int, str], now_us: int) -> dict[str, Any]:
-    from core.clock import isoformat
-
-    state = "revoked" if row.revoked_at_us is not None else "expired" if row.expires_at_us <= now_us else "live"
-    return {"id": row.id, "user": names.get(row.user_id), "name": row.name, "hint": row.hint, "scopes": list(row.scopes),
-            "expires": isoformat(row.expires_at_us), "state": state}

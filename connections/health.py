@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -127,37 +128,41 @@ def check_health(lake: Lake, now_us: int) -> list[HealthRow]:
     Stale: an active series without a new candle for `STALE_CANDLES` of its timeframe (10 minutes at least) of open time.
     """
     with lake.metadata.write() as tx:
-        judged = _judged(tx, now_us)
+        judged = judge(tx, now_us)
         for row, health in judged:
             _tell_stale(tx, row, health, now_us)
     return [health for _, health in judged]
 
 
-def read_health(lake: Lake, now_us: int, slug: str | None = None) -> list[HealthRow]:
-    """Judge every connection (or one) as `check_health` does, and write nothing: readers wait for no writer, and no writer for them."""
+def read_health(lake: Lake, now_us: int, only: Collection[str] | None = None) -> list[HealthRow]:
+    """Judge every connection (or those of some slugs) as `check_health` does, by slug.
+
+    Writes nothing: readers wait for no writer, and no writer for them.
+    """
     with lake.metadata.read() as tx:
-        return [health for _, health in _judged(tx, now_us, slug)]
+        return [health for _, health in judge(tx, now_us, only)]
 
 
-def _judged(tx: Connection, now_us: int, slug: str | None = None) -> list[tuple[ConnectionRow, HealthRow]]:
+def judge(tx: Connection, now_us: int, only: Collection[str] | None = None) -> list[tuple[ConnectionRow, HealthRow]]:
+    """Return each connection (or those of some slugs) with its health, by slug."""
     by_connection: dict[str, list[SeriesRow]] = {}
-    for item in list_series(tx, slug, only_active=True):
+    for item in list_series(tx, only_active=True, among=only):
         by_connection.setdefault(item.series.connection, []).append(item)
     booked = dict(tx.execute(
         select(series.c.connection_id, func.count()).join_from(gaps, series).where(gaps.c.next_try_us.is_not(None))
         .group_by(series.c.connection_id)
     ).tuples().all())
-    streams = {state.connection: state for state in read_states(tx, slug)}
+    streams = {state.connection: state for state in read_states(tx)}
     calendars, gone, out = all_calendars(tx), delisted(tx), []
-    for row in read_connections(tx) if slug is None else [read_connection(tx, slug)]:
+    for row in read_connections(tx, only=only):
         kept = [item for item in by_connection.get(row.slug, []) if (row.id, item.series.symbol) not in gone]
-        judged = _judge(row, kept, calendars.get(row.id, Calendars({})), booked.get(row.id, 0), now_us)
+        judged = _health_of(row, kept, calendars.get(row.id, Calendars({})), booked.get(row.id, 0), now_us)
         stream = streams.get(row.slug)
         out.append((row, replace(judged, stream=stream, stream_line="" if stream is None else stream.line(now_us))))
     return out
 
 
-def _judge(row: ConnectionRow, kept: list[SeriesRow], calendars: Calendars, booked: int, now_us: int) -> HealthRow:
+def _health_of(row: ConnectionRow, kept: list[SeriesRow], calendars: Calendars, booked: int, now_us: int) -> HealthRow:
     last_us = max((item.last_us for item in kept if item.last_us is not None), default=None)
     stale, lag = _stale(row, kept, calendars, now_us)
     if not row.is_active:
@@ -179,13 +184,13 @@ def _stale(row: ConnectionRow, kept: list[SeriesRow], calendars: Calendars, now_
     for item in kept:
         # A candle is known when it closes; a series without any is as old as its connection.
         since = row.created_at_us if item.last_us is None else item.last_us + item.series.timeframe.length_us
-        if since >= now_us:
+        if now_us - since <= item.series.timeframe.length_us:  # the next candle is not closed yet
             lags.append(0.0)
             continue
         calendar = calendars.get(item.series.symbol, row.type)
         waited = sum(part.end - part.start for part in open_parts(calendar, Interval(since, now_us))) / SECOND_US
         length = item.series.timeframe.length_us / SECOND_US
-        lags.append(round(max(0.0, waited - length), 1))  # within its own length the next candle is not closed yet
+        lags.append(round(max(0.0, waited - length), 1))
         if waited > max(STALE_LEAST_SECONDS, STALE_CANDLES * length):
             names.append(f"{item.series.symbol} {item.series.timeframe}")
     return names, max(lags, default=None)

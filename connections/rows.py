@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,6 +46,17 @@ class ConnectionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionName:
+    """What tells whose a connection is, and whether it is looked for: lists of hundreds are sifted by it."""
+
+    slug: str
+    name: str
+    provider: str
+    owner: str | None
+    is_admin_owned: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LogRow:
     """One action on a connection and how it went."""
 
@@ -67,10 +78,18 @@ def read_connection(tx: Connection, slug: str, *, for_update: bool = False) -> C
     return _complete(tx, [found])[0]
 
 
-def read_connections(tx: Connection, owner: str | None = None) -> list[ConnectionRow]:
-    """Return all connections by slug; only one owner's when `owner` is given."""
+def read_connections(tx: Connection, owner: str | None = None, only: Collection[str] | None = None) -> list[ConnectionRow]:
+    """Return all connections by slug; only one owner's when `owner` is given, only those of the slugs in `only`."""
     query = select(connections).order_by(connections.c.slug)
-    return _complete(tx, tx.execute(query if owner is None else query.where(connections.c.owner == owner)).mappings().all())
+    query = query if owner is None else query.where(connections.c.owner == owner)
+    return _complete(tx, tx.execute(query if only is None else query.where(connections.c.slug.in_(only))).mappings().all())
+
+
+def read_names(tx: Connection) -> list[ConnectionName]:
+    """Return the names of all connections by slug, without what takes longer to read."""
+    kept = connections.c
+    return [ConnectionName(*row) for row in tx.execute(
+        select(kept.slug, kept.name, kept.provider, kept.owner, kept.is_admin_owned).order_by(kept.slug))]
 
 
 def write_log(  # noqa: PLR0917  one word for each column

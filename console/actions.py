@@ -24,7 +24,8 @@ from core.errors import CandlelakeError, InputError, NotFoundError, NotPermitted
 from core.interval import Interval
 from feed.context import Feed
 from feed.upkeep import plan_cleanup
-from storage import audit
+from storage import access, audit
+from storage.access import TokenRow
 
 SERIES_MAX: Final = 1_000  # of a user's connection: they are added in one transaction, for which all others wait
 FLOWS = ("fetch", "backfill", "repair", "cleanup")
@@ -205,6 +206,15 @@ def cancel(feed: Feed, desk: PrefectDesk, who: Identity, slug: str, number: str)
         done(tx)
         write_log(tx, (row.id, slug), "run", "success", f"{named} cancelled by {who.user.name}", feed.clock.now_us(), run_id=run.id)
     return run
+
+
+def revoke_token(feed: Feed, who: Identity, token_id: int) -> TokenRow:
+    """End a token of the sender's own; NotFoundError for any other."""
+    now_us = feed.clock.now_us()
+    with feed.lake.metadata.write() as tx:
+        row = access.revoke_token(tx, token_id, who.user.id, now_us)
+        audit.record(tx, who.user.name, who.via, "token.revoke", row.name, "done", now_us)
+    return row
 
 
 def _check_address(who: Identity, base_url: str | None) -> None:

@@ -15,13 +15,14 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 
 from console import errors, problems
-from console.api import choices, live, system, udf
+from console.api import choices, live, people, system, udf
 from console.api import connections as api_connections
 from console.api import data as api_data
 from console.api import pipelines as api_pipelines
 from console.api.models import Problem
 from console.guard import Guard
 from console.pages import access, account, connections, factor, forms, more, oidc, pipelines, proof, work
+from console.pages import people as people_pages
 from console.policy import PUBLIC, SAFE, SIGNED_IN, Policy, check_routes, policy_of
 from console.prefect_api import PrefectDesk
 from console.rendering import HERE, page
@@ -41,8 +42,8 @@ def make_app(feed: Feed, desk: PrefectDesk) -> FastAPI:
     app = FastAPI(title=TITLE, docs_url=None, redoc_url=None, openapi_url=None, swagger_ui_oauth2_redirect_url=None)
     app.state.feed, app.state.desk = feed, desk
     app.state.logins = Turns(LOGINS_AT_ONCE, LOGINS_IN_LINE)
-    for router in (system.router, api_connections.router, api_data.router, choices.router, udf.router, live.router,
-                   api_pipelines.router, access.router, account.router, factor.router, oidc.router, forms.router, connections.router, work.router, proof.router,
+    for router in (system.router, api_connections.router, api_data.router, choices.router, udf.router, live.router, people.router,
+                   api_pipelines.router, access.router, people_pages.router, account.router, factor.router, oidc.router, forms.router, connections.router, work.router, proof.router,
                    pipelines.router, more.router):
         app.router.routes.extend(router.routes)  # not included: then their routes could not be looked at here
     app.add_api_route("/api/openapi.json", _openapi, methods=["GET"], dependencies=[Depends(SIGNED_IN)], include_in_schema=False)

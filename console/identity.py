@@ -8,7 +8,7 @@ from typing import Literal
 
 from fastapi import Request
 
-from connections.rows import ConnectionRow
+from connections.rows import ConnectionName, ConnectionRow
 from core.clock import Clock
 from core.errors import NotFoundError
 from core.settings import Settings
@@ -41,7 +41,7 @@ class Identity:
         """Whether connections are for them at all: not for a staff admin without the permission."""
         return self.user.role == "user" or self.user.is_admin
 
-    def may_see(self, row: ConnectionRow) -> bool:
+    def may_see(self, row: ConnectionRow | ConnectionName) -> bool:
         """Whether a connection is theirs: admins see all, users their own and never an admin's."""
         return self.user.is_admin or (self.user.role == "user" and row.owner == self.user.name and not row.is_admin_owned)
 

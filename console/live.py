@@ -20,7 +20,7 @@ from console.identity import identify
 from console.policy import identity_of
 from console.state import feed_of
 from core.clock import isoformat, parse_instant
-from core.errors import InputError, RateLimitedError
+from core.errors import InputError, NotFoundError, RateLimitedError
 from core.series import Series
 from feed.context import Feed
 
@@ -121,4 +121,9 @@ def _may_still_see(request: Request, series: Series) -> bool:
     """Whether the session or token lives and the connection is still the viewer's."""
     feed = feed_of(request)
     who = identify(request, feed.lake.metadata, feed.clock)
-    return who is not None and any(row.slug == series.connection and who.may_see(row) for row in feed.connections.list())
+    if who is None:
+        return False
+    try:
+        return who.may_see(feed.connections.get(series.connection))
+    except NotFoundError:
+        return False

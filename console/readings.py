@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 import polars as pl
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, select
 
-from connections.accounts import AccountSeen, account_of
-from connections.health import HealthRow, read_health
 from connections.rows import ConnectionRow
 from console.identity import Identity, not_there
 from console.series_pages import Page, matching, page_of
@@ -35,29 +33,6 @@ _FLOW_RUN: Final = re.compile(r"backfill-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f
 NEAR: Final = 3  # times the page's own length that is looked at first for a page of the past
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A connection with its health; `account` is None where no credentials are stored: public data."""
-
-    row: ConnectionRow
-    health: HealthRow
-    account: AccountSeen | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON-ready values; of credentials only the names of the stored fields."""
-        row = self.row
-        return {
-            "slug": row.slug, "name": row.name, "type": row.type, "provider": row.provider, "base_url": row.base_url,
-            "symbols": list(row.symbols), "timeframes": list(row.timeframes), "status": row.status,
-            "status_reason": row.status_reason, "is_active": row.is_active, "owner": row.owner,
-            "is_admin_owned": row.is_admin_owned, "last_error": row.last_error, "credential_fields": list(row.credential_fields),
-            "settings": dict(row.settings), "last_connected": _iso(row.last_connected_at_us),
-            "health": self.health.status, "health_reason": self.health.reason, "last_candle": _iso(self.health.last_candle_us),
-            "lag_seconds": self.health.lag_seconds, "gaps": self.health.gaps,
-            "account": None if self.account is None else self.account.kind,
-        }
-
-
 def seen_connection(feed: Feed, who: Identity, slug: str) -> ConnectionRow:
     """Return a connection that the reader may see; the same NotFoundError when it is absent or somebody else's."""
     try:
@@ -67,31 +42,9 @@ def seen_connection(feed: Feed, who: Identity, slug: str) -> ConnectionRow:
     return who.check_sees(row)
 
 
-def listed(feed: Feed, who: Identity) -> list[Listed]:
-    """Return the reader's connections with their health, by slug."""
-    health = {row.slug: row for row in read_health(feed.lake, feed.clock.now_us())}
-    rows = [row for row in feed.connections.list() if who.may_see(row) and row.slug in health]
-    with feed.lake.metadata.read() as tx:
-        return [_listed(tx, row, health[row.slug]) for row in rows]
-
-
-def listed_one(feed: Feed, row: ConnectionRow) -> Listed:
-    """Return a connection that the reader may see with its health."""
-    (health,) = read_health(feed.lake, feed.clock.now_us(), row.slug)
-    with feed.lake.metadata.read() as tx:
-        return _listed(tx, row, health)
-
-
-def _listed(tx: Connection, row: ConnectionRow, health: HealthRow) -> Listed:
-    return Listed(row, health, account_of(tx, row.slug) if row.credential_fields else None)
-
-
-def health_of_all(feed: Feed) -> list[dict[str, Any]]:
-    """Return what monitoring may know without a login: states and lags, no names of people, no errors, no addresses."""
-    now_us = feed.clock.now_us()
-    return [{"connection": row.slug, "status": row.status, "last_candle": _iso(row.last_candle_us), "lag_seconds": row.lag_seconds,
-             "gaps": row.gaps, "stream": None if row.stream is None else row.stream.as_dict(now_us)}
-            for row in read_health(feed.lake, now_us)]
+def seen_slugs(feed: Feed, who: Identity) -> set[str]:
+    """Return the slugs of the connections that the reader may see."""
+    return {row.slug for row in feed.connections.names() if who.may_see(row)}
 
 
 def seen_series(feed: Feed, who: Identity, slug: str, symbol: str, timeframe: str) -> Series:
@@ -150,14 +103,13 @@ def tick_json(frame: pl.DataFrame) -> bytes:
     return wire.write_json().encode()
 
 
-def coverage_rows(feed: Feed, rows: Sequence[ConnectionRow]) -> list[dict[str, Any]]:
-    """Return the coverage of every series of some connections."""
-    return [_covered(item) for row in rows for item in coverage(feed.lake, row.slug)]
+def coverage_rows(feed: Feed, seen: Collection[str]) -> list[dict[str, Any]]:
+    """Return the coverage of every series of some connections (by slug)."""
+    return [_covered(item) for slug in sorted(seen) for item in coverage(feed.lake, slug)]
 
 
-def coverage_page(feed: Feed, rows: Sequence[ConnectionRow], text: str, number: int) -> Page[dict[str, Any]]:
-    """Return a page of the coverage of some connections' series: those that hold each word of `text`."""
-    seen = {row.slug for row in rows}
+def coverage_page(feed: Feed, seen: Collection[str], text: str, number: int) -> Page[dict[str, Any]]:
+    """Return a page of the coverage of some connections' series (by slug): those that hold each word of `text`."""
     with feed.lake.metadata.read() as tx:
         known = [row for row in list_series(tx) if row.series.connection in seen]
     shown = page_of(matching(known, text, with_connection=True), number, SERIES_SHOWN)
@@ -245,7 +197,7 @@ def notification_rows(feed: Feed, who: Identity, limit: int = 100) -> list[dict[
     """Return the newest notifications about the reader's connections."""
     query = select(notifications, connections.c.slug).outerjoin(
         connections, notifications.c.connection_id == connections.c.id).order_by(notifications.c.id.desc()).limit(ROWS_MAX)
-    mine = {row.slug for row in feed.connections.list() if who.may_see(row)}
+    mine = seen_slugs(feed, who)
     if not who.user.is_admin:  # counted among one's own: nobody's noise pushes them out
         query = query.where(connections.c.owner == who.user.name, connections.c.is_admin_owned.is_(False))
     with feed.lake.metadata.read() as tx:

@@ -10,11 +10,11 @@ import hmac
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, delete, select
 
-from core.clock import DAY_US, HOUR_US, MINUTE_US
+from core.clock import DAY_US, HOUR_US, MINUTE_US, isoformat
 from core.errors import CredentialsRefusedError, InputError, NotFoundError, RateLimitedError
 from core.secrets import Secret
 from storage.metadata.tables_people import api_tokens, login_throttles, one_time_codes, sessions
@@ -51,6 +51,12 @@ class TokenRow:
     created_at_us: int
     used_at_us: int | None
     revoked_at_us: int | None
+
+    def as_dict(self, now_us: int) -> dict[str, Any]:
+        """Return it as JSON-ready values; `state` is live, expired or revoked."""
+        state = "revoked" if self.revoked_at_us is not None else "expired" if self.expires_at_us <= now_us else "live"
+        return {"id": self.id, "name": self.name, "hint": self.hint, "scopes": list(self.scopes),
+                "expires": isoformat(self.expires_at_us), "state": state}
 
 
 def open_session(tx: Connection, user: UserRow, now_us: int) -> Secret:

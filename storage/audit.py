@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import orjson
 from sqlalchemy import Connection, select
@@ -16,6 +16,7 @@ from storage.metadata.tables_people import audit_log
 
 Via = Literal["page", "api", "cli"]
 Outcome = Literal["begun", "done", "refused", "failed"]  # begun: ends elsewhere, at Prefect; written before it is asked
+OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 Witness = Callable[[Connection], None]  # writes a deed down within the deed's own transaction
 _FIRST: Final = "0" * 64
 
@@ -35,8 +36,19 @@ class AuditRow:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
-        return {"at": isoformat(self.at_us), "actor": self.actor, "via": self.via, "action": self.action, "subject": self.subject,
+        return {"id": self.id, "at": isoformat(self.at_us), "actor": self.actor, "via": self.via, "action": self.action, "subject": self.subject,
                 "outcome": self.outcome, "detail": dict(self.detail)}
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which deeds: of one person, of one kind, with one outcome, about what holds a text (whatever the case); older than a row."""
+
+    actor: str | None = None
+    action: str | None = None
+    outcome: str | None = None
+    subject: str | None = None
+    before_id: int | None = None
 
 
 def record(  # noqa: PLR0917  one word for each column
@@ -51,11 +63,20 @@ def record(  # noqa: PLR0917  one word for each column
     tx.execute(audit_log.insert().values(**values, chain=_chain(before or _FIRST, values)))
 
 
-def list_audit(tx: Connection, limit: int = 100, before_id: int | None = None) -> list[AuditRow]:
-    """Return the newest deeds, newest first."""
-    query = select(audit_log).order_by(audit_log.c.id.desc()).limit(limit)
-    rows = tx.execute(query if before_id is None else query.where(audit_log.c.id < before_id)).mappings()
+def list_audit(tx: Connection, limit: int = 100, only: AuditFilter | None = None) -> list[AuditRow]:
+    """Return the newest deeds that match, newest first."""
+    only, log = only or AuditFilter(), audit_log.c
+    query = select(audit_log).order_by(log.id.desc()).limit(limit)
+    for column, value in ((log.actor, only.actor), (log.action, only.action), (log.outcome, only.outcome)):
+        query = query if value is None else query.where(column == value)
+    query = query if only.subject is None else query.where(log.subject.icontains(only.subject, autoescape=True))
+    rows = tx.execute(query if only.before_id is None else query.where(log.id < only.before_id)).mappings()
     return [AuditRow(**{name: row[name] for name in AuditRow.__dataclass_fields__}) for row in rows]
+
+
+def audit_actions(tx: Connection) -> list[str]:
+    """Return the kinds of deeds that the log holds."""
+    return sorted(tx.execute(select(audit_log.c.action).distinct()).scalars())
 
 
 def verify_audit(tx: Connection) -> int | None:

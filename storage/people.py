@@ -53,6 +53,11 @@ class UserRow:
         """Whether the user sees all connections: a super admin, or a staff admin with the permission."""
         return self.role == "super_admin" or (self.role == "staff_admin" and MANAGE_CONNECTIONS in self.permissions)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return what may be told of them, as JSON-ready values."""
+        return {"name": self.name, "role": self.role, "is_active": self.is_active, "is_email_verified": self.is_email_verified,
+                "is_kyc_done": self.is_kyc_done, "has_password": self.has_password, "permissions": sorted(self.permissions)}
+
 
 def add_user(tx: Connection, name: str, role: str, now_us: int, email: str | None = None) -> UserRow:
     """Add a user who has no password yet.
@@ -84,7 +89,12 @@ def list_users(tx: Connection, name: str | None = None) -> list[UserRow]:
     """Return all users by name, or the one of that name."""
     query = select(users).order_by(users.c.name)
     rows = tx.execute(query if name is None else query.where(users.c.name == name)).mappings().all()
-    return [_row(tx, row) for row in rows]
+    if len(rows) == 1:
+        return [_row(tx, rows[0])]
+    held: dict[int, set[str]] = {}
+    for user_id, permission in tx.execute(select(user_permissions.c.user_id, user_permissions.c.permission)):
+        held.setdefault(user_id, set()).add(permission)
+    return [_with(row, held.get(row["id"], ())) for row in rows]
 
 
 def user_of_id(tx: Connection, user_id: int) -> UserRow:
@@ -189,7 +199,10 @@ def _super_admins(tx: Connection) -> int:
 
 
 def _row(tx: Connection, row: Any) -> UserRow:
-    held = tx.execute(select(user_permissions.c.permission).where(user_permissions.c.user_id == row["id"]))
+    return _with(row, tx.execute(select(user_permissions.c.permission).where(user_permissions.c.user_id == row["id"])).scalars())
+
+
+def _with(row: Any, held: Iterable[str]) -> UserRow:
     return UserRow(
         row["id"], row["name"], row["role"], row["email"], row["is_active"], row["is_email_verified"], row["is_kyc_done"],
-        row["password_hash"] is not None, frozenset(name for (name,) in held), row["created_at_us"])
+        row["password_hash"] is not None, frozenset(held), row["created_at_us"])

@@ -87,10 +87,11 @@ def get_series(tx: Connection, series_id: int) -> SeriesRow:
 
 def list_series(tx: Connection, connection: str | None = None, symbol: str | None = None,
                 timeframe: str | Timeframe | None = None, only_active: bool = False, *,
-                only: Collection[int] | None = None) -> list[SeriesRow]:
+                only: Collection[int] | None = None, among: Collection[str] | None = None) -> list[SeriesRow]:
     """Return the series that match all that is given, by connection, symbol and timeframe.
 
-    `only_active` leaves out series that are switched off, and those of inactive connections; `only` holds some hundred ids at most.
+    `only_active` leaves out series that are switched off, and those of inactive connections; `only` holds some hundred ids at most,
+    `among` some hundred slugs of connections.
     """
     query = _joined()
     if connection is not None:
@@ -101,6 +102,8 @@ def list_series(tx: Connection, connection: str | None = None, symbol: str | Non
         query = query.where(series.c.timeframe == Timeframe.parse(str(timeframe)).name)
     if only is not None:
         query = query.where(series.c.id.in_(only))
+    if among is not None:
+        query = query.where(connections.c.slug.in_(among))
     if only_active:
         query = query.where(series.c.is_active, connections.c.is_active)
     return sorted((_row(*item) for item in tx.execute(query)), key=lambda row: row.series)

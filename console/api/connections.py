@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Request
 
 from connections.rows import ConnectionRow
-from console import actions, readings
+from console import actions, listing, readings
 from console.actions import ChangedConnection, NewConnection, RunOrder
 from console.api.models import (
     CleanupOut,
@@ -20,8 +20,10 @@ from console.api.models import (
     RunOut,
     TestOut,
 )
+from console.listing import ConnectionFilter
 from console.policy import CONNECTIONS, PUBLIC, identity_of
 from console.prefect_api import Run
+from console.series_pages import TEXT_MAX
 from console.state import desk_of, feed_of
 
 router = APIRouter(prefix="/api")
@@ -31,13 +33,20 @@ SEES = [Depends(CONNECTIONS)]
 @router.get("/data-connections/health", dependencies=[Depends(PUBLIC)])
 def health(request: Request) -> list[HealthOut]:
     """Return the state of every connection, for monitoring: no login, no names of people, no addresses."""
-    return [HealthOut(**row) for row in readings.health_of_all(feed_of(request))]
+    return [HealthOut(**row) for row in listing.health_of_all(feed_of(request))]
 
 
 @router.get("/connections", dependencies=SEES)
-def list_connections(request: Request) -> list[ConnectionOut]:
-    """Return the connections that you may see, with their health."""
-    return [ConnectionOut(**item.as_dict()) for item in readings.listed(feed_of(request), identity_of(request))]
+def list_connections(
+    request: Request,
+    query: Annotated[str, Query(max_length=TEXT_MAX, description="Words that slug, name, provider or owner hold.", examples=["kraken"])] = "",
+    health: Annotated[listing.Health | None, Query(description="Only those that fare so.")] = None,
+    limit: Annotated[int | None, Query(ge=1, le=readings.ROWS_MAX, description="All of them without it.")] = None,
+    skip: Annotated[int, Query(ge=0, le=10_000_000, description="So many that come before: the next page begins after what you have.")] = 0,
+) -> list[ConnectionOut]:
+    """Return the connections that you may see, with their health, by slug."""
+    found = listing.listed(feed_of(request), identity_of(request), ConnectionFilter(query, health), limit, skip)
+    return [ConnectionOut(**item.as_dict()) for item in found]
 
 
 @router.post("/connections", dependencies=SEES, status_code=201)
@@ -132,7 +141,7 @@ def list_notifications(request: Request) -> list[NotificationOut]:
 
 
 def _shown(request: Request, row: ConnectionRow) -> ConnectionOut:
-    return ConnectionOut(**readings.listed_one(feed_of(request), row).as_dict())
+    return ConnectionOut(**listing.listed_one(feed_of(request), row).as_dict())
 
 
 def _run(run: Run, progress: float | None = None) -> RunOut:

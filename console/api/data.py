@@ -98,8 +98,7 @@ def list_days(request: Request, slug: str, days: Annotated[int, Query(ge=1, le=c
 def list_coverage(request: Request) -> list[CoverageOut]:
     """Return for each of your series what is expected, stored, explained and unexplained."""
     feed, who = feed_of(request), identity_of(request)
-    rows = [row for row in feed.connections.list() if who.may_see(row)]
-    return [CoverageOut(**row) for row in readings.coverage_rows(feed, rows)]
+    return [CoverageOut(**row) for row in readings.coverage_rows(feed, readings.seen_slugs(feed, who))]
 
 
 def _asked(request: Request, slug: str, what: tuple[str, str, str | None, str], asked: dict[str, Any]) -> pl.DataFrame:

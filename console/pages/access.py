@@ -1,15 +1,15 @@
-"""Signing in and out, the first admin, a new password, one's own tokens."""
+"""Signing in and out, the first admin, a new password."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from console.identity import Identity, cookie_name
 from console.pages.factor import vault_of
-from console.policy import ENTRANCE, LEAVE, SUPER_ADMINS, identity_of
+from console.policy import ENTRANCE, LEAVE
 from console.rendering import page
 from console.state import feed_of
 from console.turns import Turns
@@ -127,71 +127,6 @@ def password(request: Request, code: Text, password: Text) -> Response:
             access.note_failure(tx, keys, now_us)
         return page(request, "password.html", {"error": str(error)}, status=422)
     return RedirectResponse("/login", 303)
-
-
-@router.get("/users", dependencies=[Depends(SUPER_ADMINS)])
-def show_users(request: Request) -> Response:
-    """Show who is there."""
-    with feed_of(request).lake.metadata.read() as tx:
-        return page(request, "users.html", {"users": people.list_users(tx), "roles": people.ROLES, "code": None, "for_user": None,
-                                            "with_factor": factors.users_with_factor(tx)})
-
-
-@router.post("/users", dependencies=[Depends(SUPER_ADMINS)])
-def add_user(request: Request, name: Text, role: Text, email: Text = "") -> Response:
-    """Add a user and show the one-time code with which they set their password."""
-    feed, who = feed_of(request), identity_of(request)
-    now_us = feed.clock.now_us()
-    with feed.lake.metadata.write() as tx:
-        user = people.add_user(tx, name.strip().lower(), role, now_us, email.strip() or None)
-        code = access.make_code(tx, "password", user.id, now_us)
-        audit.record(tx, who.user.name, who.via, "user.add", user.name, "done", now_us, role=role)
-        users, with_factor = people.list_users(tx), factors.users_with_factor(tx)
-    return page(request, "users.html", {"users": users, "roles": people.ROLES, "code": code.reveal(), "for_user": user.name,
-                                        "with_factor": with_factor})
-
-
-@router.post("/users/{name}/code", dependencies=[Depends(SUPER_ADMINS)])
-def make_code(request: Request, name: str) -> Response:
-    """Show a new one-time code with which somebody sets a new password: the way back for whoever has lost theirs."""
-    feed, who = feed_of(request), identity_of(request)
-    now_us = feed.clock.now_us()
-    with feed.lake.metadata.write() as tx:
-        user = people.get_user(tx, name)
-        code = access.make_code(tx, "password", user.id, now_us)
-        audit.record(tx, who.user.name, who.via, "user.code", user.name, "done", now_us)
-        users, with_factor = people.list_users(tx), factors.users_with_factor(tx)
-    return page(request, "users.html", {"users": users, "roles": people.ROLES, "code": code.reveal(), "for_user": user.name,
-                                        "with_factor": with_factor})
-
-
-@router.post("/users/{name}", dependencies=[Depends(SUPER_ADMINS)])
-def change_user(  # noqa: PLR0917  one for each field of the form
-    request: Request, name: str, role: Text, is_active: Annotated[bool, Form()] = False,
-    is_email_verified: Annotated[bool, Form()] = False, is_kyc_done: Annotated[bool, Form()] = False,
-    manages_connections: Annotated[bool, Form()] = False,
-) -> Response:
-    """Change role, flags and the permission of a user; their sessions end."""
-    feed, who = feed_of(request), identity_of(request)
-    now_us = feed.clock.now_us()
-    with feed.lake.metadata.write() as tx:
-        user = people.change_user(tx, name, now_us, role=role, is_active=is_active, is_email_verified=is_email_verified,
-                                  is_kyc_done=is_kyc_done)
-        turn = people.grant if manages_connections else people.revoke
-        turn(tx, name, [people.MANAGE_CONNECTIONS])
-        if user.id != who.user.id or not is_active:
-            access.close_sessions(tx, user.id)
-        audit.record(tx, who.user.name, who.via, "user.change", name, "done", now_us, role=role, is_active=is_active,
-                     manages_connections=manages_connections)
-    return RedirectResponse("/users", 303)
-
-
-@router.get("/audit", dependencies=[Depends(SUPER_ADMINS)])
-def show_audit(request: Request, before: Annotated[int | None, Query(ge=1, lt=2**63)] = None) -> Response:
-    """Show who did what, and whether the log is whole."""
-    with feed_of(request).lake.metadata.read() as tx:
-        rows = audit.list_audit(tx, 100, before)
-        return page(request, "audit.html", {"rows": rows, "broken": audit.verify_audit(tx)})
 
 
 def home_of(user: UserRow) -> str:

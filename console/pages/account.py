@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Path, Request
 from fastapi.responses import RedirectResponse, Response
 
+from console import actions, people_readings
 from console.identity import cookie_name
 from console.pages.access import Text, has_right_code, signed_in
 from console.policy import ACCOUNT, SIGNED_IN, identity_of
@@ -15,7 +16,7 @@ from console.state import feed_of
 from console.turns import Turns
 from core.errors import InputError
 from core.secrets import Secret
-from storage import access, audit, factors, people
+from storage import access, audit, people
 
 router = APIRouter(include_in_schema=False)
 
@@ -42,11 +43,7 @@ def create_token(
 @router.post("/account/tokens/{token_id}/revoke", dependencies=[Depends(ACCOUNT)])
 def revoke_token(request: Request, token_id: Annotated[int, Path(ge=1, lt=2**63)]) -> Response:
     """End one of one's tokens."""
-    feed, who = feed_of(request), identity_of(request)
-    now_us = feed.clock.now_us()
-    with feed.lake.metadata.write() as tx:
-        row = access.revoke_token(tx, token_id, who.user.id, now_us)
-        audit.record(tx, who.user.name, "page", "token.revoke", row.name, "done", now_us)
+    actions.revoke_token(feed_of(request), identity_of(request), token_id)
     return RedirectResponse("/account", 303)
 
 
@@ -91,10 +88,7 @@ def end_sessions(request: Request) -> Response:
 
 def _account(request: Request, *, value: Secret | None = None, error: str | None = None, status: int = 200) -> Response:
     feed, who = feed_of(request), identity_of(request)
-    now_us = feed.clock.now_us()
-    with feed.lake.metadata.read() as tx:
-        tokens, has_factor = access.list_tokens(tx, who.user.id), factors.has_factor(tx, who.user.id)
-        sessions = access.list_sessions(tx, who.user.id, request.cookies.get(cookie_name(request), ""), now_us)
     return page(request, "account.html", {
-        "tokens": tokens, "value": None if value is None else value.reveal(), "now_us": now_us, "scopes": access.SCOPES, "sessions": sessions,
-        "has_factor": has_factor, "error": error}, status=status)
+        "account": people_readings.account(feed, who), "tokens": people_readings.token_rows(feed, who), "scopes": access.SCOPES,
+        "sessions": people_readings.session_rows(feed, who, request.cookies.get(cookie_name(request), "")),
+        "value": None if value is None else value.reveal(), "error": error}, status=status)

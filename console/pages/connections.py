@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from connections.rows import ConnectionRow
-from console import actions, derived_view, notes, readings
+from console import actions, derived_view, listing, notes, readings
+from console.listing import ConnectionFilter
 from console.policy import CONNECTIONS, SIGNED_IN, identity_of
 from console.readings import RowFilter
 from console.rendering import digits_of, page
@@ -33,9 +34,14 @@ def home(request: Request) -> Response:
 
 
 @router.get("/connections", dependencies=SEES)
-def show_list(request: Request) -> Response:
-    """Show the reader's connections with their state."""
-    return page(request, "connections.html", {"items": readings.listed(feed_of(request), identity_of(request))})
+def show_list(request: Request, query: str = "", health: str = "", page_number: PageNumber = 1) -> Response:
+    """Show the reader's connections with their state, a page of them at a time: all, or those that match."""
+    feed, text = feed_of(request), query[:TEXT_MAX]
+    if health and health not in listing.STATES:
+        raise InputError("health", health[:20], listing.STATES, "choose one of them, or none for all")
+    shown = listing.listed_page(feed, identity_of(request), ConnectionFilter(text, health or None), page_number)
+    return page(request, "connections.html", {
+        "shown": shown, "query": text, "health": health, "states": listing.STATES, "turn": shown.links(query=text, health=health)})
 
 
 @router.get("/connections/{slug}", dependencies=SEES)
@@ -43,7 +49,7 @@ def show(request: Request, slug: str, test: bool = False) -> Response:
     """Show one connection: state, what to do, coverage."""
     feed, row = _seen(request, slug)
     return _tab(request, row, "status", {
-        "item": readings.listed_one(feed, row), "shown": readings.coverage_page(feed, [row], "", 1), "test": test, "logs": readings.log_rows(feed, slug, 8)})
+        "item": listing.listed_one(feed, row), "shown": readings.coverage_page(feed, [slug], "", 1), "test": test, "logs": readings.log_rows(feed, slug, 8)})
 
 
 @router.post("/connections/{slug}/test", dependencies=SEES)
@@ -70,7 +76,7 @@ def deactivate(request: Request, slug: str) -> Response:
 def show_delete(request: Request, slug: str) -> Response:
     """Show what would be removed."""
     feed, row = _seen(request, slug)
-    stored = sum(item["stored"] for item in readings.coverage_rows(feed, [row]))
+    stored = sum(item["stored"] for item in readings.coverage_rows(feed, [slug]))
     return _tab(request, row, "delete", {"stored": stored})
 
 
@@ -133,7 +139,7 @@ def show_coverage(request: Request, series: str = "", page_number: Annotated[int
     """Show for each series what is expected, stored, explained and unexplained, a page of them at a time."""
     feed, who = feed_of(request), identity_of(request)
     text = series[:TEXT_MAX]
-    shown = readings.coverage_page(feed, [row for row in feed.connections.list() if who.may_see(row)], text, page_number)
+    shown = readings.coverage_page(feed, readings.seen_slugs(feed, who), text, page_number)
     return page(request, "coverage.html", {"series": text, "shown": shown, "turn": shown.links(series=text)})
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 from pydantic import ValidationError
 
-from console import drawing, pipeline_actions, pipeline_readings
+from console import drawing, pipeline_actions, pipeline_readings, readings
 from console.pages.work import STOP_ASKING, run_values
 from console.pipeline_actions import PipelineRunOrder
 from console.policy import CONNECTIONS, identity_of
@@ -50,7 +50,8 @@ def show_list(request: Request) -> Response:
 def show_new(request: Request) -> Response:
     """Show an example to begin with."""
     feed, who = feed_of(request), identity_of(request)
-    mine = next((row for row in feed.connections.list() if who.may_see(row) and row.symbols), None)
+    seen = (feed.connections.get(slug) for slug in sorted(readings.seen_slugs(feed, who)))
+    mine = next((row for row in seen if row.symbols), None)
     text = EXAMPLE if mine is None else EXAMPLE.replace("CONNECTION", mine.slug).replace("SYMBOL", mine.symbols[0]).replace(
         "timeframe: 1h", f"timeframe: {'1h' if '1h' in mine.timeframes else mine.timeframes[0]}")
     return _editor(request, None, text, None)

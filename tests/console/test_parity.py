@@ -40,6 +40,12 @@ OPERATIONS = {
     "read notifications": (["GET /notifications"], ["GET /api/notifications"], ["notifications list"]),
     "acknowledge a notification": (
         ["POST /notifications/{note}/acknowledge"], ["POST /api/notifications/{note}/acknowledge"], ["notifications acknowledge"]),
+    "list the people": (["GET /users"], ["GET /api/users"], ["users list"]),
+    "read the audit log": (["GET /audit", "GET /audit/chain"], ["GET /api/audit", "GET /api/audit/chain"], ["users audit"]),
+    "see one's account, tokens and sessions": (
+        ["GET /account"], ["GET /api/account", "GET /api/account/tokens", "GET /api/account/sessions"], ["tokens list", "users list"]),
+    "end a token": (
+        ["POST /account/tokens/{token_id}/revoke"], ["POST /api/account/tokens/{token_id}/revoke"], ["tokens revoke"]),
     "list pipelines": ([f"GET {PIPES}"], [f"GET {PIPE_API}"], ["pipelines list"]),
     "show a pipeline": (
         [f"GET {PIPES}{NAME}"], [f"GET {PIPE_API}{NAME}", f"GET {PIPE_API}{NAME}/executions", f"GET {PIPE_API}{NAME}/signals",
@@ -61,11 +67,9 @@ PAGE_ONLY = {
         "GET /login", "POST /login", "GET /login/oidc", "GET /login/oidc/back", "POST /logout", "GET /setup", "POST /setup",
         "GET /password", "POST /password"],
     "a token must not change how its owner, or anybody, gets in; admins have `users` and `tokens` on the command line": [
-        "GET /account", "POST /account/tokens", "POST /account/tokens/{token_id}/revoke", "GET /account/second-factor",
-        "POST /account/second-factor", "POST /account/second-factor/confirm", "POST /account/second-factor/remove", "GET /users",
-        "POST /users", "POST /users/{name}", "POST /users/{name}/code", "POST /users/{name}/second-factor/reset", "POST /account/password",
+        "POST /account/tokens", "GET /account/second-factor",
+        "POST /account/second-factor", "POST /account/second-factor/confirm", "POST /account/second-factor/remove", "POST /users", "POST /users/{name}", "POST /users/{name}/code", "POST /users/{name}/second-factor/reset", "POST /account/password",
         "POST /account/sessions/end"],
-    "read by a person, who compares; the rows are in the metadata store": ["GET /audit"],
     "help: docs/errors.md holds the same": ["GET /errors"],
     "a part of the form, over the call of the API": [f"GET {PAGES}/symbols"],
 }

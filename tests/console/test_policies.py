@@ -27,13 +27,15 @@ NAMED = {
     policy.ENTRANCE: {"GET /login", "POST /login", "GET /login/oidc", "GET /login/oidc/back", "GET /setup", "POST /setup", "GET /password",
                       "POST /password"},
     policy.LEAVE: {"POST /logout"},
-    policy.SIGNED_IN: {"GET /", "GET /account", "GET /api/docs", "GET /api/openapi.json"},
+    policy.SIGNED_IN: {"GET /", "GET /account", "GET /api/docs", "GET /api/openapi.json", "GET /api/account", "GET /api/account/tokens",
+                       "GET /api/account/sessions", "POST /api/account/tokens/{token_id}/revoke"},
     policy.ACCOUNT: {"POST /account/password", "POST /account/sessions/end", "POST /account/tokens", "POST /account/tokens/{token_id}/revoke"},
     policy.ENROL: {"GET /account/second-factor", "POST /account/second-factor", "POST /account/second-factor/confirm",
                    "POST /account/second-factor/remove"},
     policy.ADMINS: {"GET /metrics"},
     policy.SUPER_ADMINS: {"GET /users", "POST /users", "POST /users/{name}", "POST /users/{name}/code",
-                          "POST /users/{name}/second-factor/reset", "GET /audit"},
+                          "POST /users/{name}/second-factor/reset", "GET /audit", "GET /audit/chain", "GET /api/users", "GET /api/audit",
+                          "GET /api/audit/chain"},
 }
 FILLED = {"{slug}": "anns", "{number}": NUMBER, "{name}": "carl", "{token_id}": "99", "{note}": "99", "{provider}": "ccxt:nobody"}
 ABSENT = FILLED | {"{slug}": "absent"}

@@ -125,7 +125,7 @@ def cut_tile(source: Source) -> Tile:
     zone = _NEW_YORK if source.is_fx else "UTC"
     stamps = pl.col("us").cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(zone).dt.replace_time_zone(None)
     rows = source.frame.with_columns(us=stamps.cast(pl.Int64)).unique("us", keep="first").sort("us")
-    longest = (4 if source.is_fx else 1) * DAY_US
+    longest = 4 * DAY_US if source.is_fx else 6 * HOUR_US  # a file that lacks the rest of a day is no outage
     breaks = rows.with_row_index().filter(pl.col("us").diff() > longest)
     if not breaks.is_empty():
         rows = rows.slice(int(breaks["index"][-1]))

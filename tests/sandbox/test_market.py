@@ -57,6 +57,14 @@ def test_replayed_fx_keeps_new_york_weeks(at):
 
 
 @settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["BTCUSD", "ETHUSD"]), st.integers(FIRST, LAST))
+def test_the_practice_exchange_trades_at_every_hour(symbol, now):
+    """Whenever a demo is looked at, the exchange has a candle of the last quarter of an hour: no day of its file is cut short."""
+    newest = SHELF.books["coinbase", symbol].newest(1, MINUTE_US, now, now)
+    assert now - int(newest["us"][0]) < 15 * MINUTE_US
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.integers(FIRST, LAST), st.integers(0, MINUTE_US))
 def test_the_forming_candle_lies_within_the_closed_one(at, first):
     """A forming candle has its open, stays within its final high and low, and its volume only grows."""

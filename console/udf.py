@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-import polars as pl
+from sqlalchemy import select
 
-from connections.rows import ConnectionRow
 from console import readings
 from console.identity import Identity
-from core.clock import SECOND_US, isoformat
+from console.rendering import digits_of
+from console.trading_hours import TradingHours, hours_of
+from console.udf_bars import Bars
+from core.clock import to_datetime
 from core.errors import InputError, NotFoundError
 from core.series import Series
 from feed.context import Feed
+from storage.calendars import calendar_for
+from storage.metadata.tables import connections, series
 from storage.series import SeriesRow, list_series
 
 RESOLUTIONS: Final[Mapping[str, str]] = {
@@ -22,9 +27,30 @@ RESOLUTIONS: Final[Mapping[str, str]] = {
 }
 _SHORT: Final[Mapping[str, str]] = {"D": "1D", "W": "1W", "M": "1M"}
 _NAMES: Final[Mapping[str, str]] = {timeframe: resolution for resolution, timeframe in RESOLUTIONS.items()}
-DIGITS_MAX: Final = 8
-SECONDS_MAX: Final = 4_102_444_800  # 2100
+TYPES: Final[Mapping[str, str]] = {"fx": "forex", "crypto": "crypto"}
+VOLUME_DIGITS: Final = 8
+PRICES_LOOKED_AT: Final = 100
 SEARCH_MAX: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A symbol of a connection, its series and when its market is open; `kind` is fx or crypto."""
+
+    slug: str
+    symbol: str
+    kind: str
+    rows: list[SeriesRow]
+    hours: TradingHours
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """What a search asks for: text of the ticker, a connection, a type of symbols; empty for any."""
+
+    query: str = ""
+    exchange: str = ""
+    kind: str = ""
 
 
 def config() -> dict[str, Any]:
@@ -32,7 +58,7 @@ def config() -> dict[str, Any]:
     return {
         "supports_search": True, "supports_group_request": False, "supports_marks": False, "supports_timescale_marks": False,
         "supports_time": True, "supported_resolutions": list(RESOLUTIONS), "exchanges": [{"value": "", "name": "All", "desc": ""}],
-        "symbols_types": [{"name": "All", "value": ""}],
+        "symbols_types": [{"name": "All", "value": ""}, *({"name": name.capitalize(), "value": name} for name in TYPES.values())],
     }
 
 
@@ -42,32 +68,29 @@ def symbol_info(feed: Feed, who: Identity, ticker: str) -> dict[str, Any]:
     Raises:
         NotFoundError: no such series, or not the reader's: one answer for both.
     """
-    slug, rows = _of_ticker(feed, who, ticker)
-    names = sorted({row.series.timeframe for row in rows})
-    resolutions = [_NAMES[name.name] for name in names if name.name in _NAMES]
-    last = feed.lake.latest(slug, rows[0].series.symbol, names[0].name, 1)
-    digits = _digits(last["close"].to_list())
+    found = _of_ticker(feed, who, ticker)
+    resolutions = [_NAMES[row.series.timeframe.name] for row in found.rows if row.series.timeframe.name in _NAMES]
+    intraday = [item for item in resolutions if item.isdigit()]
     return {
-        "ticker": ticker, "name": ticker, "full_name": ticker, "description": f"{rows[0].series.symbol} of {slug}", "type": "",
-        "exchange": slug, "listed_exchange": slug, "session": "24x7", "timezone": "Etc/UTC", "format": "price", "minmov": 1,
-        "minmovement": 1, "pricescale": 10 ** digits, "has_intraday": any(item.isdigit() for item in resolutions),
-        "intraday_multipliers": [item for item in resolutions if item.isdigit()], "has_daily": "1D" in resolutions,
+        "ticker": ticker, "name": found.symbol, "full_name": ticker, "description": f"{found.symbol} of {found.slug}",
+        "type": TYPES[found.kind], "exchange": found.slug, "listed_exchange": found.slug, "session": found.hours.session,
+        "timezone": found.hours.timezone, "format": "price", "minmov": 1, "minmovement": 1, "pricescale": 10 ** _digits(feed, found.rows[0].series),
+        "has_intraday": bool(intraday), "intraday_multipliers": intraday, "has_daily": "1D" in resolutions,
         "has_weekly_and_monthly": bool({"1W", "1M"} & set(resolutions)), "supported_resolutions": resolutions,
-        "volume_precision": DIGITS_MAX, "data_status": "streaming",
+        "visible_plots_set": "ohlcv", "volume_precision": VOLUME_DIGITS, "data_status": "streaming",
     }
 
 
-def search(feed: Feed, who: Identity, query: str, exchange: str, limit: int) -> list[dict[str, Any]]:
-    """Return the reader's symbols whose ticker holds `query`."""
-    wanted, found = query.strip().lower(), []
-    for row in _mine(feed, who):
-        if exchange and row.slug != exchange:
-            continue
-        with feed.lake.metadata.read() as tx:
-            symbols = sorted({item.series.symbol for item in list_series(tx, row.slug)})
-        found += [(row.slug, symbol) for symbol in symbols if wanted in f"{row.slug}:{symbol}".lower()]
+def search(feed: Feed, who: Identity, asked: Sought, limit: int) -> list[dict[str, Any]]:
+    """Return the reader's symbols that match."""
+    wanted, seen = asked.query.strip().casefold(), readings.seen_slugs(feed, who)
+    known = select(connections.c.slug, series.c.symbol, connections.c.type).join_from(series, connections).distinct().order_by(
+        connections.c.slug, series.c.symbol)
+    with feed.lake.metadata.read() as tx:
+        found = [row for row in tx.execute(known).tuples() if row[0] in seen and wanted in f"{row[0]}:{row[1]}".casefold()
+                 and asked.exchange in {"", row[0]} and asked.kind in {"", TYPES[row[2]]}]
     return [{"symbol": f"{slug}:{symbol}", "full_name": f"{slug}:{symbol}", "ticker": f"{slug}:{symbol}",
-             "description": f"{symbol} of {slug}", "exchange": slug, "type": ""} for slug, symbol in found[:limit]]
+             "description": f"{symbol} of {slug}", "exchange": slug, "type": TYPES[kind]} for slug, symbol, kind in found[:limit]]
 
 
 def history(feed: Feed, who: Identity, ticker: str, resolution: str, start: int, end: int, countback: int | None) -> dict[str, Any]:  # noqa: PLR0917  the contract's parameters
@@ -75,22 +98,23 @@ def history(feed: Feed, who: Identity, ticker: str, resolution: str, start: int,
     timeframe = RESOLUTIONS.get(_SHORT.get(resolution, resolution))
     if timeframe is None:
         raise InputError("resolution", resolution[:10], RESOLUTIONS, "ask for one of the symbol's supported_resolutions")
-    _, rows = _of_ticker(feed, who, ticker)
-    row = next((item for item in rows if item.series.timeframe.name == timeframe), None)
+    found = _of_ticker(feed, who, ticker)
+    row = next((item for item in found.rows if item.series.timeframe.name == timeframe), None)
     if row is None:
-        raise InputError("resolution", resolution[:10], sorted(_NAMES.get(item.series.timeframe.name, "") for item in rows),
+        raise InputError("resolution", resolution[:10], sorted(_NAMES.get(item.series.timeframe.name, "") for item in found.rows),
                          "choose one that is stored")
-    frame = _before(feed, row, end, countback) if countback else _bars(feed, row.series, start, end)
+    bars = Bars(feed, row, found.hours)
+    frame = bars.before(end, countback) if countback else bars.between(start, end)
     if frame.is_empty():
-        before = _before(feed, row, min(start, end), 1)
-        return {"s": "no_data"} | ({} if before.is_empty() else {"nextTime": _seconds(before)[-1]})
-    return {"s": "ok", "t": _seconds(frame)} | {
+        before = bars.before(min(start, end), 1)
+        return {"s": "no_data"} | ({} if before.is_empty() else {"nextTime": before["t"][-1]})
+    return {"s": "ok", "t": frame["t"].to_list()} | {
         short: frame[name].to_list() for short, name in (("o", "open"), ("h", "high"), ("l", "low"), ("c", "close"), ("v", "volume"))}
 
 
 def widgets(feed: Feed, who: Identity) -> dict[str, Any]:
     """Return the widgets of OpenBB Workspace; its backend address is the console's with /api."""
-    first = next(iter(search(feed, who, "", "", 1)), {"symbol": ""})["symbol"]
+    first = next(iter(search(feed, who, Sought(), 1)), {"ticker": ""})["ticker"]
     table = {"type": "table", "category": "Candlelake", "gridData": {"w": 20, "h": 9}}
     return {
         "candlelake_chart": {
@@ -104,45 +128,19 @@ def widgets(feed: Feed, who: Identity) -> dict[str, Any]:
     }
 
 
-def _mine(feed: Feed, who: Identity) -> list[ConnectionRow]:
-    return [row for row in feed.connections.list() if who.may_see(row)]
-
-
-def _of_ticker(feed: Feed, who: Identity, ticker: str) -> tuple[str, list[SeriesRow]]:
+def _of_ticker(feed: Feed, who: Identity, ticker: str) -> Symbol:
     slug, _, symbol = ticker.partition(":")
-    if slug in {row.slug for row in _mine(feed, who)}:
+    if slug in readings.seen_slugs(feed, who):
+        kind = feed.connections.get(slug).type
         with feed.lake.metadata.read() as tx:
-            rows = list_series(tx, slug, symbol)
-        if rows:
-            return slug, rows
+            rows = list_series(tx, slug, symbol)  # the shortest timeframe first
+            if rows:
+                calendar = calendar_for(tx, rows[0].connection_id, symbol, kind)
+                return Symbol(slug, symbol, kind, rows, hours_of(calendar, to_datetime(feed.clock.now_us())))
     raise NotFoundError("unknown_symbol")
 
 
-def _before(feed: Feed, row: SeriesRow, end: int, count: int) -> pl.DataFrame:
-    """Return the `count` newest bars before `end`; looks further back only while gaps make it necessary."""
-    first = end if row.first_us is None else row.first_us // SECOND_US
-    span = max(1, count * row.series.timeframe.length_us // SECOND_US)
-    until = end if row.last_us is None else min(end, row.last_us // SECOND_US + 1)
-    while True:
-        since = until - span
-        frame = _bars(feed, row.series, max(since, 0), until)
-        if frame.height >= count or since <= first:
-            return frame.tail(count)
-        span *= 4
-
-
-def _bars(feed: Feed, series: Series, start: int, end: int) -> pl.DataFrame:
-    since, until = (isoformat(min(item, SECONDS_MAX) * SECOND_US) for item in (start, end))
-    if start >= end:
-        return feed.lake.latest(series.connection, series.symbol, series.timeframe.name, 1).clear()
-    return feed.lake.candles(
-        series.connection, series.symbol, series.timeframe.name, start=since, end=until).tail(readings.CANDLES_MAX)
-
-
-def _seconds(frame: pl.DataFrame) -> list[int]:
-    return [int(value) for value in frame["ts"].dt.epoch("s").to_list()]
-
-
-def _digits(closes: Sequence[float]) -> int:
-    text = f"{closes[-1]:.{DIGITS_MAX}f}".rstrip("0") if closes else "0.00"
-    return max(2, len(text.partition(".")[2]))
+def _digits(feed: Feed, item: Series) -> int:
+    """Return how many decimals the newest prices have, two at least: one price alone may end in zeros."""
+    newest = feed.lake.latest(item.connection, item.symbol, item.timeframe.name, PRICES_LOOKED_AT)
+    return max(2, digits_of(value for name in ("open", "high", "low", "close") for value in newest[name]))

@@ -227,6 +227,7 @@ class UdfSymbolOut(BaseModel):
     has_daily: bool
     has_weekly_and_monthly: bool
     supported_resolutions: list[str]
+    visible_plots_set: str
     volume_precision: int
     data_status: str
 

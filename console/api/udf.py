@@ -21,6 +21,7 @@ from console.policy import CONNECTIONS, PUBLIC, identity_of
 from console.problems import kind_of
 from console.readings import CANDLES_MAX
 from console.state import feed_of
+from console.udf_bars import SECONDS_MAX
 from core.clock import SECOND_US
 from core.errors import CandlelakeError, InputError, NotFoundError
 
@@ -28,7 +29,7 @@ router = APIRouter(prefix="/api")
 SEES = [Depends(CONNECTIONS)]
 Ticker = Annotated[str, Query(max_length=200, description="connection:SYMBOL", examples=["kraken-spot:BTC/USD"])]
 REFUSED: Final[dict[int | str, dict[str, Any]]] = {404: {"model": UdfProblem, "description": "No such symbol of yours."}}
-Seconds = Annotated[int, Query(ge=0, le=udf.SECONDS_MAX)]
+Seconds = Annotated[int, Query(ge=0, le=SECONDS_MAX)]
 
 
 @router.get("/udf/config", dependencies=SEES)
@@ -55,16 +56,18 @@ def udf_symbols(request: Request, symbol: Ticker) -> Response:
 @router.get("/udf/search", dependencies=SEES)
 def udf_search(
     request: Request, query: Annotated[str, Query(max_length=200)] = "", exchange: Annotated[str, Query(max_length=63)] = "",
+    kind: Annotated[str, Query(alias="type", max_length=20, description="crypto or forex.")] = "",
     limit: Annotated[int, Query(ge=1, le=udf.SEARCH_MAX)] = 30,
 ) -> list[UdfFoundOut]:
     """Return your symbols whose name holds the query."""
-    return [UdfFoundOut(**item) for item in udf.search(feed_of(request), identity_of(request), query, exchange, limit)]
+    found = udf.search(feed_of(request), identity_of(request), udf.Sought(query, exchange, kind), limit)
+    return [UdfFoundOut(**item) for item in found]
 
 
 @router.get("/udf/history", dependencies=SEES, response_model=UdfBarsOut | UdfNoBarsOut, responses=REFUSED)
 def udf_history(  # noqa: PLR0917  one for each parameter of the contract
     request: Request, symbol: Ticker, resolution: Annotated[str, Query(max_length=10)], to: Seconds,
-    start: Annotated[int, Query(alias="from", ge=0, le=udf.SECONDS_MAX)] = 0,
+    start: Annotated[int, Query(alias="from", ge=0, le=SECONDS_MAX)] = 0,
     countback: Annotated[int | None, Query(ge=1, le=CANDLES_MAX)] = None,
 ) -> Response:
     """Return bars in [from, to); with countback that many before `to`."""

@@ -22,7 +22,7 @@ from feed.backfill import backfill
 from storage.series import ensure_series, find_series
 from tests.acceptance.conftest import COLUMNS, real_minutes
 
-KILLS = int(os.environ.get("CANDLELAKE_TEST_KILLS", "24"))
+KILLS = int(os.environ.get("CANDLELAKE_TEST_KILLS", "16"))
 DAYS = 170  # of BTC that the box may serve; cleanup reaches back no nearer than KEPT days
 KEPT = 200
 OLD_DAYS = 100  # of ETH, older than that
@@ -114,9 +114,10 @@ def _at_work(pid: int, asked, command: str, pages: int) -> bool:
     if command in {"backfill", "fetch"}:
         return sum("klines" in item.path for item in asked) >= pages and len(asked) > 0
     try:
-        return any(item.readlink().name == "metadata.db" for item in Path(f"/proc/{pid}/fd").iterdir())
+        names = [item.readlink().name for item in Path(f"/proc/{pid}/fd").iterdir()]
     except OSError:
         return False
+    return any(name == "metadata.db" or name.startswith("socket:") for name in names)
 
 
 def asked_pages(box, symbol: str = "BTCUSDT") -> list[int]:
@@ -127,8 +128,11 @@ def asked_pages(box, symbol: str = "BTCUSDT") -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_kills_of_the_real_commands_lose_and_double_nothing(tmp_path, serve, connect, start_child, capsys) -> None:
+def test_kills_of_the_real_commands_lose_and_double_nothing(  # noqa: PLR0917  fixtures
+        tmp_path, metadata_url, serve, connect, start_child, capsys, monkeypatch) -> None:
     """Backfill, fetch, flush and cleanup killed at random: what a reader saw stays, and the next runs finish the job."""
+    monkeypatch.setenv("CANDLELAKE_METADATA_URL", metadata_url)
+    kills = KILLS if metadata_url.startswith("sqlite") else KILLS // 2
     now_us = SystemClock().now_us() // MINUTE_US * MINUTE_US
     folder = tmp_path / "data"
     folder.mkdir()
@@ -142,13 +146,13 @@ def test_kills_of_the_real_commands_lose_and_double_nothing(tmp_path, serve, con
     feed.lake.import_candles(old.id, eth.with_columns(spread=pl.lit(None, pl.Float64)), run_id="import")
     turns = Turns(box, feed, start_child, now_us)
     killed = number = 0
-    while killed < KILLS:
+    while killed < kills:
         if turns.box.clock.now_us() + 2 * STEP.total_seconds() * 1_000_000 > now_us:
             turns.box.clock.set(now_us - 3 * DAY_US)  # the source has no more: fetches find little from here on
         killed += turns.turn(COMMANDS[number % len(COMMANDS)])
         number += 1
         turns.check({"BTC/USDT": btc, "ETH/USDT": eth})
-        assert number < 4 * KILLS + 20
+        assert number < 4 * kills + 20
     asked = len(asked_pages(box))
 
     for command in ("backfill", "flush", "fetch"):

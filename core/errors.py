@@ -91,7 +91,7 @@ class BadPayloadError(TransientError):
 
 
 class ClockSkewError(TransientError):
-    """Raised when the provider refuses the time stamp of a request."""
+    """Raised when the provider refuses the time stamp of a request, or its own clock has fallen far back."""
 
 
 class SessionLostError(TransientError):

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from core.candles import Checked, check, empty_candles
-from core.clock import MINUTE_US, SECOND_US, to_datetime
-from core.errors import TransientError
+from core.candles import AHEAD_US, Checked, check, empty_candles
+from core.clock import MINUTE_US, SECOND_US, isoformat, to_datetime
+from core.errors import ClockSkewError, TransientError
 from core.interval import Interval
 from core.slots import Slots
 from core.timeframe import Grid, Timeframe
@@ -187,6 +187,11 @@ class Filler:
                 raise
             return None
         self._failed_pages = 0
+        reached = max(self._server_us, self.row.last_us or 0)
+        if self.is_live and answer.server_us + AHEAD_US < reached:  # the newest candles would be rows of its future: none would come
+            raise ClockSkewError(
+                f"{self.row.series}: the provider says that it is {isoformat(answer.server_us)}, long before {isoformat(reached)}, which it has "
+                "reached before; nothing is fetched until its clock is right again")
         self._server_us = max(self._server_us, answer.server_us)
         return answer
 

@@ -51,6 +51,24 @@ async def test_a_fetch_without_news_writes_nothing(make_feed, series, clock, can
     assert (result.stored, result.revised) == (0, 0)
 
 
+async def test_a_provider_whose_clock_fell_far_back_fails_the_fetch_and_says_so(make_feed, series, clock, candles_of) -> None:
+    """Its newest candles are rows of its own future: a run that takes none of them is not called complete. Later all of them come."""
+    feed, provider = await begin(make_feed, series, clock, candles_of(500))
+    clock.set(START + 90 * MINUTE_US)
+    provider.stands_us = START + 59 * MINUTE_US  # a bridge's clock that stands at its last quote is none that fell back
+    assert (await fetch(feed, due_only=False)).status == "complete"
+    provider.stands_us = START + 30 * MINUTE_US
+    result = await fetch(feed, due_only=False)
+    assert (result.status, result.stored, result.quarantined) == ("failed", 0, 0)
+    assert "it is 2024-01-01T00:30:00" in result.message
+    assert "until its clock is right again" in result.message
+    assert gaps(feed) == []
+    provider.stands_us = None
+    clock.set(START + 2 * HOUR_US)
+    assert (await fetch(feed, ["played"], due_only=False)).status == "complete"
+    assert stored(feed).equals(provider.truth.head(120))
+
+
 async def test_a_fetch_leaves_the_time_before_the_first_candle_alone(make_feed, series, clock, candles_of) -> None:
     """However far back a page reaches, closed time before the first stored candle is not booked: nothing before it is expected."""
     feed, _ = make_feed(candles_of(3 * 1440), market_type="fx", page=50_000)

@@ -111,8 +111,7 @@ def _stretches(clock: ServerClock, blocks: Times, tables: Mapping[str, Values]) 
     for run in np.split(np.arange(len(path)), np.flatnonzero(np.diff(path)) + 1):
         shift = int(path[run[0]])
         gain = {name: float((part[run, shift] - part[run, 0]).sum()) for name, part in tables.items()}
-        halves = blocks[run], table[run, shift] - table[run, 0]
-        if shift and _is_enough(gain, int(blocks[run[0]]), int(blocks[run[-1]]) + 1, len(run)) and ("reference" in tables or _is_whole(*halves)):
+        if shift and _is_enough(gain, int(blocks[run[0]]), int(blocks[run[-1]]) + 1, len(run)):
             first, last = _widened(table, run, shift, max(_CLEAR[name] for name in tables))
             interval = Interval(int(blocks[first]) * BLOCK_US - HOUR_US, (int(blocks[last]) + 1) * BLOCK_US + HOUR_US)
             ruled = clock.offset_us((interval.start + interval.end) // 2)
@@ -130,15 +129,6 @@ def _is_enough(gain: Mapping[str, float], first: int, end: int, count: int) -> b
     least = _LEAST_GAIN if "reference" in gain else _LEAST_GAIN_RHYTHM
     return total >= max(least, rate) or (
         min(total, returns) >= max(_LEAST_GAIN_DST, rate) and _is_between_changes(first * BLOCK_US, end * BLOCK_US))
-
-
-def _is_whole(blocks: Times, gains: Values) -> bool:
-    """Whether afternoons speak for another hour too, where the rhythm alone tells and summer times differ.
-
-    A market that follows New York alone, as a practice broker's does, looks an hour off each morning then.
-    """
-    start_us, end_us = int(blocks[0]) * BLOCK_US, (int(blocks[-1]) + 1) * BLOCK_US
-    return not _is_between_changes(start_us, end_us) or float(gains[blocks % 2 == 1].sum()) > 0
 
 
 def _is_between_changes(start_us: int, end_us: int) -> bool:

@@ -3,18 +3,25 @@
 Inside, a frame is keyed by `us` (open time, UTC microseconds) with open, high, low, close, volume and spread (price
 units, null where the file has none). In `history` mode candles stand where they were recorded. In `replay` mode the
 last unbroken stretch of each file is laid over all time, end to end, in whole weeks of the venue's own clock (New York
-for FX, UTC for crypto); the mapping depends on the file alone, so that what was served once is served again.
+for FX, UTC for crypto); the mapping depends on the file alone, so that what was served once is served again. Years of FX
+are laid on the same days of other years, and a week in which London is an hour nearer to New York, as between their
+changes of summer time, on such a week: mornings are Europe's. Where a file has none, nights and mornings of another week
+come an hour later there: the first hour of the night stands twice, the last one of the morning is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from itertools import groupby
 from typing import Final, Literal
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from core.clock import DAY_US, HOUR_US, MINUTE_US
+from core.clock import DAY_US, HOUR_US, MINUTE_US, to_datetime
 from core.server_clock import dst_bounds_us
 
 Mode = Literal["history", "replay"]
@@ -25,6 +32,9 @@ MONDAY_US: Final = 4 * DAY_US
 REPLAY_SINCE_US: Final = 1_420_070_400_000_000  # 2015-01-01: in replay everything is listed since then
 MAX_ROWS: Final = 400_000
 _NEW_YORK: Final = "America/New_York"
+_NIGHT: Final = 18 * HOUR_US  # in New York, when the first hour of a trading day is over
+_NOON: Final = 7 * HOUR_US  # and when London's morning is
+_YEAR_WEEKS: Final = 365.2425 / 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +123,26 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """What a replay repeats: rows keyed by wall clock in [start, start + period)."""
+    """What a replay repeats: rows keyed by wall clock in [start, start + period).
+
+    `apart`: of FX, how far London is ahead of New York in each of its weeks; empty where no weeks are told apart.
+    """
 
     rows: pl.DataFrame
     start_us: int
     period_us: int
+    apart: tuple[timedelta, ...] = ()
+
+    def moves(self, number: int) -> tuple[int, int]:
+        """Return by how much rows are moved to stand in the `number`-th week, or period; and those of Europe's hours besides."""
+        if not self.apart:
+            return number * self.period_us, 0
+        count = len(self.apart)
+        place = number % count
+        wanted = _apart(self.start_us + number * WEEK_US)
+        alike = [other for other in range(count) if self.apart[other] == wanted]
+        place = min(alike, key=lambda other: abs(other - place), default=place)
+        return (number - place) * WEEK_US, (self.apart[place] - wanted) // timedelta(microseconds=1)
 
 
 def cut_tile(source: Source) -> Tile:
@@ -132,7 +157,24 @@ def cut_tile(source: Source) -> Tile:
     first, end = int(rows["us"][0]), int(rows["us"][-1]) + source.length_us
     unit = next((unit for unit in (WEEK_US, DAY_US) if end - first >= unit), source.length_us)
     period = (end - first) // unit * unit
-    return Tile(rows.filter(pl.col("us") >= end - period), end - period, period)
+    if not source.is_fx or unit < WEEK_US:
+        return Tile(rows.filter(pl.col("us") >= end - period), end - period, period)
+    period = _whole_years(period // WEEK_US) * WEEK_US
+    start = end - period
+    return Tile(rows.filter(pl.col("us") >= start), start, period, tuple(_apart(week) for week in range(start, end, WEEK_US)))
+
+
+def _whole_years(weeks: int) -> int:
+    """Return the weeks, at most so many, that come nearest to whole years; all when they are less than a year."""
+    fitting = [(abs(years * _YEAR_WEEKS - round(years * _YEAR_WEEKS)), -years) for years in range(1, int(weeks / _YEAR_WEEKS) + 1)]
+    return round(-min(fitting)[1] * _YEAR_WEEKS) if fitting else weeks
+
+
+@lru_cache(maxsize=4096)
+def _apart(week_us: int) -> timedelta:
+    """Return how far London's clock is ahead of New York's in the middle of a week."""
+    middle = to_datetime(week_us + WEEK_US // 2)
+    return middle.astimezone(ZoneInfo("Europe/London")).replace(tzinfo=None) - middle.astimezone(ZoneInfo(_NEW_YORK)).replace(tzinfo=None)
 
 
 class Book:
@@ -230,19 +272,29 @@ def _widen(count: int, length_us: int, ask: Callable[[int], tuple[pl.DataFrame, 
 
 def _lay(tile: Tile, is_fx: bool, start_us: int, end_us: int) -> pl.DataFrame:
     """Return the tile's rows repeated over [start_us, end_us), keyed by UTC."""
-    low = start_us - DAY_US - tile.start_us  # a day on either side: wall clock and UTC differ by less
-    high = end_us + DAY_US - tile.start_us
+    first_us, last_us = start_us - DAY_US, end_us + DAY_US  # a day on either side: wall clock and UTC differ by less
+    length_us = WEEK_US if tile.apart else tile.period_us
     pieces = []
-    for index in range(low // tile.period_us, high // tile.period_us + 1):
-        shift = index * tile.period_us
-        near = tile.rows.filter((pl.col("us") + shift >= start_us - DAY_US) & (pl.col("us") + shift < end_us + DAY_US))
-        pieces.append(near.with_columns(us=pl.col("us") + shift))
+    numbers = range((first_us - tile.start_us) // length_us, (last_us - tile.start_us) // length_us + 1)
+    for (shift, later), run in groupby(numbers, tile.moves):
+        together = list(run)
+        low, high = tile.start_us + together[0] * length_us, tile.start_us + (together[-1] + 1) * length_us
+        place = pl.col("us") + shift
+        piece = tile.rows.filter((place >= max(low, first_us)) & (place < min(high, last_us))).with_columns(us=place)
+        pieces.append(_with_later_mornings(piece, later) if later > 0 else piece)
     rows = pl.concat(pieces)
     if is_fx:
         stamps = pl.col("us").cast(pl.Datetime("us")).dt.replace_time_zone(
             _NEW_YORK, ambiguous="earliest", non_existent="null")
         rows = rows.with_columns(us=stamps.dt.convert_time_zone("UTC").cast(pl.Int64)).drop_nulls("us")
     return rows.filter((pl.col("us") >= start_us) & (pl.col("us") < end_us))
+
+
+def _with_later_mornings(rows: pl.DataFrame, later_us: int) -> pl.DataFrame:
+    """Return a week's rows, by New York's clock, with its nights and European mornings so much later; the rest stands."""
+    night, day = (_NOON - _NIGHT) % DAY_US, _NIGHT - _NOON
+    moved = rows.filter((pl.col("us") - _NIGHT) % DAY_US < night).with_columns(us=pl.col("us") + later_us)
+    return pl.concat([rows.filter((pl.col("us") - _NOON - later_us) % DAY_US < day), moved]).sort("us")
 
 
 def _as_of(rows: pl.DataFrame, source: Source, now_us: int) -> pl.DataFrame:

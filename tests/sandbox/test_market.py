@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.clock import DAY_US, HOUR_US, MINUTE_US, ManualClock, to_us
+from core.clock_days import Hours, judge_days
 from core.errors import InputError
 from core.server_clock import ServerClock
 from sandbox.market import WallClock
@@ -54,6 +55,28 @@ def test_replayed_fx_keeps_new_york_weeks(at):
     minutes = (local.dt.weekday().cast(pl.Int64) - 1) * 1440 + local.dt.hour().cast(pl.Int64) * 60 + local.dt.minute()
     assert rows.height > 5000
     assert not ((minutes >= 4 * 1440 + 17 * 60) & (minutes < 6 * 1440 + 17 * 60)).any()
+
+
+@pytest.mark.parametrize("symbols", [["EURUSD"], ["GBPUSD"], ["EURUSD.fxcm"], ["XAUUSD"], ["EURUSD", "GBPUSD"]], ids=" ".join)
+def test_replayed_fx_has_the_rhythm_of_a_real_pair(symbols):
+    """Fourteen years of a practice broker show Europe's mornings by its summer time and afternoons by America's: no day looks an hour off."""
+    series = []
+    for symbol in symbols:
+        rows = SHELF.books["broker", symbol].candles(HOUR_US, FIRST, LAST, LAST)
+        series.append(Hours(rows["us"].to_numpy(), rows["close"].to_numpy(), rows["volume"].to_numpy()))
+    assert len(series[0].times) > 80_000
+    assert judge_days(ServerClock.fixed(120, "us"), series).doubts == ()
+
+
+def test_a_week_without_a_like_one_is_replayed_with_europes_mornings_where_they_are():
+    """Two weeks of May repeated between the two changes of summer time: the morning begins at the same hour in London."""
+    begins = {}
+    for week in (datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 16, tzinfo=UTC), datetime(2026, 4, 6, tzinfo=UTC)):
+        rows = FX.candles(HOUR_US, to_us(week), to_us(week + timedelta(days=5)), LAST)
+        local = pl.col("us").cast(pl.Datetime("us", "UTC")).dt.convert_time_zone("Europe/London").dt.hour()
+        busy = rows.group_by(local.alias("hour")).agg(pl.col("volume").mean()).sort("hour")["volume"].to_list()
+        begins[week] = max(range(4, 11), key=lambda hour: busy[hour] / busy[hour - 1])
+    assert len(set(begins.values())) == 1, begins
 
 
 @settings(max_examples=60, deadline=None)

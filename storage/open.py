@@ -189,9 +189,10 @@ class Lake:
 
     def flush(self, series_ids: Sequence[int] | None = None, progress: Progress | None = None) -> FlushResult:
         """Move head rows into the lake's partitions, and new revisions into files; see `storage.lake.flush.flush`."""
-        done = flush.flush(self.place, series_ids, progress)
-        flush_all_revisions(self.place, series_ids)
-        return done
+        try:
+            return flush.flush(self.place, series_ids, progress)
+        finally:
+            flush_all_revisions(self.place, series_ids)
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Check every file against the manifest; see `storage.lake.verify.verify`."""

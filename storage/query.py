@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from storage.coverage_table import coverage_table
 from storage.derived import read_derived
 from storage.lake import layout
 from storage.lake.blocks import BLOCK_COLUMNS, Block, unpacked
+from storage.lake.damage import check_unaltered
 from storage.lake.place import Place
 from storage.lake.reader import head_candles, live_files, with_files
 from storage.lake.schema import HIVE_TYPES
@@ -35,6 +36,7 @@ from storage.ticks import sql as tick_sql
 _COLUMNS = ", ".join(STORED_SCHEMA)
 _WORDS = 5000  # bound three times in one statement; SQLite allows 32,766
 _UNKNOWN = re.compile(r"Table with name candles_([0-9A-F]*)_([0-9A-F]*)_([0-9A-F]*) does not exist")
+_IN_THE_TEXT = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)  # errors that come before a file is read
 _HELP = "SELECT ... or FROM candles('slug', 'SYMBOL', '1m')"
 
 
@@ -51,6 +53,7 @@ def run(lake: QueriedLake, text: str, parameters: Sequence[object] | Mapping[str
 
     Raises:
         InputError: not one query, or DuckDB refuses it. NotFoundError: it names a series that is not in the store.
+        StoreCorruptError: a file that it reads is missing or damaged.
     """
     place = lake.place
     engine = _engine(place.root, os.getpid())
@@ -78,17 +81,18 @@ def run(lake: QueriedLake, text: str, parameters: Sequence[object] | Mapping[str
         with _moved_files_named(), engine.cursor() as session:
             for name, frame in {**frames, **derived}.items():
                 session.register(name, frame)
-            for row, live, head, past in pins:
-                _candles_view(session, row, [place_of[path] for path in live], head, past)
-            if whole is not None:
-                _all_view(session, {path: place_of[path] for path in whole[0]}, whole[1])
+            with _unreadable_files_named():
+                for row, live, head, past in pins:
+                    _candles_view(session, row, [place_of[path] for path in live], head, past)
+                if whole is not None:
+                    _all_view(session, {path: place_of[path] for path in whole[0]}, whole[1])
+                for view in tick_views:
+                    view.make(session)
             session.execute(PAST_MACRO if wants_past else NOW_MACRO)
             if calls:
                 session.execute(DERIVED_MACRO)
-            for view in tick_views:
-                view.make(session)
             session.execute(tick_sql.MACRO)
-            return _execute(session, text, parameters)
+            return _execute(session, text, parameters, doubt=lambda: check_unaltered(place, files))
 
     return with_files(place, files, answer)
 
@@ -152,6 +156,17 @@ def _moved_files_named() -> Iterator[None]:
         raise FileNotFoundError(_line(str(error))) from error  # it moved to .old/ meanwhile: `with_files` looks again
 
 
+@contextmanager
+def _unreadable_files_named() -> Iterator[None]:
+    """While the views of files are made, nothing but a file can be wrong."""
+    try:
+        yield
+    except duckdb.IOException:
+        raise
+    except duckdb.Error as error:
+        raise OSError(_line(str(error))) from error  # `with_files` says which kind of error that is
+
+
 @lru_cache(maxsize=8)
 def _engine(root: Path, _process: int) -> duckdb.DuckDBPyConnection:
     """Return this process's DuckDB for a lake; to start one costs more than most queries.
@@ -208,7 +223,7 @@ def _all_view(session: duckdb.DuckDBPyConnection, place_of: dict[str, Path], hea
 
 
 def _execute(session: duckdb.DuckDBPyConnection, text: str,
-             parameters: Sequence[object] | Mapping[str, object] | None) -> pl.DataFrame:
+             parameters: Sequence[object] | Mapping[str, object] | None, doubt: Callable[[], None]) -> pl.DataFrame:
     try:
         found: pl.DataFrame = session.sql(text, params=parameters or None).pl()
         return found
@@ -222,6 +237,8 @@ def _execute(session: duckdb.DuckDBPyConnection, text: str,
         if unknown:
             named = " ".join(bytes.fromhex(part).decode() for part in unknown.groups())
             raise NotFoundError(f"no series {named} in the store; `candlelake coverage` lists what there is") from None
+        if not isinstance(error, _IN_THE_TEXT):
+            doubt()  # a damaged page shows only when it is read
         raise InputError("query", _line(text), _HELP, message) from None
 
 

@@ -19,10 +19,11 @@ from core.interval import Interval
 from core.series import Series
 from storage.lake import layout
 from storage.lake.blocks import Block, blocks_in, candles_of, replace_blocks
+from storage.lake.damage import Damage, read_unaltered
 from storage.lake.place import Place
 from storage.lake.publish import drop_staged, publish, writing
-from storage.lake.reader import head_candles, read_files
-from storage.lake.schema import overlay
+from storage.lake.reader import head_candles
+from storage.lake.schema import empty_stored, overlay
 from storage.lake.writer import NewFile, swap_manifest, write_file
 from storage.series import SeriesRow, get_series
 from storage.statements import execute_many, fetch, is_sqlite
@@ -47,6 +48,7 @@ class LiveFile:
     id: int
     path: str
     generation: int
+    digest: str
 
 
 class OvertakenError(Exception):
@@ -58,21 +60,25 @@ def flush(place: Place, series_ids: Sequence[int] | None = None, progress: Progr
 
     Raises:
         StoreFullError, StoreUnwritableError: what was not flushed stays in the head; nothing is lost.
+        StoreCorruptError: the same, for series whose files were altered; all others are flushed.
     """
     with place.metadata.read() as tx:
         waiting = [row[0] for row in fetch(tx, "SELECT id FROM series WHERE EXISTS"
                                                " (SELECT 1 FROM head_candles WHERE series_id = series.id) ORDER BY id")]
     todo = waiting if series_ids is None else [item for item in waiting if item in set(series_ids)]
     partitions = rows = 0
+    damage = Damage()
     for done, series_id in enumerate(todo):
         with place.metadata.read() as tx:
             row = get_series(tx, series_id)
         if progress is not None:
             progress(done, len(todo), str(row.series))
-        written = flush_series(place, row)
-        partitions, rows = partitions + written.partitions, rows + written.rows
+        with damage.apart():
+            written = flush_series(place, row)
+            partitions, rows = partitions + written.partitions, rows + written.rows
     if progress is not None:
         progress(len(todo), len(todo), "flushed")
+    damage.tell()
     return FlushResult(partitions, rows)
 
 
@@ -101,7 +107,7 @@ def flush_series(place: Place, row: SeriesRow) -> FlushResult:
 
 def live_by_label(tx: Connection, series_id: int) -> dict[str, LiveFile]:
     """Return the live file of each partition of a series."""
-    rows = fetch(tx, "SELECT period, id, path, generation FROM lake_files WHERE series_id = ? AND dataset = 'candles'"
+    rows = fetch(tx, "SELECT period, id, path, generation, digest FROM lake_files WHERE series_id = ? AND dataset = 'candles'"
                      " AND superseded_at_us IS NULL", (series_id,))
     return {label: LiveFile(*rest) for label, *rest in rows}
 
@@ -183,7 +189,7 @@ def by_period(series: Series, candles: pl.DataFrame) -> Iterator[tuple[str, pl.D
 def merge(place: Place, series: Series, candles: pl.DataFrame, live: dict[str, LiveFile]) -> list[NewFile]:
     """Write a new file for each partition that `candles` touch: what lies there now, overlaid with them."""
     def write(label: str, part: pl.DataFrame) -> NewFile:
-        below = read_files(place, [live[label].path] if label in live else [])
+        below = read_unaltered(place, live[label].path, live[label].digest) if label in live else empty_stored()
         return write_file(place, series, label, overlay(below, part))
 
     parts = list(by_period(series, candles))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
+import pyarrow as pa
 from sqlalchemy import Connection
 
 from core.candles import STORED_SCHEMA
@@ -23,6 +24,9 @@ from storage.lake.tail import read_tail
 from storage.statements import fetch
 
 T = TypeVar("T")
+Candles = TypeVar("Candles", pl.DataFrame, pl.LazyFrame)
+# Whatever the readers of Parquet say of bytes that are none; Polars panics at some of them.
+_UNREADABLE = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.lib.ArrowException)
 _LIVE = ("FROM lake_files WHERE series_id = ? AND dataset = 'candles' AND superseded_at_us IS NULL"
          " AND first_us < ? AND last_us >= ? ORDER BY first_us")
 _MOVES = 50  # a pinned file moves once at most; so many of a query's files may move while it runs
@@ -63,15 +67,18 @@ def read_files(place: Place, files: Sequence[str], interval: Interval = ALL) -> 
     """Return what the files hold in `interval`; the files of one series, ascending."""
     if not files:
         return empty_stored()
-    start, end = to_datetime(interval.start), to_datetime(interval.end)
 
     def read(paths: list[Path]) -> pl.DataFrame:
-        scan = pl.scan_parquet(paths, hive_partitioning=False, glob=False)
-        if interval != ALL:
-            scan = scan.filter(pl.col("ts").is_between(start, end, closed="left"))
-        return scan.collect()
+        return between(pl.scan_parquet(paths, hive_partitioning=False, glob=False), interval).collect()
 
     return with_files(place, files, read).select(list(STORED_SCHEMA))
+
+
+def between(candles: Candles, interval: Interval) -> Candles:
+    """Return the rows that open in `interval`."""
+    if interval == ALL:
+        return candles
+    return candles.filter(pl.col("ts").is_between(to_datetime(interval.start), to_datetime(interval.end), closed="left"))
 
 
 def pin_last(tx: Connection, series_id: int, count: int) -> Pin:
@@ -122,7 +129,7 @@ def with_files(place: Place, files: Sequence[str], read: Callable[[list[Path]], 
         paths = present_all(place, files)
         try:
             return read(paths)
-        except (OSError, pl.exceptions.ComputeError) as error:
+        except _UNREADABLE as error:
             if paths == seen:  # nothing has moved since: it is the file itself
                 raise StoreCorruptError(
                     f"cannot read {_first_line(error)}; run `candlelake verify`, then repair or restore the file") from error
@@ -130,8 +137,8 @@ def with_files(place: Place, files: Sequence[str], read: Callable[[list[Path]], 
     raise StoreCorruptError(f"{len(files)} files kept moving while they were read; try again")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _tail_of_one(paths: list[Path], count: int) -> pl.DataFrame:

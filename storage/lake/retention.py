@@ -16,10 +16,11 @@ from core.interval import Interval
 from core.series import Series
 from core.timeframe import Timeframe
 from storage.lake.blocks import drop_before
-from storage.lake.flush import OvertakenError, discard, discard_unless_live, live_by_label, lock_series
+from storage.lake.damage import Damage, read_unaltered
+from storage.lake.flush import LiveFile, OvertakenError, discard, discard_unless_live, live_by_label, lock_series
 from storage.lake.place import Place, retire
 from storage.lake.publish import publish, writing
-from storage.lake.reader import read_files, stored_slots
+from storage.lake.reader import stored_slots
 from storage.lake.sources import reason_to_keep
 from storage.lake.writer import NewFile, swap_manifest, write_file
 from storage.ledger import booked_in, clear_range
@@ -135,12 +136,15 @@ def apply_retention(place: Place, plan: RetentionPlan) -> RetentionResult:
 
     Raises:
         StoreBusyError, StoreFullError, StoreUnwritableError: series that are done stay done; apply again for the rest.
+        StoreCorruptError: series whose files were altered are left as they are; all others are done.
     """
     rows = files = 0
+    damage = Damage()
     for item in plan.items:
-        with writing(place, item.series):
+        with damage.apart(), writing(place, item.series):
             done = _apply(place, item, plan.before_us)
-        rows, files = rows + done.rows, files + done.files
+            rows, files = rows + done.rows, files + done.files
+    damage.tell()
     return RetentionResult(rows, files)
 
 
@@ -165,7 +169,7 @@ def _apply(place: Place, item: RetentionItem, before_us: int) -> RetentionResult
             whole, cut = _below(tx, item.series_id, before_us)
             live = live_by_label(tx, item.series_id)
         count = len(stored_slots(place, item.series_id, Interval(EARLIEST_US, before_us)))
-        files = [write_file(place, item.series, label, _kept(place, live[label].path, before_us)) for label in cut]
+        files = [write_file(place, item.series, label, _kept(place, live[label], before_us)) for label in cut]
         try:
             _commit(place, item.series_id, files, whole, before_us,
                     old={label: (live[label].id, live[label].generation) for label in (*whole, *cut)}, rows=count)
@@ -195,8 +199,8 @@ def _mark(place: Place, series_id: int, before_us: int) -> None:
         place.objects.mark_removed(path)
 
 
-def _kept(place: Place, path: str, before_us: int) -> pl.DataFrame:
-    return read_files(place, [path], Interval(before_us, LATEST_US))
+def _kept(place: Place, file: LiveFile, before_us: int) -> pl.DataFrame:
+    return read_unaltered(place, file.path, file.digest, Interval(before_us, LATEST_US))
 
 
 def _commit(place: Place, series_id: int, files: list[NewFile], whole: list[str], before_us: int, *,

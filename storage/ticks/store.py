@@ -15,6 +15,7 @@ from core.errors import NotFoundError, StoreCorruptError
 from core.interval import Interval
 from core.ticks import STORED_TICK_SCHEMA, without_known, without_repeats
 from storage.lake import layout
+from storage.lake.damage import Damage, unaltered
 from storage.lake.local import remove
 from storage.lake.place import Place, locked
 from storage.ticks import files, journal, losses
@@ -107,15 +108,24 @@ class TickStore:
         return self._store(slug, [(symbol, ticks)], [], 0)
 
     def compact(self, before_us: int) -> int:
-        """Join the files of each day that ended before `before_us`; return how many files went."""
+        """Join the files of each day that ended before `before_us`; return how many files went.
+
+        Raises:
+            StoreCorruptError: days whose files were altered are left as they are; all others are done.
+        """
         with self.place.metadata.read() as tx:
             names = {key: (slug, symbol) for key, slug, symbol in losses.list_tick_series(tx)}
             days: dict[tuple[int, str], list[TickFile]] = {}
             for item in files.all_live(tx):
                 days.setdefault((item.series_id, item.date), []).append(item)
         last_day = to_datetime(max(0, before_us - DAY_US)).date().isoformat()
-        return sum(self._compact_day(*names[series_id], series_id, day)
-                   for (series_id, day), parts in days.items() if len(parts) > 1 and day <= last_day)
+        gone, damage = 0, Damage()
+        for (series_id, day), parts in days.items():
+            if len(parts) > 1 and day <= last_day:
+                with damage.apart():
+                    gone += self._compact_day(*names[series_id], series_id, day)
+        damage.tell()
+        return gone
 
     def plan_retention(self, before_us: int, slug: str | None = None) -> TickRetention:
         """Return the files whose day ended before `before_us`; changes nothing."""
@@ -200,7 +210,7 @@ class TickStore:
             with self.place.metadata.read() as tx:
                 live = [item for item in files.live_files(tx, series_id, start, start + DAY_US - 1) if item.date == day]
             for group in _groups(live):
-                joined = without_repeats(pl.concat([_read(self.place, item) for item in group]).sort("ts", maintain_order=True))
+                joined = without_repeats(pl.concat([_unaltered(self.place, item) for item in group]).sort("ts", maintain_order=True))
                 new = files.stage(self.place, key, files.series_folder(slug, symbol), series_id, joined)
                 with self.place.metadata.write() as tx:
                     files.enter(tx, [new], group, self.place.clock.now_us())
@@ -227,8 +237,13 @@ def _groups(live: Sequence[TickFile]) -> list[list[TickFile]]:
 def _read(place: Place, item: TickFile) -> pl.DataFrame:
     try:
         return pl.read_parquet(files.where(place, item.path), hive_partitioning=False)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise StoreCorruptError(f"cannot read {item.path}: {str(error).splitlines()[0]}; run `candlelake verify`") from error
+
+
+def _unaltered(place: Place, item: TickFile) -> pl.DataFrame:
+    """Return the ticks of a file that is to be written anew."""
+    return pl.read_parquet(unaltered(files.where(place, item.path).read_bytes(), item.path, item.digest), hive_partitioning=False)
 
 
 def _least_us(parts: Sequence[pl.DataFrame], fresh: pl.DataFrame) -> int:

@@ -1,4 +1,4 @@
-"""Artifacts that operators read in the Prefect UI: run summary, coverage table, gap table, health and cleanup plans.
+"""Artifacts that operators read in the Prefect UI: run summary, coverage table, gap table, health, cleanup plans and damaged files.
 
 The rows are made by plain functions; the `publish_*` functions store them and do nothing outside of a run.
 """
@@ -18,6 +18,7 @@ from core.secrets import redact
 from feed.result import RunResult
 from feed.upkeep import CleanupPlan
 from storage.coverage import CoverageRow
+from storage.lake.verify import VerifyReport
 from storage.ledger import GapRow
 
 Row = dict[str, Any]
@@ -68,6 +69,11 @@ def cleanup_rows(plan: CleanupPlan) -> list[Row]:
         {**_series(item), "candles": item.rows, "whole_files": item.whole_files, "cut_files": item.cut_files}
         for item in plan.items
     ]
+
+
+def problem_rows(report: VerifyReport) -> list[Row]:
+    """Return what is wrong with the lake's files as table rows."""
+    return [{"path": item.path, "what": item.what, "fix": item.fix} for item in report.problems]
 
 
 def summary_markdown(result: RunResult) -> str:

@@ -1,4 +1,4 @@
-"""Tasks around the lake's upkeep: flush, cleanup by retention (plan, then apply), health."""
+"""Tasks around the lake's upkeep: flush, cleanup by retention (plan, then apply), verify, health."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from feed.notices import Sent, send_notices
 from feed.upkeep import CleanupPlan
 from storage.lake.flush import FlushResult
 from storage.lake.retention import RetentionResult
-from tasks.artifacts import cleanup_rows, health_rows, publish_table
+from storage.lake.verify import VerifyReport
+from tasks.artifacts import cleanup_rows, health_rows, problem_rows, publish_table
 from tasks.policies import POLICY
 from tasks.progress import run_logger, shown_progress
 
@@ -54,6 +55,19 @@ async def apply_cleanup(plan: CleanupPlan) -> RetentionResult:
     return result
 
 
+@task(name="verify files", **POLICY)
+async def verify_files() -> VerifyReport:
+    """Check every file of the lake against the manifest; publishes what is wrong."""
+    with open_feed() as feed:
+        async with shown_progress("verify-progress", "Check of the lake's files", "files") as meter:
+            report = await asyncio.to_thread(upkeep.verify, feed, meter)
+    for problem in report.problems:
+        run_logger().error("%s: %s; %s", problem.path, problem.what, problem.fix)
+    if report.problems:
+        await publish_table(problem_rows(report), "verify-problems", verify_line(report))
+    return report
+
+
 @task(name="check health", **POLICY)
 async def check_health() -> list[HealthRow]:
     """Judge every connection, mark stale and failing ones, notify their owners; publishes the table."""
@@ -75,6 +89,15 @@ async def send_notifications() -> Sent:
     for error in sent.errors:
         run_logger().warning("not sent: %s", error)
     return sent
+
+
+def verify_line(report: VerifyReport) -> str:
+    """Return one line: how much was checked, or the first thing that is wrong and how many more there are."""
+    if not report.problems:
+        return f"{report.files} files with {report.rows} rows are as they were written"
+    first = report.problems[0]
+    more = f"; {len(report.problems) - 1} more in the artifact verify-problems" if len(report.problems) > 1 else ""
+    return f"{first.path}: {first.what}; {first.fix}{more}"
 
 
 def health_line(rows: list[HealthRow]) -> str:

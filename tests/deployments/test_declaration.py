@@ -31,10 +31,10 @@ def test_the_file_is_right():
     """Every key is known, every entrypoint imports, every parameter exists, every pool is declared, every cron parses."""
     declared = read_declaration()
     assert {item.name for item in declared.deployments} == {
-        "fetch", "backfill", "repair", "audit", "flush", "cleanup", "health", "stream", "backfill_ticks",
+        "fetch", "backfill", "repair", "audit", "flush", "cleanup", "verify", "health", "stream", "backfill_ticks",
         "process_pipeline", "replay_pipeline", "compare_pipelines", "train_model"}
     assert {item.name for item in declared.deployments if item.schedules} == {
-        "fetch", "repair", "audit", "flush", "cleanup", "health", "stream", "process_pipeline"}
+        "fetch", "repair", "audit", "flush", "cleanup", "verify", "health", "stream", "process_pipeline"}
 
 
 def test_every_flow_file_is_deployed():
@@ -93,7 +93,7 @@ def test_a_file_that_is_none_is_told(tmp_path, text):
 def test_late_runs_are_cancelled_by_a_tag_that_exists_and_never_backfills():
     """The late-run automation matches the scheduled deployments; a backfill that waits in its queue is none of them."""
     tagged = {item.name for item in read_declaration().deployments if SKIP_LATE_TAG in item.tags}
-    assert tagged == {"fetch", "repair", "audit", "flush", "health", "stream", "process_pipeline"}
+    assert tagged == {"fetch", "repair", "audit", "flush", "verify", "health", "stream", "process_pipeline"}
     assert any(a["trigger"].get("match_related", {}).get("prefect.resource.id") == f"prefect.tag.{SKIP_LATE_TAG}" for a in AUTOMATIONS)
 
 

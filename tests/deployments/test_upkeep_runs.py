@@ -1,4 +1,4 @@
-"""Repair and cleanup end to end: ordered at the server, run by the embedded runner, seen in the lake and the artifacts."""
+"""Repair, cleanup and verify end to end: ordered at the server, run by the embedded runner, seen in the lake and the artifacts."""
 
 import asyncio
 from itertools import pairwise
@@ -92,6 +92,25 @@ def test_cleanup_plans_then_removes_then_finds_nothing(own, home, finished, serv
     _, state = finished("cleanup", connection=slug, retention_days=5, apply=True)
     assert state["message"].startswith("0 candles removed")
     assert held(home, series) == after
+
+
+def test_verify_finds_an_altered_file_and_changes_nothing(own, home, finished, server):
+    """`verify` completes over sound files; with one bit flipped it fails, its line and artifact name the file, which stays as it is."""
+    _, series, today = own
+    fill(home, series, Interval(today - 4 * DAY_US, today - 2 * DAY_US))
+    with open_feed(home) as feed:
+        feed.lake.flush()
+        path = next((feed.lake.root / "candles" / f"connection={series.connection}").rglob("*.parquet"))
+    _, state = finished("verify")
+    assert state["type"] == "COMPLETED", state["message"]
+    good = path.read_bytes()
+    path.write_bytes(altered := bytes([*good[:100], good[100] ^ 1, *good[101:]]))
+    run, state = finished("verify")
+    assert state["type"] == "FAILED"
+    assert path.name in state["message"]
+    assert path.name in artifacts(server, run)["verify-problems"]["data"]
+    assert path.read_bytes() == altered
+    path.write_bytes(good)
 
 
 def test_a_revision_is_an_event_that_the_server_tells(own, home, finished, server):

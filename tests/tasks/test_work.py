@@ -8,7 +8,7 @@ from core.series import Series
 from pipeline.events import DataReceived
 from tasks.candles import conclude_fetch, fetch_batch, plan_fetch
 from tasks.events import resource_of
-from tasks.upkeep import check_health, flush_head, health_line, plan_cleanup
+from tasks.upkeep import check_health, flush_head, health_line, plan_cleanup, verify_files, verify_line
 
 MINUTE = 60_000_000
 
@@ -34,6 +34,7 @@ async def test_an_empty_home_has_nothing_due():
     assert await check_health.fn() == []
     assert await plan_cleanup.fn() is None
     assert (await plan_cleanup.fn(30)).rows == 0
+    assert verify_line(await verify_files.fn()) == "0 files with 0 rows are as they were written"
     assert health_line([]) == "0 of 0 connections ok"
 
 

@@ -16,6 +16,7 @@ from console.identity import Identity
 from core.clock import isoformat
 
 HERE = Path(__file__).parent
+_LOCKED = Markup(' disabled title="a demonstration changes nothing"')
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(HERE / "templates"), autoescape=select_autoescape(default=True), undefined=StrictUndefined,
     trim_blocks=True, lstrip_blocks=True)
@@ -30,7 +31,7 @@ def page(request: Request, template: str, values: Mapping[str, Any] | None = Non
     return _TEMPLATES.TemplateResponse(request, template, {
         "me": None if known is None else known.user, "sees_connections": known is not None and known.sees_connections,
         "csrf": "" if known is None or known.csrf is None else known.csrf,
-        "read_only": settings.console_read_only, "oidc": settings.oidc_label if settings.oidc_issuer else None, **(values or {})}, status_code=status)
+        "read_only": settings.console_read_only, "locked": _LOCKED if settings.console_read_only else "", "oidc": settings.oidc_label if settings.oidc_issuer else None, **(values or {})}, status_code=status)
 
 
 def _time(value_us: int | None) -> Markup | str:

@@ -6,17 +6,16 @@
   const PAGE = 2000, MARGIN = 10, DRAWN = 300, FEW = 150;  // candles a page; bars left of which more is asked for; slots of one gap drawn; fewer fill the width
   const L = window.LightweightCharts;
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const legend = document.getElementById("legend"), spoken = document.getElementById("spoken"), zone = document.getElementById("zone");
+  const legend = document.getElementById("legend"), spoken = document.getElementById("spoken");
   const isWhole = !box.dataset.start && !box.dataset.end;
-  let local = false, candles = [], points = [], index = new Map(), revised = new Set(), gaps = [], signals = [];
+  let candles = [], points = [], index = new Map(), revised = new Set(), gaps = [], signals = [];
   let loading = false, complete = !isWhole, cursor = null, step = 60, precision = 2;
 
-  const text = (seconds) => {
-    const at = new Date(seconds * 1000);
-    return local ? at.toLocaleString() : at.toISOString().slice(0, 16).replace("T", " ");
-  };
+  const isDate = (seconds) => step >= 86400 && seconds % 86400 === 0;  // a day of UTC is that day for every reader
+  const zone = (seconds) => document.documentElement.dataset.zone === "utc" || isDate(seconds) ? {timeZone: "UTC"} : {};
+  const text = (seconds) => new Date(seconds * 1000).toLocaleString(undefined, {dateStyle: "short", ...(isDate(seconds) ? {} : {timeStyle: "short"}), ...zone(seconds)});
   const tick = (seconds, kind) => {
-    const at = new Date(seconds * 1000), where = local ? {} : {timeZone: "UTC"};
+    const at = new Date(seconds * 1000), where = zone(seconds);
     if (kind === 0) return at.toLocaleDateString(undefined, {year: "numeric", ...where});
     if (kind === 1) return at.toLocaleDateString(undefined, {month: "short", ...where});
     if (kind === 2) return at.toLocaleDateString(undefined, {month: "short", day: "numeric", ...where});
@@ -25,7 +24,7 @@
   // Narrower than a pixel, candles are merged to be drawn: ten thousand of them fit, and cost what a screenful costs.
   const chart = L.createChart(box, {autoSize: true, layout: {attributionLogo: false}, localization: {timeFormatter: text},
     rightPriceScale: {minimumWidth: 76},  // as wide without prices as with them: else all is laid out twice
-    timeScale: {timeVisible: true, tickMarkFormatter: tick, enableConflation: true, minBarSpacing: 0.05, maxBarSpacing: 40}});
+    timeScale: {timeVisible: true, rightOffset: 2, tickMarkFormatter: tick, enableConflation: true, minBarSpacing: 0.05, maxBarSpacing: 40}});
   let bands = null;
   const volumes = chart.addSeries(L.HistogramSeries, {priceFormat: {type: "volume"}, priceScaleId: "volume", lastValueVisible: false, priceLineVisible: false});
   const prices = chart.addSeries(L.CandlestickSeries, {});
@@ -157,7 +156,7 @@
     const [found, missing, changed, said] = await Promise.all([
       ask(`${box.dataset.url}&limit=${isWhole ? PAGE : 10000}${range}`), told(box.dataset.gaps), told(box.dataset.revisions), told(box.dataset.signals)]);
     const started = performance.now();
-    signals = said.map((item) => ({time: Date.parse(item.ts) / 1000, side: item.side, text: `${item.side} ${Math.round(item.confidence)}`, id: item.pipeline}))
+    signals = said.map((item) => ({time: Date.parse(item.ts) / 1000, side: item.side, text: item.confidence ? `${item.side} ${Math.round(item.confidence)}` : item.side, id: item.pipeline}))
       .sort((a, b) => a.time - b.time);
     gaps = missing.filter((item) => item.cause !== "market_closed").map((item) => ({start: Date.parse(item.start) / 1000, end: Date.parse(item.end) / 1000}));
     revised = new Set(changed.map((item) => Date.parse(item.ts) / 1000));
@@ -174,10 +173,7 @@
   chart.subscribeClick((event) => { if (typeof event.hoveredObjectId === "string") location.href = `/pipelines/${encodeURIComponent(event.hoveredObjectId)}#signals`; });
   chart.timeScale().subscribeVisibleLogicalRangeChange((range) => { if (range && range.from < MARGIN) older(); });
   document.addEventListener("themechange", paint);
-  zone.addEventListener("click", () => {
-    local = !local;
-    zone.textContent = local ? "Times: yours" : "Times: UTC";
-    zone.setAttribute("aria-pressed", String(local));
+  document.addEventListener("zonechange", () => {
     paint();
     say(index.get(cursor) || candles.at(-1));
   });

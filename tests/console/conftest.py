@@ -8,9 +8,10 @@ import pytest
 from console.app import make_app
 from console.prefect_api import PrefectDesk
 from core.clock import ManualClock, parse_instant
+from tests.console.chromium import console, walker
 from tests.console.home import NOON, PASSWORD, PEOPLE, START_US, opened_home, store_candles, token_of
 
-__all__ = ["PASSWORD", "PEOPLE", "START_US", "Browser", "store_candles"]
+__all__ = ["PASSWORD", "PEOPLE", "START_US", "Browser", "console", "store_candles", "walker"]
 
 
 @pytest.fixture

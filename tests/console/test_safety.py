@@ -159,6 +159,24 @@ async def test_passwords_that_are_guessed_are_refused(browser):
 
 
 @pytest.mark.parametrize("settings_of", [{"console_read_only": True}])
+async def test_a_demonstration_offers_nothing_that_it_refuses(browser, settings_of):
+    """Every button that would change something is switched off there; those that look, sign out or switch the theme are not."""
+    boss, seen = browser(), 0
+    await boss.sign_in("root")
+    for path in ("/connections/anns", "/connections/anns/edit", "/connections/anns/delete", "/connections/anns/runs", "/connections/new", "/pipelines/new",
+                 "/account", "/account/second-factor", "/users", "/connections", "/audit"):
+        text = (await boss.get(path)).text.partition("<main")[2]
+        outside = re.sub(r"<form\b.*?</form>", "", text, flags=re.DOTALL)
+        changing = [form for form in re.findall(r"<form\b.*?</form>", text, flags=re.DOTALL) if 'method="post"' in form.partition(">")[0]]
+        for button in re.findall(r"<button\b[^>]*>", " ".join(changing) + outside):
+            if 'type="button"' not in button:
+                assert " disabled" in button, (path, button)
+                seen += 1
+    assert seen > 15
+    assert '<button class="quiet">Sign out</button>' in (await boss.get("/connections")).text
+
+
+@pytest.mark.parametrize("settings_of", [{"console_read_only": True}])
 async def test_a_demonstration_changes_nothing(browser, token, settings_of):
     """Read-only: people sign in and out and see all; every change is refused."""
     one = browser()

@@ -3,9 +3,11 @@
 import hashlib
 import hmac
 import json
+import socket
 from datetime import timedelta
 
 import pytest
+from pydantic import SecretStr
 
 from connections.rows import notify, read_connection
 from connections.service import ConnectionInput
@@ -105,6 +107,23 @@ async def test_a_channel_that_fails_is_tried_later_and_later_and_hinders_no_othe
     home.clock.advance(timedelta(hours=12))
     assert (await send_notices(home)).sent == 0
     assert len({headers["idempotency-key"] for headers, _, _ in hook[0].got}) == 1
+    assert len(mail[0].taken) == 1
+
+
+async def test_receivers_that_take_the_call_and_never_answer_are_given_up(home, mail):
+    """A webhook, then a mail server, that hang: each is a failure in one line after the time that a request has, and the other one's news goes out."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+        for changes, name, sent in (
+                ({"notify_webhook_url": SecretStr(f"http://127.0.0.1:{port}/in?token=canary")}, "webhook", 1),
+                ({"smtp_url": SecretStr(f"smtp://127.0.0.1:{port}")}, "email", 2)):  # two posts: the first one's is made up for
+            with open_feed(home.settings.model_copy(update={**changes, "request_timeout": 0.5}), home.clock) as feed:
+                happen(feed)
+                done = await send_notices(feed)
+            assert (done.sent, len(done.errors)) == (sent, 1)
+            assert done.errors[0].startswith(f"{name}: ")
+            assert "canary" not in done.errors[0]
+            home.clock.advance(timedelta(hours=1))
     assert len(mail[0].taken) == 1
 
 

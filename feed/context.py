@@ -62,6 +62,6 @@ def open_feed(config: Settings | None = None, clock: Clock | None = None) -> Fee
     """Open the home that the settings name; makes it when it is not there yet."""
     config = config or settings()
     clock = clock or SystemClock()
-    lake = open_lake(config.home, clock=clock)
+    lake = open_lake(clock=clock, config=config)
     vault = Vault(lake.metadata, KeyRing.load(config), clock)
     return Feed(lake, ConnectionService(lake, vault, config, clock), Leases(lake.metadata, clock), config, clock)

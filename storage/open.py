@@ -19,7 +19,7 @@ from core.clock import Clock, SystemClock, parse_instant, to_us
 from core.errors import InputError, StoreFullError, StoreUnwritableError
 from core.interval import Interval
 from core.series import Series
-from core.settings import settings
+from core.settings import Settings, settings
 from core.timeframe import Timeframe
 from storage import catalog, exchange_files, follow, head, query, snapshots
 from storage.coverage_table import coverage_table
@@ -256,8 +256,8 @@ class Lake:
                        tick_files=found.files, ticks=found.rows, skipped=[*report.skipped, *found.skipped])
 
 
-def open_lake(home: str | Path | None = None, clock: Clock | None = None) -> Lake:
-    """Open the store at `home` (None: CANDLELAKE_HOME), made and migrated up when needed.
+def open_lake(home: str | Path | None = None, clock: Clock | None = None, config: Settings | None = None) -> Lake:
+    """Open the store at `home` (None: that of `config`, or CANDLELAKE_HOME), made and migrated up when needed.
 
     `s3://bucket/prefix` in place of a folder opens the lake there, with CANDLELAKE_HOME's metadata and its lake folder as
     the working copy; so does CANDLELAKE_LAKE. Nothing is asked of the object store before the first file.
@@ -266,7 +266,7 @@ def open_lake(home: str | Path | None = None, clock: Clock | None = None) -> Lak
         StoreUnwritableError, StoreFullError, StoreBusyError: the place cannot be used; says why.
         InputError: neither a folder nor s3://bucket/prefix. UnsupportedError: the extra `s3` is not installed.
     """
-    chosen = settings()
+    chosen = config or settings()
     if home is not None:
         chosen = chosen.model_copy(update={"lake": home} if str(home).startswith(SCHEME) else {"home": Path(home)})
     objects = open_objects(chosen.lake_root, chosen) if "://" in chosen.lake_root else None

@@ -20,7 +20,7 @@ from typing import Final
 
 from connections.leases import Lease
 from core.calendar import Calendar
-from core.clock import SECOND_US, isoformat
+from core.clock import LATEST_US, SECOND_US, isoformat
 from core.errors import (
     BadPayloadError,
     LeaseHeldError,
@@ -126,6 +126,7 @@ class StreamRun:
         try:
             if is_live:
                 await asyncio.to_thread(self.prolong)
+                await self._book_holes(LATEST_US)
         finally:
             try:
                 await keeper.close(is_live=is_live)
@@ -204,7 +205,8 @@ class StreamRun:
             for symbol in self.symbols:
                 since = self.watch.sure_until(symbol, self.keeper.heard_us) + self.candles.skew_us - self._allowance_us()
                 since -= self.keeper.lateness.us
-                self._gap_from.setdefault(symbol, (since, cause))
+                skipped = self._sieves[symbol].open_since  # ids that might have come late will not come now
+                self._gap_from.setdefault(symbol, (since if skipped is None else min(since, skipped), cause))
         self.keeper.is_live = False
         self.candles.end()
 
@@ -341,16 +343,21 @@ class StreamRun:
 
     async def step(self) -> None:
         """Book skipped ids, close candles."""
-        now = self.feed.clock.now_us()
-        for symbol, sieve in self._sieves.items():
-            for hole in sieve.lost(now):
-                ids = sorted(hole.missing)
-                proof: dict[str, object] = {"first_id": ids[0], "count": len(ids), "run_id": self.run_id}
-                await asyncio.to_thread(self.keeper.book, symbol, hole.span, "sequence", proof)
+        await self._book_holes(self.feed.clock.now_us())
         holes = {symbol: since for symbol, sieve in self._sieves.items() if (since := sieve.open_since) is not None}
         stored = await self.candles.close(self.keeper.heard_us, holes, self.keeper.lateness.us)
         if stored:
             self.subscribers.candles(stored)
+
+
+    async def _book_holes(self, now_us: int) -> None:
+        """Book the skipped ids that have not come by an instant."""
+        for symbol, sieve in self._sieves.items():
+            for hole in sieve.lost(now_us):
+                ids = sorted(hole.missing)
+                proof: dict[str, object] = {"first_id": ids[0], "count": len(ids), "run_id": self.run_id}
+                await asyncio.to_thread(self.keeper.book, symbol, hole.span, "sequence", proof)
+                sieve.forget(hole)
 
 
 async def _until(stop: asyncio.Event, seconds: float) -> None:

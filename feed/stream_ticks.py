@@ -72,11 +72,12 @@ class Sieve:
         return min((hole.span.start for hole in self._holes), default=None)
 
     def lost(self, now_us: int) -> list[Hole]:
-        """Return the holes whose ids have not come in time, and forget them."""
-        out = [hole for hole in self._holes if hole.deadline_us <= now_us]
-        if out:
-            self._holes = [hole for hole in self._holes if hole.deadline_us > now_us]
-        return out
+        """Return the holes whose ids have not come in time; they stay until they are forgotten."""
+        return [hole for hole in self._holes if hole.deadline_us <= now_us]
+
+    def forget(self, hole: Hole) -> None:
+        """A hole is booked: its ids are waited for no longer."""
+        self._holes = [other for other in self._holes if other is not hole]
 
     def _follow(self, number: int, tick: Tick, last: tuple[int, int] | None) -> None:
         if last is None:

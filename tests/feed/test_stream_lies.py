@@ -1,5 +1,6 @@
 """Attempts to make a stream lie: sockets that die unnoticed, ids that come late, ticks of the future."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ from sandbox.clocks import FastClock
 from storage.lake.revisions import list_revisions
 from storage.series import list_series
 from tests.feed.streaming import NOW, home, outside, stored_keys, values
-from tests.feed.test_stream import Running
+from tests.feed.test_stream import OPTIONS, Running
 
 SLOT = NOW // MINUTE_US * MINUTE_US
 LATENESS = SECOND_US
@@ -97,6 +98,30 @@ async def test_ticks_of_the_future_end_the_session_and_are_not_kept(tmp_path):
         assert result.reconnects > 0
         assert any(gap.cause == "disconnected" for gap in place.gaps())
         assert to_us(place.ticks()["ts"][-1]) < place.box.clock.now_us() + DAY_US // 48
+
+
+@pytest.mark.parametrize("end", ["the socket breaks", "the stream is stopped"])
+async def test_ids_that_were_skipped_right_before_the_end_are_booked(tmp_path, end):
+    """Trades that a venue dropped are lost though the session, or the stream, ends before the time in which they may still come is over."""
+    patient = replace(OPTIONS, lateness_seconds=3600.0, allowance_seconds=1.0)
+    with home(tmp_path, "binance") as place:
+        run = Running(place, patient)
+        await run.until(lambda: run.ticks > 5)
+        lost = place.box.faults.add("ws_lose", place.sockets, count=100)
+        await run.until(lambda: lost.hits >= 100)
+        before = run.ticks
+        await run.until(lambda: run.ticks > before + 5)
+        assert {gap.cause for gap in place.gaps()} <= {"not_streaming"}
+        if end == "the socket breaks":
+            place.box.faults.add("ws_drop", place.sockets, count=1)
+            await run.until(lambda: run.state().counts["reconnects"] > 0)
+            again = run.ticks
+            await run.until(lambda: run.ticks > again + 5)
+        await run.end()
+        stored = stored_keys(place.ticks())
+        missing = [tick for tick in place.true_ticks(min(stored)[0], max(stored)[0]) if tick not in stored]
+        assert missing
+        assert outside(missing, place.gaps()) == []
 
 
 async def test_a_venue_that_is_late_makes_no_short_candle_and_no_silent_loss(tmp_path):

@@ -24,7 +24,7 @@ REST_FAULTS = ["status", "drop", "clock_skew"]
 CANDLES = {"binance": "/api.binance.com/*klines*", "kraken": "/api.kraken.com/*OHLC", "coinbase": "/api.coinbase.com/*candles",
            "mt5": "/mt5/PriceHistory*"}
 TIME = {"binance": "/api.binance.com/*time*", "kraken": "/api.kraken.com/*Time", "coinbase": "/api.coinbase.com/*time", "mt5": "/mt5/GetQuote*"}
-PACE = {"kraken": 4.0, "mt5": 5.0}  # what one request a second, and a login of ten, take: REST must be heard now and then
+PACE = {"kraken": 4.0, "mt5": 10.0}  # what one request a second, and a login of ten, take: REST and the stream must be heard now and then
 SKEWS = [-40.0, -5.0, 5.0, 40.0]  # seconds by which the venue's clock, as REST tells it, is wrong for a while
 # By this clock a second of ours is 24 minutes: what takes milliseconds in life takes half a minute here.
 OPTIONS = StreamOptions(lateness_seconds=60, grace_seconds=900, allowance_seconds=240, commit_seconds=0.1, confirm_seconds=0.2,

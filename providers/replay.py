@@ -24,6 +24,7 @@ from core.errors import BadPayloadError, InputError, SessionLostError, UnknownSy
 from core.interval import Interval
 from core.server_clock import ServerClock
 from core.timeframe import NAMES, Grid, Timeframe
+from core.unreadable import UNREADABLE
 from providers.base import AccountInfo, CandlePage, Capabilities, ConnectionSpec, RateBudget, SymbolInfo, TickPage
 from providers.mtapi.candles import to_utc
 from providers.mtapi.clock import from_config
@@ -181,7 +182,7 @@ def _read(file: ReplayFile, clock: ServerClock | None) -> pl.DataFrame:
                          f'{file.path.name} needs e.g. {{"offset_minutes": 120, "dst": "eu"}}')
     try:
         frame = pl.read_parquet(file.path)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except UNREADABLE as error:
         raise BadPayloadError(f"replay: {file.path.name} cannot be read as Parquet ({type(error).__name__})") from None
     if not set(_NEEDED) <= set(frame.columns):
         raise BadPayloadError(f"replay: {file.path.name} has columns {', '.join(frame.columns)}; allowed: {', '.join(_NEEDED)}")

@@ -13,6 +13,7 @@ import polars as pl
 from core.clock import DAY_US, HOUR_US, MINUTE_US
 from core.errors import InputError
 from core.server_clock import ServerClock
+from core.unreadable import UNREADABLE, first_line
 from sandbox.broker_time import read_clocks, to_utc
 from sandbox.market import ROW, SCHEMA, Book, Mode, Source, WallClock
 
@@ -126,9 +127,8 @@ def _is_candle() -> pl.Expr:
 def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     try:
         frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"file {path.name}", reason[:120], "a readable Parquet file", "export it again") from error
+    except UNREADABLE as error:
+        raise InputError(f"file {path.name}", first_line(error)[:120], "a readable Parquet file", "export it again") from error
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise InputError(f"file {path.name}", frame.columns, columns, f"add {', '.join(missing)}")

@@ -13,6 +13,7 @@ from core.clock import EARLIEST_US, LATEST_US, to_datetime, to_us
 from core.errors import InputError
 from core.interval import Interval
 from core.timeframe import Grid
+from core.unreadable import UNREADABLE, first_line
 from storage.lake.place import translated
 
 FORMATS = ("parquet", "csv", "json")
@@ -111,8 +112,8 @@ def _read(file: Path) -> pl.DataFrame:
         raw = reader(file)
     except FileNotFoundError:
         raise InputError("file", str(file), "a file that exists", "check the path") from None
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError("file", file.name, f"readable {file.suffix[1:]}", str(error).splitlines()[0]) from error
+    except UNREADABLE as error:
+        raise InputError("file", file.name, f"readable {file.suffix[1:]}", first_line(error)) from error
     return raw
 
 

@@ -16,6 +16,7 @@ from core.candles import STORED_SCHEMA
 from core.clock import EARLIEST_US, to_datetime, to_us
 from core.errors import StoreCorruptError
 from core.interval import Interval
+from core.unreadable import UNREADABLE, first_line
 from storage.lake.blocks import ALL, blocks_in, candles_of, newest_candles, times_of
 from storage.lake.local import present_all
 from storage.lake.place import Place
@@ -25,8 +26,6 @@ from storage.statements import fetch
 
 T = TypeVar("T")
 Candles = TypeVar("Candles", pl.DataFrame, pl.LazyFrame)
-# Whatever the readers of Parquet say of bytes that are none; Polars panics at some of them.
-_UNREADABLE = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.lib.ArrowException)
 _LIVE = ("FROM lake_files WHERE series_id = ? AND dataset = 'candles' AND superseded_at_us IS NULL"
          " AND first_us < ? AND last_us >= ? ORDER BY first_us")
 _MOVES = 50  # a pinned file moves once at most; so many of a query's files may move while it runs
@@ -129,16 +128,12 @@ def with_files(place: Place, files: Sequence[str], read: Callable[[list[Path]], 
         paths = present_all(place, files)
         try:
             return read(paths)
-        except _UNREADABLE as error:
+        except (*UNREADABLE, pa.lib.ArrowException) as error:
             if paths == seen:  # nothing has moved since: it is the file itself
                 raise StoreCorruptError(
-                    f"cannot read {_first_line(error)}; run `candlelake verify`, then repair or restore the file") from error
+                    f"cannot read {first_line(error)}; run `candlelake verify`, then repair or restore the file") from error
             seen = paths
     raise StoreCorruptError(f"{len(files)} files kept moving while they were read; try again")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _tail_of_one(paths: list[Path], count: int) -> pl.DataFrame:

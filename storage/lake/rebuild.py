@@ -13,6 +13,7 @@ from core.candles import STORED_SCHEMA
 from core.clock import to_us
 from core.errors import StoreCorruptError
 from core.series import Series
+from core.unreadable import UNREADABLE
 from storage.lake import layout
 from storage.lake.flush import live_by_label, lock_series
 from storage.lake.local import present, stored_files
@@ -79,7 +80,7 @@ def read_sound(place: Place, path: str, schema: pl.Schema) -> pl.DataFrame | Non
     try:
         frame = pl.read_parquet(present(place, path), hive_partitioning=False)
         return frame.select(list(schema)).cast(schema) if frame.height else None
-    except (pl.exceptions.PolarsError, OSError):
+    except UNREADABLE:
         return None
 
 

@@ -21,6 +21,7 @@ from core.candles import TS, VALUES
 from core.clock import to_us
 from core.errors import StoreCorruptError
 from core.series import Series
+from core.unreadable import UNREADABLE, first_line
 from storage.lake import layout
 from storage.lake.flush import lock_series
 from storage.lake.local import present, remove, stored_files
@@ -164,8 +165,8 @@ def _enter(tx: Connection, series_id: int, files: Sequence[NewFile], last: int, 
 def _read(file: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(file, hive_partitioning=False).select(list(REVISION_SCHEMA)).cast(REVISION_SCHEMA)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise StoreCorruptError(f"{file}: not a file of revisions ({str(error).splitlines()[0]}); move it out of the lake") from error
+    except UNREADABLE as error:
+        raise StoreCorruptError(f"{file}: not a file of revisions ({first_line(error)}); move it out of the lake") from error
 
 
 def _side(row: dict[str, Any], side: str) -> str:

@@ -14,6 +14,7 @@ from core.candles import STORED_SCHEMA
 from core.clock import to_us
 from core.errors import StoreCorruptError
 from core.series import Series
+from core.unreadable import UNREADABLE, first_line
 from storage.lake import layout
 from storage.lake.local import find
 from storage.lake.object_sweep import stray_objects
@@ -130,8 +131,8 @@ def _bytes_problem(content: bytes, entry: _Entry) -> Problem | None:
         return Problem(entry.path, f"its bytes are not those that were written{size}", _REFETCH)
     try:
         what = _content_problem(pl.read_parquet(content, hive_partitioning=False), entry)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        what = f"not readable as Parquet: {str(error).splitlines()[0]}"
+    except UNREADABLE as error:
+        what = f"not readable as Parquet: {first_line(error)}"
     return None if what is None else Problem(entry.path, what, _REFETCH)
 
 

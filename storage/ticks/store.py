@@ -14,6 +14,7 @@ from core.clock import DAY_US, LATEST_US, to_datetime
 from core.errors import NotFoundError, StoreCorruptError
 from core.interval import Interval
 from core.ticks import STORED_TICK_SCHEMA, without_known, without_repeats
+from core.unreadable import UNREADABLE, first_line
 from storage.lake import layout
 from storage.lake.damage import Damage, unaltered
 from storage.lake.local import remove
@@ -237,8 +238,8 @@ def _groups(live: Sequence[TickFile]) -> list[list[TickFile]]:
 def _read(place: Place, item: TickFile) -> pl.DataFrame:
     try:
         return pl.read_parquet(files.where(place, item.path), hive_partitioning=False)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise StoreCorruptError(f"cannot read {item.path}: {str(error).splitlines()[0]}; run `candlelake verify`") from error
+    except UNREADABLE as error:
+        raise StoreCorruptError(f"cannot read {item.path}: {first_line(error)}; run `candlelake verify`") from error
 
 
 def _unaltered(place: Place, item: TickFile) -> pl.DataFrame:

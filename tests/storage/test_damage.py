@@ -7,9 +7,10 @@ import random
 import pytest
 
 from core.clock import DAY_US, MINUTE_US
-from core.errors import StoreCorruptError
+from core.errors import InputError, StoreCorruptError
 from core.ticks import Tick, frame_of
 from storage import Batch
+from storage.exchange_files import read_candle_file
 from storage.lake import tail
 from storage.lake.blocks import ALL
 from tests.storage.conftest import START_US, candles
@@ -149,4 +150,19 @@ def test_readers_of_damaged_bytes_say_so_and_nothing_else(lake, add_series):
                 said.append(str(error))
         assert path.read_bytes() == good or lake.verify().problems
     assert len(said) > 100
+    assert not [text for text in said if "\n" in text]
+
+
+def test_a_damaged_file_of_ones_own_is_bad_input(tmp_path):
+    """A Parquet file to be imported that is damaged in whatever way is read, or refused in one line: no panic of the reader."""
+    whole, path = tmp_path / "whole.parquet", tmp_path / "mine.parquet"
+    candles(START_US, 3000).write_parquet(whole)
+    dice, said = random.Random(4), []
+    for _ in range(150):
+        path.write_bytes(_damaged(whole.read_bytes(), dice))
+        try:
+            read_candle_file(path)
+        except InputError as error:
+            said.append(str(error))
+    assert len(said) > 50
     assert not [text for text in said if "\n" in text]

@@ -92,14 +92,14 @@ def delete(request: Request, slug: str, confirm: Text = "", purge: Annotated[boo
 
 @router.get("/connections/{slug}/candles", dependencies=SEES)
 def show_candles(  # noqa: PLR0917  one for each field of the form
-    request: Request, slug: str, symbol: str = "", timeframe: str = "", start: str = "", end: str = "", page_number: int = 1, anchor: str = "utc",
+    request: Request, slug: str, symbol: str = "", timeframe: str = "", start: str = "", end: str = "", page_number: PageNumber = 1, anchor: str = "utc",
 ) -> Response:
-    """Show the chart and the newest candles as a table; a timeframe that is not stored is made of one that is."""
+    """Show the chart and the newest candles as pages of a table; a timeframe that is not stored is made of one that is."""
     feed, row = _seen(request, slug)
     symbol, timeframe = symbol or next(iter(row.symbols), ""), timeframe or next(iter(row.timeframes), "")
     rows: list[dict[str, Any]] = []
     error, base = None, None
-    asked: dict[str, Any] = {"start": start or None, "end": end or None, "limit": readings.CANDLES_MAX if start or end else TABLE_ROWS, "as_of": None}
+    asked: dict[str, Any] = {"start": start or None, "end": end or None, "limit": readings.CANDLES_MAX if start or end else min(readings.CANDLES_MAX, page_number * TABLE_ROWS + 1), "as_of": None}
     try:
         if symbol and timeframe:
             base = None if timeframe in row.timeframes else derived_view.base_of(row.timeframes, timeframe)
@@ -108,8 +108,8 @@ def show_candles(  # noqa: PLR0917  one for each field of the form
             rows = readings.candle_rows(frame)[::-1]
     except InputError as refused:
         error = str(refused)
-    pages = max(1, -(-len(rows) // TABLE_ROWS))
-    number = min(max(1, page_number), pages)
+    pages = max(1, -(-len(rows) // TABLE_ROWS))  # without a range: as far as was read, one row of the next page among them
+    number = min(page_number, pages)
     shown = rows[(number - 1) * TABLE_ROWS:number * TABLE_ROWS]
     return _tab(request, row, "candles", {
         "symbol": symbol, "timeframe": timeframe, "start": start, "end": end, "error": error, "pages": pages, "number": number, "base": base,

@@ -158,7 +158,8 @@ def _shown(request: Request, name: str, error: str | None) -> Response:
     means = {PART_OF[item["stage"]]: item["mean_ms"] for item in times if item["stage"] in PART_OF}
     return page(request, "pipeline.html", {
         "row": pipeline_readings.as_dict(feed, row), "stages": pipeline_readings.stages(row.definition), "times": times, "means": means,
-        "signals": pipeline_readings.signal_rows(feed, who, name, limit=50)[::-1], "executions": pipeline_readings.execution_rows(feed, row, 60),
+        "definition": pipeline_actions.as_yaml(row), "signals": pipeline_readings.signal_rows(feed, who, name, limit=50)[::-1],
+        "executions": pipeline_readings.execution_rows(feed, row, 60),
         "curve": drawing.equity_curve(pipeline_actions.equity_rows(feed, row)), "error": error,
         "others": [item.name for item in pipeline_readings.mine(feed, who) if item.name != name]}, status=200 if error is None else 422)
 

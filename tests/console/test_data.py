@@ -1,5 +1,6 @@
 """Candles, coverage, gaps, exports, health: what the API and the pages say is what the lake holds."""
 
+import html
 import io
 import re
 import zipfile
@@ -213,3 +214,22 @@ async def test_the_ledger_and_the_revisions_have_pages_and_filters(browser, toke
     text = (await http.get("/connections/anns/gaps?cause=no_trade", headers=headers)).text
     assert "No gap like this is booked" in text
     assert (await http.get("/api/connections/anns/gaps?limit=100000", headers=headers)).status_code == 422
+
+
+async def test_the_newest_candles_are_pages_of_a_table(browser, feed):
+    """A hundred to a page, newest first, on to the oldest and back, each candle once; within a range the number of pages is told."""
+    one = browser()
+    await one.sign_in("ann")
+    seen, path = [], "/connections/anns/candles"
+    for _ in range(3):
+        text = (await one.get(path)).text
+        table = text.partition('id="table"')[2]
+        seen += re.findall(r'<tr><td><time datetime="([^"]+)"', table)
+        found = re.search(r'href="([^"]+)">Older', table)
+        path = f"/connections/anns/candles{html.unescape(found.group(1))}" if found else None
+    assert path is None
+    assert "Page 3<" in text
+    assert ">Newer</a>" in text
+    assert seen == [at.strftime("%Y-%m-%dT%H:%M:%SZ") for at in feed.lake.candles("anns", "BTC/USD", "1m")["ts"].to_list()[::-1]]
+    assert "Page 1 of 2, 120 candles" in (await one.get("/connections/anns/candles?start=2026-01-05&end=2026-01-05T02:00")).text
+    assert "Page 3<" in (await one.get("/connections/anns/candles?page_number=77")).text

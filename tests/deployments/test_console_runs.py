@@ -2,9 +2,13 @@
 
 import asyncio
 import re
+import threading
+import time
+from contextlib import contextmanager
 
 import httpx
 import pytest
+import uvicorn
 
 from connections.service import ConnectionInput
 from console.app import make_app
@@ -13,7 +17,10 @@ from core.clock import DAY_US, isoformat
 from core.secrets import Secret
 from feed import open_feed
 from storage import people
+from tests.console.chromium import CHROMIUM, walker
 from tests.deployments.conftest import OPERATOR
+
+__all__ = ["walker"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("only_ordered", "runner")]
 PASSWORD = "seven green lamps at noon"
@@ -100,3 +107,51 @@ async def test_a_run_is_cancelled_at_a_real_server(feed, server, box):
             box.faults.clear()
         state, _ = await ordered(http, "backfill", **form)
         assert state["state"].startswith("Completed")
+
+
+@contextmanager
+def served(app):
+    """Serve an app on loopback in a thread; yields its address."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_person_starts_a_backfill_in_a_browser_and_sees_it_get_on(feed, server, walker, theme):
+    """Sign in, fill the form in, press Backfill: the page shows the run's state, its progress and its log by itself, until all candles are stored."""
+    page, look = walker(theme)
+    today = feed.clock.now_us() // DAY_US * DAY_US
+    start, end = (isoformat(today - days * DAY_US)[:10] for days in (9, 2))
+    with served(make_app(feed, PrefectDesk(server.url, OPERATOR))) as url:
+        page.goto(f"{url}/login")
+        page.fill("[name=name]", "pat")
+        page.fill("[name=password]", PASSWORD)
+        page.click("main button")
+        page.wait_for_url(f"{url}/connections")
+        for _ in range(AGAIN):
+            page.goto(f"{url}/connections/paged/runs")
+            page.fill("[name=start]", start)
+            page.fill("[name=end]", end)
+            page.click("button:text-is('Backfill')")
+            page.wait_for_selector("progress")
+            look("run")
+            page.wait_for_selector("pre.log:has-text('Finished in state')", timeout=180_000)
+            if "Skipped" not in page.inner_text(".state >> nth=0"):
+                break
+        assert "168/168 candles" in page.inner_text("pre.log")
+        page.wait_for_selector("#cancel button", state="detached")
+        assert page.get_attribute("a:has-text('Open in the Prefect UI')", "href").startswith(server.url.removesuffix("/api"))
+        look("run-ended")
+        page.goto(f"{url}/connections/paged/candles?timeframe=1h")
+        page.wait_for_selector("#chart[data-ready]")
+        assert int(page.get_attribute("#chart", "data-ready")) > 100

@@ -54,8 +54,15 @@ class TickStore:
         self.place = place
 
     def open_journal(self, slug: str, symbols: Sequence[str]) -> journal.Journal:
-        """Return a journal for a stream of a connection; what earlier ones left is flushed first."""
+        """Return a journal for a stream of a connection; what earlier ones left is flushed first.
+
+        One whose writer stands still, and has lost its lease, cannot be: its ticks stay where they are, and up to its mark none is missing.
+        """
         self.flush(slug)
+        for path in journal.segments(self.place.root, slug):
+            segment = journal.read_segment(path)
+            if segment is not None:
+                self._store(slug, [], segment.symbols, segment.until_us)
         return journal.Journal(self.place.root, slug, symbols)
 
     def read(self, slug: str, symbol: str, interval: Interval, limit: int | None = None) -> pl.DataFrame:

@@ -256,6 +256,8 @@ class StreamRun:
         self.candles.begin(provider, here + self._allowance_us())  # the venue's clock is known to a fraction of a second only
         for symbol, (since, cause) in self._gap_from.copy().items():
             self.keeper.book(symbol, Interval(since, max(since, here + self._allowance_us())), cause, {"run_id": self.run_id})
+            if cause == "killed" and self._sieves[symbol].follows:
+                self.keeper.book_skipped(symbol, here)
             del self._gap_from[symbol]
         with self.lease.write() as tx:  # killed before the first commit, the next run knows since when
             losses.cover(tx, list(self.keeper.ids.values()), self.keeper.mark(now))

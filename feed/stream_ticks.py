@@ -7,11 +7,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
+
+import polars as pl
 
 from connections.leases import Lease
 from core.calendar import Calendar, open_parts
-from core.clock import SECOND_US, Clock
+from core.clock import DAY_US, SECOND_US, Clock
 from core.interval import Interval
 from core.ticks import Recent, Tick, frame_of
 from feed.stream_metrics import DURABLE, EVENT_TO_DURABLE, SAMPLES, TICKS, quantiles
@@ -21,6 +24,7 @@ from storage.ticks.journal import Journal
 
 MOST_PENDING: Final = 200_000  # ticks that wait for the disk; then the stream waits
 QUIET_US: Final = SECOND_US  # silent for longer, a session's mark stands still: it may be dead already
+LATELY: Final = 50_000  # newest ticks of a symbol among which a skipped id may still have been waited for
 RECENT_US: Final = 10 * SECOND_US  # a symbol that spoke so shortly before the newest word shows how late words are
 
 
@@ -91,6 +95,13 @@ class Sieve:
             for hole in self._holes:
                 hole.missing.discard(number)
             self._holes = [hole for hole in self._holes if hole.missing]
+
+
+def skipped(ticks: pl.DataFrame) -> list[Interval]:
+    """Return the time between neighbours, by id, whose ids do not follow each other, in a frame of STORED_TICK_SCHEMA."""
+    rows = ticks.select(pl.col("trade_id").cast(pl.Int64, strict=False), pl.col("ts").dt.epoch("us")).drop_nulls().sort("trade_id").rows()
+    return [Interval(before_us, max(after_us, before_us + 1))
+            for (before, before_us), (after, after_us) in pairwise(rows) if after > before + 1]
 
 
 class Lateness:
@@ -219,6 +230,15 @@ class TickKeeper:
         with self.lease.write() as tx:
             losses.book_losses(tx, self.ids[symbol], [(part, cause, proof) for part in parts], self.clock.now_us())
         self.losses += len(parts)
+
+    def book_skipped(self, symbol: str, until_us: int) -> None:
+        """Book the ids that are missing among a symbol's newest ticks: what a process that was killed waited for, nobody waits for now."""
+        ticks = self.lake.tick_store.read(self.slug, symbol, Interval(max(0, until_us - DAY_US), until_us), LATELY)
+        with self.lease.write() as tx:
+            booked = [gap.interval for gap in losses.list_losses(tx, self.slug, symbol, healed_too=True)]
+            news = [span for span in skipped(ticks) if not any(one.start <= span.start and span.end <= one.end for one in booked)]
+            losses.book_losses(tx, self.ids[symbol], [(span, "sequence", {"run_id": self.run_id}) for span in news], self.clock.now_us())
+        self.losses += len(news)
 
     def prolong(self, symbol: str, interval: Interval, cause: str, proof: dict[str, object]) -> None:
         """Book a range that follows one booked before: that one grows, as far as the market was open in between."""

@@ -15,7 +15,7 @@ OPTIONS = StreamOptions(lateness_seconds=10, grace_seconds=60, allowance_seconds
                         beat_seconds=0.2)
 
 
-def run(folder, clock, told):
+def run(folder, clock, told, options=OPTIONS):
     """Stream until killed; tell the ticks of each batch that was heard, and of each one that is on disk, and when."""
     settings = Settings(home=folder / "home", allow_private_hosts=True, key_file=folder / "stream.keys", settle_seconds=5, retry_wait=0.05,
                         _env_file=None)
@@ -26,6 +26,6 @@ def run(folder, clock, told):
     async def work():
         with open_feed(settings, clock) as feed:
             told_to = Subscribers(telling("heard"), durable=telling("durable"))
-            await stream(feed, "s", stop=asyncio.Event(), options=OPTIONS, subscribers=told_to)
+            await stream(feed, "s", stop=asyncio.Event(), options=options, subscribers=told_to)
 
     asyncio.run(work())

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -56,6 +57,40 @@ def round_of(context, folder, clock, dice):
     ours.close()
     process.close()
     return said
+
+
+@pytest.mark.slow
+async def test_ids_that_were_skipped_right_before_a_kill_are_booked(tmp_path):
+    """Trades that a venue dropped, still waited for when the process was killed, are found by their ids in what it had stored."""
+    patient, context = replace(worker.OPTIONS, lateness_seconds=3600.0, allowance_seconds=1.0), forks()
+    with home(tmp_path, "binance") as place:
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=worker.run, args=(tmp_path, place.box.clock, theirs, patient))
+        process.start()
+        theirs.close()
+
+        def durable(count):
+            while count > 0:
+                kind, ticks, _ = ours.recv()
+                count -= len(ticks) if kind == "durable" else 0
+
+        await asyncio.to_thread(durable, 6)
+        lost = place.box.faults.add("ws_lose", place.sockets, count=100)
+        await until(lambda: lost.hits >= 100)
+        await asyncio.to_thread(durable, 6)
+        process.kill()
+        process.join()
+        assert {gap.cause for gap in place.gaps()} <= {"not_streaming"}
+        for _ in range(2):
+            stop, ticks = asyncio.Event(), []
+            run = asyncio.create_task(stream(place.feed, "s", stop=stop, options=worker.OPTIONS, subscribers=worker.Subscribers(ticks.extend)))
+            await until(lambda: run.done() or len(ticks) > 5)  # noqa: B023  used within its round
+            stop.set()
+            await run
+        stored, gaps = stored_keys(place.ticks()), place.gaps()
+        missing = [tick for tick in place.true_ticks(min(stored)[0], max(stored)[0]) if tick not in stored]
+        assert outside(missing, gaps) == []
+        assert [gap.cause for gap in gaps].count("sequence") == 1  # found once, not again by the next stream
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from core.errors import InputError
 from feed.context import Feed
 from feed.result import Progress, no_progress
 from feed.ticks import flush_ticks
+from storage.lake.damage import Damage
 from storage.lake.flush import FlushResult
 from storage.lake.retention import Refusal, RetentionItem, RetentionPlan, RetentionResult
 from storage.lake.verify import VerifyReport
@@ -20,11 +21,20 @@ LONGEST_DAYS = 36_500
 
 
 def flush(feed: Feed, progress: Progress = no_progress) -> FlushResult:
-    """Move the head's candles into the lake's partitions and ended journals' ticks into day files, sweep leftovers, write the catalog anew."""
-    result = feed.lake.flush(progress=progress)
-    flush_ticks(feed)
+    """Move the head's candles into the lake's partitions and ended journals' ticks into day files, sweep leftovers, write the catalog anew.
+
+    Raises:
+        StoreCorruptError: what lies in altered files was left as it is; all else was done.
+    """
+    result, damage = FlushResult(0, 0), Damage()
+    with damage.apart():
+        result = feed.lake.flush(progress=progress)
+    with damage.apart():
+        flush_ticks(feed)
     feed.lake.sweep()
-    feed.lake.write_catalog()
+    with damage.apart():
+        feed.lake.write_catalog()
+    damage.tell()
     return result
 
 
@@ -82,9 +92,14 @@ def plan_cleanup(feed: Feed, retention_days: int | None = None, connection: str 
 
 def apply_cleanup(feed: Feed, plan: CleanupPlan) -> RetentionResult:
     """Remove what `plan` lists; what is gone already counts as done."""
-    done = [feed.lake.apply_retention(part) for part in plan.parts]
-    if done:
-        feed.lake.write_catalog()
+    done, damage = [], Damage()
+    for part in plan.parts:
+        with damage.apart():
+            done.append(feed.lake.apply_retention(part))
+    if plan.parts:
+        with damage.apart():
+            feed.lake.write_catalog()
+    damage.tell()
     return RetentionResult(sum(part.rows for part in done), sum(part.files for part in done))
 
 

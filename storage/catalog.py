@@ -19,6 +19,8 @@ import polars as pl
 from sqlalchemy import Connection
 
 from core.candles import STORED_SCHEMA, TS
+from core.errors import StoreCorruptError
+from core.unreadable import first_line
 from storage.lake import layout
 from storage.lake.place import Place, locked, make_durable_folder, store_error, sync_folder, translated
 from storage.lake.schema import HIVE_TYPES
@@ -101,7 +103,7 @@ def write_catalog(place: Place) -> None:
     """Write the snapshots and the DuckDB file, each built aside and put in place whole.
 
     Raises:
-        StoreFullError, StoreUnwritableError: what was there before stays.
+        StoreFullError, StoreUnwritableError, StoreCorruptError: what was there before stays.
     """
     with locked(place.root, layout.CATALOG), translated(place.root):  # under the lock `sweep` leaves our files alone
         with place.metadata.read() as tx:
@@ -117,6 +119,8 @@ def write_catalog(place: Place) -> None:
             try:
                 datasets = {path.split("/", 1)[0] for path in frames["files"]["path"]}
                 _build(aside, place.root, datasets=datasets, is_whole=place.objects is None)
+            except duckdb.InvalidInputException as error:  # a file whose end does not say what it holds
+                raise StoreCorruptError(f"cannot make the views of {layout.CATALOG_DATABASE}: {first_line(error)}; run `candlelake verify`") from error
             except duckdb.Error as error:  # nothing in it comes from a person: it is the disk
                 raise store_error(aside, OSError(str(error))) from error
             _put(aside, place.root / layout.CATALOG_DATABASE)

@@ -3,11 +3,14 @@
 import pytest
 
 from core.clock import DAY_US, MINUTE_US
-from core.errors import InputError
+from core.errors import InputError, StoreCorruptError
 from core.interval import Interval
 from core.ticks import Tick, frame_of
 from feed import upkeep
 from feed.backfill import backfill
+from feed.tick_candles import candle_frame
+from storage.head import Batch
+from storage.series import list_series
 
 START = 1_704_067_200_000_000  # 2024-01-01
 
@@ -88,3 +91,29 @@ async def test_flush_takes_ticks_along_and_joins_days_that_are_over(filled) -> N
     files = lake.sql("SELECT path, date FROM tick_files").to_dicts()
     assert len(files) == len({row["date"] for row in files}) == 1
     assert lake.verify().problems == []
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_a_damaged_file_stops_its_own_series_alone(filled, cut) -> None:
+    """With a file altered or cut short a flush still takes in ticks and writes the catalog, keeps all candles, and then names the file."""
+    path = next((filled.lake.root / "candles").rglob("*.parquet"))
+    good = path.read_bytes()
+    path.write_bytes(good[:len(good) // 2] if cut else bytes([*good[:50], good[50] ^ 1, *good[51:]]))
+    with filled.lake.metadata.read() as tx:
+        (series_id,) = [row.id for row in list_series(tx)]
+    late = candle_frame([(START + 3 * DAY_US, 1.0, 2.0, 0.5, 1.5, 3.0, None)])
+    filled.lake.write([Batch(series_id, late, "rest")], run_id="late")
+    at = START + MINUTE_US
+    journal = filled.lake.tick_store.open_journal("played", ["BTC/USDT"])
+    journal.append(frame_of([Tick("BTC/USDT", at, at, None, None, 1.0, 2.0, "buy", "1")], "stream", "r"), at)
+    journal.close()
+    catalog = filled.lake.root / "catalog" / "series.parquet"
+    before = catalog.stat().st_mtime_ns if catalog.exists() else 0
+    with pytest.raises(StoreCorruptError, match=path.name):
+        upkeep.flush(filled)
+    assert len(list((filled.lake.root / "ticks").rglob("*.parquet"))) == 1
+    assert catalog.stat().st_mtime_ns > before
+    path.write_bytes(good)
+    assert upkeep.flush(filled).rows == 1
+    assert filled.lake.candles("played", "BTC/USDT", "1m").height == 3 * 1440 + 1
+    assert upkeep.verify(filled).problems == []

@@ -1,7 +1,7 @@
 """`python -m benchmarks.console`: the console over a large home. Pages and API reads, a chart of 10,000 candles, 200 live viewers.
 
 The console is a process of its own, asked over loopback by one client after the other. The home is made anew from generated
-candles (a random walk; only its size matters here): by default 500 series with 10 million candles.
+candles (a random walk; only its size matters here): by default 500 series of ten connections with 10 million candles.
 """
 
 from __future__ import annotations
@@ -35,20 +35,19 @@ from storage import people
 from storage.series import list_series
 
 PASSWORD: Final = "seven green lamps at noon"
-CONNECTIONS: Final = 10
 PAGES: Final = (
-    "/connections", "/connections/new", "/connections/{slug}", "/connections/{slug}/edit", "/connections/{slug}/candles?symbol={symbol}&timeframe=1m",
+    "/connections", "/connections?query=venue&health=ok", "/connections/new", "/connections/{slug}", "/connections/{slug}/edit", "/connections/{slug}/candles?symbol={symbol}&timeframe=1m",
     "/connections/{slug}/coverage", "/connections/{slug}/gaps", "/connections/{slug}/revisions", "/connections/{slug}/logs",
-    "/connections/{slug}/runs", "/coverage", "/pipelines", "/pipelines/new", "/notifications", "/account", "/users", "/audit", "/api/docs")
+    "/connections/{slug}/runs", "/coverage", "/pipelines", "/pipelines/new", "/notifications", "/account", "/users", "/audit", "/audit/chain", "/api/docs")
 READS: Final = (
-    "/api/connections", "/api/connections/{slug}", "/api/connections/{slug}/candles?symbol={symbol}&timeframe=1m",
+    "/api/connections?limit=50", "/api/connections/{slug}", "/api/connections/{slug}/candles?symbol={symbol}&timeframe=1m",
     "/api/connections/{slug}/candles?symbol={symbol}&timeframe=1m&limit=2000&end={middle}", "/api/connections/{slug}/gaps",
     "/api/connections/{slug}/revisions", "/api/connections/{slug}/logs", "/api/coverage", "/api/pipelines", "/api/notifications",
-    "/api/data-connections/health", "/api/udf/search?query=S", "/livez", "/readyz", "/metrics",
+    "/api/data-connections/health", "/api/account", "/api/users", "/api/audit", "/api/udf/search?query=S", "/livez", "/readyz", "/metrics",
     "/api/connections/{slug}/signals?symbol={symbol}&timeframe=1m")
 
 
-def fill(feed: Feed, series: int, candles: int) -> tuple[str, str]:
+def fill(feed: Feed, connections: int, series: int, candles: int) -> tuple[str, str]:
     """Store the candles; return the first and the last open time as ISO 8601."""
     now_us = feed.clock.now_us() // MINUTE_US * MINUTE_US
     with feed.lake.metadata.write() as tx:
@@ -56,9 +55,9 @@ def fill(feed: Feed, series: int, candles: int) -> tuple[str, str]:
         people.set_password(tx, "root", Secret(PASSWORD), now_us)
     start_us = now_us - candles * MINUTE_US
     walk = 100 + np.cumsum(np.random.default_rng(7).normal(0, 0.05, candles))
-    each = -(-series // CONNECTIONS)
+    each = -(-series // connections)
     left = series
-    for number in range(CONNECTIONS):
+    for number in range(connections):
         count = min(each, left)
         if not count:
             break
@@ -177,7 +176,8 @@ def paint(url: str, cookies: dict[str, str], values: dict[str, str], candles: in
 def main() -> None:
     """Fill, serve, measure, tell."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.console", description=__doc__)
-    parser.add_argument("--series", type=int, default=500)
+    parser.add_argument("--connections", type=int, default=10)
+    parser.add_argument("--series", type=int, default=500, help="of all connections together")
     parser.add_argument("--candles", type=int, default=20_000, help="of each series")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--viewers", type=int, default=200)
@@ -198,7 +198,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     known = folder / "range.json"
     if not known.exists():
         with open_feed(Settings(_env_file=None, home=folder / "home", key_file=folder / "keys")) as feed:
-            first, last = fill(feed, options.series, options.candles)
+            first, last = fill(feed, options.connections, options.series, options.candles)
         known.write_text(json.dumps([first, last]), encoding="utf-8")
     first, last = json.loads(known.read_text(encoding="utf-8"))
     charted = min(10_000, options.candles)

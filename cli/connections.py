@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.output import note, print_error, print_json, print_object, print_rows
+from cli.witness import witness
 
 if TYPE_CHECKING:
     from connections.service import ConnectionService
@@ -77,7 +78,8 @@ def add(
         row = connections.create(ConnectionInput(
             slug=slug, name=name or slug, provider=provider, base_url=base_url, credentials=secret, config=options,
             symbols=tuple(symbols), timeframes=tuple(timeframes),
-            settings={} if settings is None else _json_object("--settings", settings)))
+            settings={} if settings is None else _json_object("--settings", settings)),
+            witness=witness("connection.create", slug, connections.clock.now_us(), provider=provider))
         shown = _shown(row)
     if as_json:
         print_json(shown)
@@ -147,7 +149,7 @@ def update(
         if own is not None:
             merged = {**connections.get(slug).settings, **own}
             changes["settings"] = {key: value for key, value in merged.items() if value is not None}
-        row = connections.update(slug, **changes)
+        row = connections.update(slug, witness("connection.update", slug, connections.clock.now_us(), fields=", ".join(sorted(changes))), **changes)
         shown = _shown(row)
     if as_json:
         print_json(shown)
@@ -168,7 +170,7 @@ def delete(
         connections.get(slug)
         if not yes:
             raise InputError("connections delete", slug, "with --yes", "the connection and its credentials will be gone")
-        gone = connections.delete(slug, purge=purge)
+        gone = connections.delete(slug, purge=purge, witness=witness("connection.delete", slug, connections.clock.now_us(), purge=purge))
     note(f"deleted {slug}: {gone.credentials} credential fields, {gone.series} series, {gone.candles} candles")
 
 
@@ -195,7 +197,7 @@ def test(slug: Slug, as_json: Json = False) -> int:  # noqa: PT028  a command, n
 def activate(slug: Slug) -> None:
     """Let scheduled fetches use a connection."""
     with service() as connections:
-        connections.activate(slug)
+        connections.activate(slug, witness("connection.activate", slug, connections.clock.now_us()))
     note(f"{slug} is active")
 
 
@@ -203,7 +205,7 @@ def activate(slug: Slug) -> None:
 def deactivate(slug: Slug) -> None:
     """Keep a connection but fetch nothing through it."""
     with service() as connections:
-        connections.deactivate(slug)
+        connections.deactivate(slug, witness("connection.deactivate", slug, connections.clock.now_us()))
     note(f"{slug} is inactive")
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.output import note, print_json, progress_bar
+from cli.witness import witness
 
 app = typer.Typer(no_args_is_help=True, help="Keys that encrypt the credentials of connections.")
 
@@ -31,6 +32,8 @@ def rotate(
         vault = Vault(lake.metadata, KeyRing.load(settings()), SystemClock())
         with progress_bar("rotate", quiet=as_json) as progress:
             count = vault.rotate(progress)
+        with lake.metadata.write() as tx:
+            witness("keys.rotate", "credentials", lake.clock.now_us(), fields=count)(tx)
     finally:
         lake.close()
     if as_json:

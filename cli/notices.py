@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from typing import Annotated
 
 import typer
 
 from cli.output import note, print_json, print_rows
+from cli.witness import witness
 
 app = typer.Typer(no_args_is_help=True, help="Notifications of failing connections and pipelines.")
 COLUMNS = ("id", "at", "severity", "connection", "title", "message", "seen", "sent", "failed")
@@ -40,13 +40,12 @@ def acknowledge(number: Annotated[int, typer.Argument(metavar="ID", min=1, help=
     """Mark a notification as seen."""
     from core.clock import isoformat
     from feed import notices, open_feed
-    from storage import audit
 
     with open_feed() as feed:
         seen_at_us, is_new = notices.acknowledge(feed, number)
         if is_new:
             with feed.lake.metadata.write() as tx:
-                audit.record(tx, f"cli:{getpass.getuser()}", "cli", "notification.acknowledge", str(number), "done", seen_at_us)
+                witness("notification.acknowledge", str(number), seen_at_us)(tx)
     note(f"notification {number} seen {isoformat(seen_at_us)}")
 
 

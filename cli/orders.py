@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cli.output import note, print_object, print_rows
+from cli.witness import person, witness
 
 app = typer.Typer(no_args_is_help=True, help="Orders of pipelines: what was sent, and the switch that stops all real ones.")
 COLUMNS = ("key", "client_id", "mode", "side", "quantity", "status", "fill_price", "filled_quantity", "error")
@@ -128,7 +128,9 @@ def _switch(*, halted: bool, reason: str, as_json: bool) -> None:
     from storage.orders import set_switch
 
     with open_feed() as feed, feed.lake.metadata.write() as tx:
-        row: dict[str, Any] = dict(set_switch(tx, halted=halted, reason=reason, by=getpass.getuser(), now_us=feed.clock.now_us()))
+        now_us = feed.clock.now_us()
+        row: dict[str, Any] = dict(set_switch(tx, halted=halted, reason=reason, by=person(), now_us=now_us))
+        witness("orders.halt" if halted else "orders.resume", "all", now_us, reason=reason)(tx)
     print_object(row, as_json=as_json)
 
 
@@ -140,6 +142,7 @@ def _permit(pipeline: str, *, live: bool, as_json: bool) -> None:
     with open_feed() as feed:
         with feed.lake.metadata.write() as tx:
             row = set_live(tx, pipeline, live=live, now_us=feed.clock.now_us())
+            witness("orders.allow" if live else "orders.forbid", pipeline, feed.clock.now_us())(tx)
         told = orders_of(feed, row)
     if live:
         note("real money moves only when CANDLELAKE_LIVE_TRADING and the connection allow it too; see docs/trading.md")

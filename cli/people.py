@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.output import note, print_json, print_object, print_rows
+from cli.witness import witness
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -30,14 +31,6 @@ def _store() -> Iterator[tuple[Connection, int]]:
         yield tx, lake.clock.now_us()
 
 
-def _audited(tx: Connection, now_us: int, action: str, subject: str, **detail: object) -> None:
-    import getpass
-
-    from storage import audit
-
-    audit.record(tx, f"cli:{getpass.getuser()}", "cli", action, subject, "done", now_us, **detail)
-
-
 @users.command()
 def add(
     name: Name, role: Annotated[str, typer.Option(help="super_admin, staff_admin or user.")] = "user",
@@ -49,7 +42,7 @@ def add(
     with _store() as (tx, now_us):
         user = people.add_user(tx, name, role, now_us, email)
         code = access.make_code(tx, "password", user.id, now_us)
-        _audited(tx, now_us, "user.add", name, role=role)
+        witness("user.add", name, now_us, role=role)(tx)
     if as_json:
         print_json(user.as_dict() | {"code": code.reveal()})
         return
@@ -112,7 +105,7 @@ def reset_factor(name: Name) -> None:
         user = people.get_user(tx, name)
         was_there = factors.remove_factor(tx, user.id)
         access.close_sessions(tx, user.id)
-        _audited(tx, now_us, "factor.reset", name)
+        witness("factor.reset", name, now_us)(tx)
     note(f"{name} signs in without a second factor now" if was_there else f"{name} had no second factor")
 
 
@@ -127,7 +120,7 @@ def code(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The 
             raise InputError("user name", "none", "a user's name, once the first admin is there", "run: candlelake users list")
         user_id = None if name is None else people.get_user(tx, name).id
         value = access.make_code(tx, "setup" if name is None else "password", user_id, now_us)
-        _audited(tx, now_us, "user.code", name or "first admin")
+        witness("user.code", name or "first admin", now_us)(tx)
     note("this code works once, within a day, at " + ("/setup" if name is None else "/password"))
     print(value.reveal())
 
@@ -169,7 +162,7 @@ def create(
 
     with _store() as (tx, now_us):
         row, value = access.create_token(tx, people.get_user(tx, user), name, scope or ["read"], days, now_us)
-        _audited(tx, now_us, "token.create", name, user=user)
+        witness("token.create", name, now_us, user=user)(tx)
     if as_json:
         print_json({"user": user} | row.as_dict(now_us) | {"token": value.reveal()})
         return
@@ -195,7 +188,7 @@ def revoke_token(token_id: Annotated[int, typer.Argument(metavar="ID")]) -> None
 
     with _store() as (tx, now_us):
         row = access.revoke_token(tx, token_id, None, now_us)
-        _audited(tx, now_us, "token.revoke", row.name)
+        witness("token.revoke", row.name, now_us)(tx)
     note(f"revoked token {token_id}")
 
 
@@ -209,6 +202,6 @@ def _change(name: str, action: str, *, as_json: bool, permission: str | None = N
         else:
             user = people.change_user(tx, name, now_us, **values)
         access.close_sessions(tx, user.id)
-        _audited(tx, now_us, action, name, **values, **({} if permission is None else {"permission": permission}))
+        witness(action, name, now_us, **values, **({} if permission is None else {"permission": permission}))(tx)
     print_object(user.as_dict(), as_json=as_json)
 

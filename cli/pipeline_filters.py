@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Annotated
 
 import typer
 
 from cli.output import note, print_json, print_object, print_rows
+from cli.witness import person
 
 app = typer.Typer(no_args_is_help=True, help="Your own filters: expressions over candles and indicators.")
 LISTED = ("owner", "name", "expression", "description")
@@ -43,7 +43,7 @@ def save(
     from feed.filter_strategies import save as keep
 
     with open_feed() as feed:
-        keep(feed, owner or getpass.getuser(), name, expression, description)
+        keep(feed, owner or person(), name, expression, description)
     if as_json:
         print_json({"name": name, "expression": expression})
     else:
@@ -57,7 +57,7 @@ def delete(name: Name, owner: Owner = None, as_json: Json = False) -> None:
     from storage.pipelines import delete_strategy
 
     with open_feed() as feed, feed.lake.metadata.write() as tx:
-        delete_strategy(tx, owner or getpass.getuser(), name)
+        delete_strategy(tx, owner or person(), name)
     print_object({"deleted": name}, as_json=as_json)
 
 
@@ -74,5 +74,5 @@ def try_(
     from feed.filter_strategies import try_out
 
     with open_feed() as feed:
-        report = try_out(feed, Series.parse(slug, symbol, timeframe), expression, count, owner=owner or getpass.getuser())
+        report = try_out(feed, Series.parse(slug, symbol, timeframe), expression, count, owner=owner or person())
     print_object(report, as_json=as_json)

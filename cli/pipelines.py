@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import typer
 
 from cli import pipeline_filters, pipeline_reports
 from cli.output import note, print_json, print_object, print_rows, progress_bar
+from cli.witness import person, witness
 
 if TYPE_CHECKING:
     from core.interval import Interval
@@ -97,10 +97,12 @@ def create(
     from storage.pipelines import set_enabled
 
     with home() as feed:
-        row = make(feed, _read(file), owner or getpass.getuser())
+        definition, now_us = _read(file), feed.clock.now_us()
+        row = make(feed, definition, owner or person(), witness=witness("pipeline.create", definition.name, now_us))
         if enable:
             with feed.lake.metadata.write() as tx:
-                row = set_enabled(tx, row.name, enabled=True, now_us=feed.clock.now_us())
+                row = set_enabled(tx, row.name, enabled=True, now_us=now_us)
+                witness("pipeline.enable", row.name, now_us)(tx)
         _say(feed, row, "stored", as_json=as_json)
 
 
@@ -114,14 +116,14 @@ def import_(
     from feed.pipelines import change, load
     from feed.pipelines import create as make
 
-    definition, author = _read(file), owner or getpass.getuser()
+    definition, author = _read(file), owner or person()
     with home() as feed:
         try:
             load(feed, definition.name)
         except NotFoundError:
-            row = make(feed, definition, author)
+            row = make(feed, definition, author, witness=witness("pipeline.create", definition.name, feed.clock.now_us()))
         else:
-            row = change(feed, definition, author)
+            row = change(feed, definition, author, witness=witness("pipeline.change", definition.name, feed.clock.now_us()))
         _say(feed, row, "stored", as_json=as_json)
 
 
@@ -166,7 +168,7 @@ def shadow(
     from feed.pipelines import shadow as make_shadow
 
     with home() as feed:
-        row = make_shadow(feed, name, of)
+        row = make_shadow(feed, name, of, witness("pipeline.shadow", name, feed.clock.now_us(), of=of or "nobody"))
         _say(feed, row, f"shadow of {of}" if of else "no shadow any more", as_json=as_json)
 
 
@@ -184,6 +186,7 @@ def delete(
             typer.confirm(f"Remove {name} with its signals?", abort=True, err=True)
         with feed.lake.metadata.write() as tx:
             delete_pipeline(tx, name)
+            witness("pipeline.delete", name, feed.clock.now_us())(tx)
     print_object({"deleted": name}, as_json=as_json)
 
 
@@ -337,6 +340,7 @@ def _switch(name: str, *, enabled: bool, as_json: bool) -> None:
             engine_of(load(feed, name)[1])  # a plug-in that has gone is told now, not at the next candle
         with feed.lake.metadata.write() as tx:
             row = set_enabled(tx, name, enabled=enabled, now_us=feed.clock.now_us())
+            witness("pipeline.enable" if enabled else "pipeline.disable", name, feed.clock.now_us())(tx)
         _say(feed, row, "enabled" if enabled else "disabled", as_json=as_json)
 
 

@@ -80,8 +80,8 @@ def change(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, author: s
         return row
 
 
-def shadow(feed: Feed, name: str, champion: str | None) -> PipelineRow:
-    """Make `name` a challenger of `champion`: the same input, the same moment, and never an order.
+def shadow(feed: Feed, name: str, champion: str | None, witness: Witness | None = None) -> PipelineRow:
+    """Make `name` a challenger of `champion`: the same input, the same moment, and never an order; `witness` as of connections.
 
     Raises:
         InputError: the two do not cut their windows alike, or the champion is a challenger.
@@ -89,6 +89,8 @@ def shadow(feed: Feed, name: str, champion: str | None) -> PipelineRow:
     with feed.lake.metadata.write() as tx:
         if champion is not None:
             _check_window(read_definition(get_pipeline(tx, name).definition), read_definition(get_pipeline(tx, champion).definition))
+        if witness is not None:
+            witness(tx)
         return set_shadow(tx, name, champion, feed.clock.now_us())
 
 

@@ -17,7 +17,7 @@ def test_listed_acknowledged_and_sent(candlelake, home):
     assert candlelake("notifications", "acknowledge", str(row["id"])).code == 0
     assert json.loads(candlelake("notifications", "list", "--unseen", "--json").out) == []
     with open_feed() as feed, feed.lake.metadata.read() as tx:
-        assert [item.action for item in audit.list_audit(tx, 5)] == ["notification.acknowledge"]
+        assert [item.action for item in audit.list_audit(tx, 5)] == ["notification.acknowledge", "connection.create"]
     assert json.loads(candlelake("notifications", "send", "--json").out) == {"sent": 0, "errors": []}
 
 

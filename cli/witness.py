@@ -1,0 +1,30 @@
+"""What people do on the command line, in the audit log: written in the deed's own transaction, as the console writes its own."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from storage.audit import Witness
+
+
+def person() -> str:
+    """Return the name of whoever is logged in at this machine, their number where it has no name (in a container)."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
+
+
+def witness(action: str, subject: str, now_us: int, **detail: object) -> Witness:
+    """Return what writes a deed down in the transaction that does it."""
+    def write(tx: Connection) -> None:
+        from storage import audit
+
+        audit.record(tx, f"cli:{person()}", "cli", action, subject, "done", now_us, **detail)
+
+    return write

@@ -115,7 +115,8 @@ async def fetch_connection(feed: Feed, slug: str, rows: Sequence[SeriesRow], run
             at_once = asyncio.Semaphore(max(1, provider.capabilities.concurrent_requests))
             runs = await asyncio.gather(*(_fetch_series(feed, provider, row, writer, at_once) for row in rows))
             await writer.flush()
-            await asyncio.to_thread(_mark, feed, [run for run in runs if run is not None], results, began)
+            ended_well = [run for run in runs if run is not None and results[run.row.id].error is None]
+            await asyncio.to_thread(_mark, feed, ended_well, results, began)
     except CandlelakeError as error:
         return cut_short("fetch", slug, results.values(), error)
     return list(results.values())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from core.clock import to_us
+from core.errors import StoreCorruptError
 from core.interval import Interval
 from feed.result import SeriesResult
 from storage import Lake
@@ -41,10 +42,29 @@ class Writer:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what waits in one transaction and count it. A cancelled caller still lets the transaction end."""
+        """Write what waits in one transaction and count it. A cancelled caller still lets the transaction end.
+
+        A series whose file is damaged is left out, and its result has the error; alone it is raised.
+        """
         batches, self._waiting = self._waiting, []
         if not batches:
             return
+        try:
+            await self._write(batches)
+        except StoreCorruptError:
+            series = {batch.series_id: None for batch in batches}
+            if len(series) == 1:
+                raise
+            for series_id in series:
+                await self._write_apart(series_id, [batch for batch in batches if batch.series_id == series_id])
+
+    async def _write_apart(self, series_id: int, batches: list[Batch]) -> None:
+        try:
+            await self._write(batches)
+        except StoreCorruptError as error:
+            self.result(series_id, f"series {series_id}").error = error
+
+    async def _write(self, batches: list[Batch]) -> None:
         written = await asyncio.shield(asyncio.to_thread(self.lake.write, batches, run_id=self.run_id))
         for batch, counts in zip(batches, written, strict=True):
             result = self._results.get(batch.series_id)

@@ -5,6 +5,9 @@ import polars as pl
 from core.clock import DAY_US, HOUR_US, MINUTE_US, SECOND_US, to_datetime
 from core.errors import ProviderUnavailableError
 from core.interval import Interval
+from core.series import Series
+from core.timeframe import Timeframe
+from core.unreadable import UNREADABLE
 from feed.backfill import backfill
 from feed.fetch import SOON_SECONDS, due_series, fetch, seconds_until_due
 from feed.repair import repair
@@ -162,6 +165,45 @@ async def test_one_bad_connection_fails_alone_and_says_so(make_feed, series, clo
     assert result.status == "failed"
     assert "gateway says no" in result.message
     assert result.as_dict()["series"][0]["error"] == "gateway says no"
+
+
+async def test_a_damaged_file_fails_its_own_series_alone(make_feed, series, clock, candles_of) -> None:
+    """Of two series that one transaction would write, the one whose overlap lies in a damaged file fails with its name; the other is stored."""
+    feed, provider = await begin(make_feed, series, clock, candles_of(500))
+    hours = Series(series.connection, series.symbol, Timeframe.parse("1h"))
+    await backfill(feed, hours, Interval(START, START + 60 * MINUTE_US))
+    feed.lake.flush()
+    (path,) = feed.lake.root.rglob("timeframe=1m/*/*.parquet")
+    good = path.read_bytes()
+    path.write_bytes(_with_unreadable_prices(good))
+    clock.set(START + 2 * HOUR_US + MINUTE_US)
+    result = await fetch(feed, due_only=False)
+    assert result.status == "failed"
+    told = {item["series"]: item for item in result.as_dict()["series"]}
+    assert "cannot read" in told["played BTC/USDT 1m"]["error"]
+    assert (told["played BTC/USDT 1h"]["error"], told["played BTC/USDT 1h"]["stored"]) == (None, 1)
+    assert feed.lake.candles("played", "BTC/USDT", "1h").height == 2
+    assert [row.series.timeframe.name for row in due_series(feed, "played")] == ["1m"]
+    path.write_bytes(good)
+    assert (await fetch(feed)).status == "complete"
+    assert stored(feed).equals(provider.truth.head(121))
+
+
+def _with_unreadable_prices(good: bytes) -> bytes:
+    """Return a file's bytes with one flipped so that its times can still be read and its closes cannot."""
+    for place in range(len(good)):
+        content = bytes([*good[:place], good[place] ^ 255, *good[place + 1:]])
+        try:
+            times = pl.read_parquet(content, columns=["ts"])["ts"]
+            if not times.equals(pl.read_parquet(good, columns=["ts"])["ts"]):
+                continue
+        except UNREADABLE:
+            continue
+        try:
+            pl.read_parquet(content, columns=["close"])
+        except UNREADABLE:
+            return content
+    raise AssertionError
 
 
 async def test_a_second_run_leaves_the_connection_alone(make_feed, series, clock, candles_of) -> None:

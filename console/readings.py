@@ -22,7 +22,7 @@ from feed.context import Feed
 from storage.coverage import CoverageRow, coverage
 from storage.lake.revisions import list_revisions
 from storage.ledger import list_gaps
-from storage.metadata.tables import connection_logs, connections, notifications
+from storage.metadata.tables import connection_logs, connections
 from storage.series import find_series, list_series
 
 CANDLES_MAX: Final = 10_000
@@ -191,20 +191,6 @@ def log_actions(feed: Feed, slug: str) -> list[str]:
 def _of_connection(slug: str) -> ColumnElement[bool]:
     """Rows of the connection that is there now: a deleted one of the same name may have been somebody else's."""
     return connection_logs.c.connection_id == select(connections.c.id).where(connections.c.slug == slug).scalar_subquery()
-
-
-def notification_rows(feed: Feed, who: Identity, limit: int = 100) -> list[dict[str, Any]]:
-    """Return the newest notifications about the reader's connections."""
-    query = select(notifications, connections.c.slug).outerjoin(
-        connections, notifications.c.connection_id == connections.c.id).order_by(notifications.c.id.desc()).limit(ROWS_MAX)
-    mine = seen_slugs(feed, who)
-    if not who.user.is_admin:  # counted among one's own: nobody's noise pushes them out
-        query = query.where(connections.c.owner == who.user.name, connections.c.is_admin_owned.is_(False))
-    with feed.lake.metadata.read() as tx:
-        found = tx.execute(query).mappings().all()
-    return [{"id": row["id"], "at": isoformat(row["created_at_us"]), "severity": row["severity"], "title": row["title"],
-             "message": row["message"], "connection": row["slug"]}
-            for row in found if row["slug"] in mine or (row["slug"] is None and who.user.is_admin)][:limit]
 
 
 def _covered(row: CoverageRow) -> dict[str, Any]:

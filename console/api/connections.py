@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Request
 
 from connections.rows import ConnectionRow
-from console import actions, listing, readings
+from console import actions, listing, notes, readings
 from console.actions import ChangedConnection, NewConnection, RunOrder
 from console.api.models import (
     CleanupOut,
@@ -21,6 +21,7 @@ from console.api.models import (
     TestOut,
 )
 from console.listing import ConnectionFilter
+from console.notes import NoteFilter
 from console.policy import CONNECTIONS, PUBLIC, identity_of
 from console.prefect_api import Run
 from console.series_pages import TEXT_MAX
@@ -135,9 +136,13 @@ def list_logs(  # noqa: PLR0917  one for each parameter
 
 
 @router.get("/notifications", dependencies=SEES)
-def list_notifications(request: Request) -> list[NotificationOut]:
+def list_notifications(
+    request: Request, limit: Annotated[int, Query(ge=1, le=readings.ROWS_MAX)] = 100,
+    unseen: Annotated[bool, Query(description="Only those that nobody has acknowledged yet.")] = False,
+    before: Annotated[int | None, Query(ge=1, lt=2**63, description="Older than this id: the next page.")] = None,
+) -> list[NotificationOut]:
     """Return what you should know of your connections, newest first."""
-    return [NotificationOut(**row) for row in readings.notification_rows(feed_of(request), identity_of(request))]
+    return [NotificationOut(**row) for row in notes.note_rows(feed_of(request), identity_of(request), limit, NoteFilter(unseen, before))]
 
 
 def _shown(request: Request, row: ConnectionRow) -> ConnectionOut:

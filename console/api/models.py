@@ -187,6 +187,7 @@ class NotificationOut(BaseModel):
     title: str
     message: str
     connection: str | None
+    acknowledged: str | None = Field(description="When somebody first marked it as seen.")
 
 
 class RunOut(BaseModel):

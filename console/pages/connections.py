@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from connections.rows import ConnectionRow
-from console import actions, derived_view, listing, notes, readings
+from console import actions, derived_view, listing, readings
 from console.listing import ConnectionFilter
 from console.policy import CONNECTIONS, SIGNED_IN, identity_of
 from console.readings import RowFilter
@@ -141,13 +141,6 @@ def show_coverage(request: Request, series: str = "", page_number: Annotated[int
     text = series[:TEXT_MAX]
     shown = readings.coverage_page(feed, readings.seen_slugs(feed, who), text, page_number)
     return page(request, "coverage.html", {"series": text, "shown": shown, "turn": shown.links(series=text)})
-
-
-@router.get("/notifications", dependencies=SEES)
-def show_notifications(request: Request) -> Response:
-    """Show what people should know."""
-    feed = feed_of(request)
-    return page(request, "notifications.html", {"rows": readings.notification_rows(feed, identity_of(request)), "seen": notes.acknowledged(feed)})
 
 
 def _only(series: str, cause: str, number: int) -> RowFilter:

@@ -1,13 +1,15 @@
-"""The map of coverage by day, a day's causes, and acknowledging notifications."""
+"""The map of coverage by day, a day's causes, and notifications."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from console import coverage_map, notes, readings
+from console.notes import NoteFilter
 from console.policy import CONNECTIONS, identity_of
 from console.readings import RowFilter
 from console.rendering import page
@@ -18,6 +20,7 @@ from core.interval import Interval
 
 router = APIRouter(include_in_schema=False)
 SEES = [Depends(CONNECTIONS)]
+PAGE_ROWS: Final = 50
 
 
 @router.get("/connections/{slug}/coverage", dependencies=SEES)
@@ -45,6 +48,16 @@ def show_day(request: Request, slug: str, symbol: str = "", timeframe: str = "",
     rows = readings.gap_rows(feed, slug, RowFilter(symbol or None, timeframe or None, within=Interval(start, start + DAY_US)))
     return page(request, "connection_day.html", {
         "row": row, "tab": "coverage", "symbol": symbol, "timeframe": timeframe, "day": since[:10], "until": until, "rows": rows})
+
+
+@router.get("/notifications", dependencies=SEES)
+def show_notifications(request: Request, unseen: bool = False, before: Annotated[int | None, Query(ge=1, lt=2**63)] = None) -> Response:
+    """Show what people should know, newest first: all of it, or what nobody has acknowledged yet."""
+    found = notes.note_rows(feed_of(request), identity_of(request), PAGE_ROWS + 1, NoteFilter(unseen, before))
+    rows, kept = found[:PAGE_ROWS], {"unseen": "true"} if unseen else {}
+    return page(request, "notifications.html", {
+        "rows": rows, "unseen": unseen, "newer": f"?{urlencode(kept)}" if before else None,
+        "older": f"?{urlencode(kept | {'before': rows[-1]['id']})}" if len(found) > PAGE_ROWS else None})
 
 
 @router.post("/notifications/{note}/acknowledge", dependencies=SEES)

@@ -45,7 +45,7 @@ POOLS = {
     "note": [1, 2], "provider": ["ccxt:kraken", "mtapi:mt5", "replay", "ccxt:nobody"], "symbol": ["BTC/USD", "BTC/USD", "anns:BTC/USD", "BTC/USD:1m"],
     "timeframe": ["1m", "1m", "1h", "1M"], "resolution": ["1", "60", "D"], "start": INSTANTS, "end": INSTANTS, "as_of": INSTANTS,
     "from": [0, 1_767_571_200], "to": [1_767_585_600, 4_102_444_800], "limit": NUMBERS, "countback": NUMBERS, "before": NUMBERS, "after": NUMBERS,
-    "actor": ["root", "ann"], "action": ["login"], "outcome": ["done"], "subject": ["anns"], "health": ["ok", "stale"], "type": ["forex", "crypto"], "skip": NUMBERS,
+    "actor": ["root", "ann"], "action": ["login"], "outcome": ["done"], "subject": ["anns"], "health": ["ok", "stale"], "type": ["forex", "crypto"], "unseen": ["true", "maybe"], "skip": NUMBERS,
     "retention_days": NUMBERS, "purge": ["true", "maybe"], "query": ["btc", ""], "flow": ["fetch", "backfill", "repair", "cleanup", "replay", "compare"],
     "challenger": ["challenger"], "definition": [YAML, YAML.replace("crossing", "crossing2"), "name: [", "&a [*a, *a]", "[" * 30, "name: \ue000", "1e999999"],
     "symbols": [["BTC/USD"], ["ETH/USD", "\0"], ["\ue000"]], "timeframes": [["1m"], ["7m"], ["\0"]], "base_url": ["http://127.0.0.1:9", "file:///etc/passwd"],

@@ -198,6 +198,33 @@ async def test_a_notification_is_acknowledged_once_and_by_who_may_see_it(browser
     assert "Acknowledge: It failed" not in (await http.get("/notifications", headers=ann)).text
 
 
+async def test_notifications_have_pages_and_can_be_narrowed_to_what_is_unseen(browser, token, feed):
+    """Fifty to a page, newest first; the API tells which were acknowledged; the oldest of thousands can be acknowledged too, and nobody sees another's."""
+    with feed.lake.metadata.write() as tx:
+        for number in range(1_100):
+            notify(tx, "test", "error", feed.connections.get("anns").id, f"No {number}", "why", feed.clock.now_us())
+        notify(tx, "test", "error", feed.connections.get("bobs").id, "Of bob", "why", feed.clock.now_us())
+    http, ann = browser().http, token("ann", "read", "manage")
+
+    async def asked(query):
+        """Return the notifications that the API tells ann."""
+        return (await http.get(f"/api/notifications?{query}", headers=ann)).json()
+
+    newest = await asked("limit=1000")
+    oldest = await asked(f"limit=1000&before={newest[-1]['id']}")
+    assert [row["title"] for row in newest + oldest] == [f"No {number}" for number in range(1_099, -1, -1)]
+    last = oldest[-1]["id"]
+    assert (await http.post(f"/api/notifications/{last}/acknowledge", headers=ann)).status_code == 200
+    assert [row["acknowledged"] is not None for row in await asked(f"before={last + 2}")] == [False, True]
+    assert [row["id"] for row in await asked(f"unseen=true&before={last + 2}")] == [last + 1]
+    text = (await http.get("/notifications?unseen=true", headers=ann)).text
+    assert text.count("Acknowledge: No ") == 50
+    older = re.search(r'href="([^"]+)" rel="next"', text).group(1).replace("&amp;", "&")
+    assert "unseen=true" in older
+    assert "Acknowledge: No 1049" in (await http.get(f"/notifications{older}", headers=ann)).text
+    assert "Of bob" not in text
+
+
 async def test_the_graph_tells_how_long_each_stage_takes(browser, pipeline, feed):
     """The mean time of each kind of plug-in stands in its stage's box."""
     with feed.lake.metadata.write() as tx:

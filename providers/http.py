@@ -35,6 +35,7 @@ from core.errors import (
 )
 from core.secrets import Secret, quiet_library_logs, redact
 from providers.addresses import Target, check_url, resolve
+from providers.tls import client_context
 
 BODY_LIMIT: Final = 64 * 1024 * 1024  # decoded bytes: a page of candles is far below it
 RETRY_AFTER_LIMIT: Final = 3600.0  # seconds; a longer wait is asked for again when it is over
@@ -215,9 +216,9 @@ class PinnedTransport(httpx.AsyncHTTPTransport):
     """httpx's transport over a PinnedBackend; Host header and TLS name stay those of the URL."""
 
     def __init__(self, *, allow_private: bool) -> None:
-        super().__init__(trust_env=False)
+        super().__init__(verify=client_context(), trust_env=False)
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
+            ssl_context=client_context(),
             max_connections=16,
             max_keepalive_connections=8,
             keepalive_expiry=30.0,

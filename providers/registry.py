@@ -9,7 +9,8 @@ import difflib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from core.errors import InputError
@@ -31,7 +32,7 @@ class ProviderEntry:
 
 def provider_names() -> list[str]:
     """Return the names of all providers: the brokers first, then plug-ins, then every exchange, sorted within."""
-    return [*_builtin(), *sorted(_plugin_names()), *(EXCHANGE_PREFIX + name for name in exchange_ids())]
+    return [*_builtin(), *sorted(_plugins()), *(EXCHANGE_PREFIX + name for name in exchange_ids())]
 
 
 def check_provider(name: str) -> str:
@@ -103,16 +104,18 @@ def _exchange(exchange_id: str) -> ProviderEntry:
     return ProviderEntry(lambda: exchange_capabilities(exchange_id), open_exchange)
 
 
-def _plugin_names() -> set[str]:
-    names = {point.name for point in entry_points(group=GROUP)}
-    taken = {name for name in names if name in _builtin() or name.startswith(EXCHANGE_PREFIX)}
+@cache
+def _plugins() -> dict[str, EntryPoint]:
+    """Return the plug-ins by name, read once: it takes a look into every installed package."""
+    points = {point.name: point for point in reversed(list(entry_points(group=GROUP)))}  # of two with one name the first
+    taken = {name for name in points if name in _builtin() or name.startswith(EXCHANGE_PREFIX)}
     for name in sorted(taken):
         _LOG.warning("plug-in provider %r is left out: the name is Candlelake's own; rename its entry point", name)
-    return names - taken
+    return {name: point for name, point in points.items() if name not in taken}
 
 
 def _plugin(name: str) -> ProviderEntry:
-    (point, *_) = entry_points(group=GROUP, name=name)
+    point = _plugins()[name]
     loaded = point.load()
     if not isinstance(loaded, ProviderEntry):
         raise InputError(

@@ -7,13 +7,11 @@ goes through our session and our clock; a body that is not JSON is an error; row
 from __future__ import annotations
 
 import logging
-import ssl
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, Final
 
-import certifi
 from ccxt.async_support.base.exchange import Exchange
 from ccxt.base.errors import BadResponse, BaseError, ExchangeClosedByUser
 
@@ -24,6 +22,7 @@ from providers.base import RateBudget
 from providers.exchange.profiles import exchange_class
 from providers.exchange.transport import GuardedSession
 from providers.exchange.wire import Exchanged, current_call
+from providers.tls import client_context
 
 _SILENT: Final = logging.Logger("providers.exchange.silent", level=logging.CRITICAL + 1)  # noqa: LOG001  no handler of the root ever sees it: ccxt logs signed URLs at DEBUG
 
@@ -45,8 +44,7 @@ class Guards(Exchange):
         if lazy and self.closed_by_user:
             raise ExchangeClosedByUser(f"{self.id} is closed")
         if self.session is None:
-            context = ssl.create_default_context(cafile=certifi.where())
-            self.session = GuardedSession(context, allow_private=self.allow_private)
+            self.session = GuardedSession(client_context(), allow_private=self.allow_private)
 
     async def fetch2(self, path: Any, api: Any = "public", method: Any = "GET", params: Any = None, config: Any = None) -> Any:
         """Send one request when the budget allows its weight, in units of ccxt's `cost`."""

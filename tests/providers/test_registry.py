@@ -28,6 +28,9 @@ def _plugins(monkeypatch):
         EntryPoint("replay", f"{__name__}:ENTRY", registry.GROUP), EntryPoint("ccxt:kraken", f"{__name__}:ENTRY", registry.GROUP)])
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
     monkeypatch.setattr(registry, "entry_points", points.select)
+    registry._plugins.cache_clear()
+    yield
+    registry._plugins.cache_clear()
 
 
 def test_every_exchange_of_ccxt_has_a_name():

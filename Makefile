@@ -6,6 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 JOBS   ?= 3
 SLOW_JOBS ?= 2
 UP     ?=
+unexport PYTHONDONTWRITEBYTECODE # thousands of processes are started in the tests: each would compile everything again
 
 RUN_READY  := $(VENV)/.ready
 DEV_READY  := $(VENV)/.ready-dev

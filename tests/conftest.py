@@ -1,11 +1,14 @@
 """Fixtures for all tests: both kinds of metadata store, and a home for key files away from the person's own."""
 
+import gc
 import os
 import secrets
 import shutil
+import sqlite3
 import tempfile
 import warnings
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -21,26 +24,101 @@ hypothesis_settings.register_profile("unhurried", deadline=None)
 hypothesis_settings.load_profile("unhurried")
 
 
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30
+
+
+def pytest_configure():
+    """Put all temporary files into memory where it has the room, unless TMPDIR says where: syncs to a disk are most of what tests wait for.
+
+    What is written survives a killed process there as it does on a disk; no test ends the machine itself.
+    """
+    if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ["TMPDIR"] = str(MEMORY)
+        tempfile.tempdir = None  # asked before us, perhaps
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Look for no garbage in what is imported and collected, now or later: it stays, and it is most of the heap."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_sessionfinish():
+    """Let what is left be cleared away as ever."""
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def config_homes(tmp_path_factory):
+    """Paths for the configuration of a person who has none yet, another one for each test."""
+    folder = tmp_path_factory.mktemp("config")
+    return (str(folder / str(number)) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def _clean_environment(tmp_path_factory, monkeypatch):
+def _clean_environment(config_homes, monkeypatch):
     """Keep the person's own settings out of the tests, and key files that tests make out of the person's ~/.config."""
     for name in [name for name in os.environ if name.startswith("CANDLELAKE_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    monkeypatch.setenv("XDG_CONFIG_HOME", next(config_homes))
 
 
 @pytest.fixture(scope="session")
 def recorded_migrations():
-    """What the migrations of an empty store said to the database, by its kind; filled by the first test that needs it."""
-    return {}
+    """What the migrations made of an empty store, by the database's kind; filled by the first test that needs it."""
+    made = {}
+    yield made
+    if "sqlite" in made:
+        made["sqlite"].close()
+
+
+@contextmanager
+def record(tx):
+    """Keep what the body does to an empty store: of SQLite the whole file, in memory, else the statements."""
+    if tx.dialect.name == "sqlite":
+        copy = sqlite3.connect(":memory:", check_same_thread=False)
+        yield copy
+        _copy(tx, tx.connection.driver_connection, copy)
+        return
+    said = []
+
+    def note(_connection, _cursor, statement, parameters, _context, _many):
+        if statement.split(None, 1)[0].upper() != "SELECT":
+            said.append((statement, parameters or None))
+
+    event.listen(tx, "before_cursor_execute", note)
+    try:
+        yield said
+    finally:
+        event.remove(tx, "before_cursor_execute", note)
+
+
+def play(tx, recorded):
+    """Do the same to another empty store."""
+    if tx.dialect.name == "sqlite":
+        _copy(tx, recorded, tx.connection.driver_connection)
+        return
+    for statement, parameters in recorded:
+        tx.exec_driver_sql(statement, parameters)
+
+
+def _copy(tx, source, target):
+    tx.exec_driver_sql("COMMIT")  # within a transaction SQLite copies nothing
+    source.backup(target)
+    tx.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 @pytest.fixture(autouse=True)
 def _migrations_from_record(request, recorded_migrations, monkeypatch):
-    """Replay the real migrations' statements where a store is empty: Alembic would take most of a short test's time.
+    """Give an empty store what the real migrations made of an earlier one: Alembic would take most of a short test's time.
 
-    The first store of each kind is migrated by Alembic itself; so are all stores of tests/storage/metadata, and those of
-    other processes.
+    SQLite gets the file itself, PostgreSQL the statements. The first store of each kind is migrated by Alembic; so are all
+    stores of tests/storage/metadata, and those of other processes.
     """
     if request.path.is_relative_to(Path(__file__).parent / "storage" / "metadata"):
         return
@@ -51,21 +129,11 @@ def _migrations_from_record(request, recorded_migrations, monkeypatch):
         if revision != "head" or inspect(tx).get_table_names():
             real(config, revision, *more, **options)
         elif tx.dialect.name in recorded_migrations:
-            for statement, parameters in recorded_migrations[tx.dialect.name]:
-                tx.exec_driver_sql(statement, parameters)
+            play(tx, recorded_migrations[tx.dialect.name])
         else:
-            said = []
-
-            def record(_connection, _cursor, statement, parameters, _context, _many):
-                if statement.split(None, 1)[0].upper() not in {"SELECT", "PRAGMA"}:
-                    said.append((statement, parameters or None))
-
-            event.listen(tx, "before_cursor_execute", record)
-            try:
+            with record(tx) as recorded:
                 real(config, revision, *more, **options)
-            finally:
-                event.remove(tx, "before_cursor_execute", record)
-            recorded_migrations[tx.dialect.name] = said
+            recorded_migrations[tx.dialect.name] = recorded
 
     monkeypatch.setattr(command, "upgrade", upgrade_from_record)
 

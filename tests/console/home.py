@@ -44,6 +44,17 @@ DEFINITION = {
 }
 
 
+_hashes = []  # of PASSWORD, made once: it is slow, as it has to be
+
+
+def password_hash(tx):
+    """Return the hash of everybody's password."""
+    if not _hashes:
+        people.set_password(tx, "root", Secret(PASSWORD), 0)
+        _hashes.append(tx.execute(select(users.c.password_hash).where(users.c.name == "root")).scalar_one())
+    return _hashes[0]
+
+
 @contextmanager
 def opened_home(folder, clock, **settings):
     """Open a home with five people, one connection of each owner, and candles in ann's."""
@@ -52,9 +63,7 @@ def opened_home(folder, clock, **settings):
         with opened.lake.metadata.write() as tx:
             for name, role in PEOPLE.items():
                 people.add_user(tx, name, role, clock.now_us())
-            people.set_password(tx, "root", Secret(PASSWORD), clock.now_us())
-            same = select(users.c.password_hash).where(users.c.name == "root").scalar_subquery()
-            tx.execute(users.update().values(password_hash=same))  # one slow hash serves all
+            tx.execute(users.update().values(password_hash=password_hash(tx)))
             people.grant(tx, "staff", ["manage-data-connections"])
         for slug, owner, ours in (("house", "root", True), ("anns", "ann", False), ("bobs", "bob", False)):
             opened.connections.create(ConnectionInput(

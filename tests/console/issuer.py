@@ -17,8 +17,8 @@ CLIENT, CLIENT_SECRET = "candlelake", "canary-oidc-secret"
 class Issuer:
     """What the provider knows and does; `claims` changes what its tokens say, `document` its discovery."""
 
-    def __init__(self):
-        self.key = jwk.RSAKey.generate_key(2048, {"kid": "one", "use": "sig", "alg": "RS256"})
+    def __init__(self, key=None):
+        self.key = key or jwk.RSAKey.generate_key(2048, {"kid": "one", "use": "sig", "alg": "RS256"})
         self.signing = self.key
         self.sign = self.signed
         self.person = {"sub": "person-1", "email": "ann@example.org", "email_verified": True}

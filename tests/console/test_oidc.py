@@ -24,12 +24,10 @@ def served():
 @pytest.fixture
 def issuer(served, clock):
     """The provider as new, its clock the console's."""
-    fresh = type(served)()
-    keep = (served.key, served.url)
+    fresh, url = type(served)(served.key), served.url
     served.__dict__.update(fresh.__dict__)
-    served.key = served.signing = keep[0]
     served.sign = served.signed
-    served.url, served.now = keep[1], clock.now_us() // 1_000_000
+    served.url, served.now = url, clock.now_us() // 1_000_000
     return served
 
 

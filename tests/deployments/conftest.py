@@ -78,6 +78,7 @@ def environment(tmp_path_factory):
         **own, **prefect_environment(), "CANDLELAKE_HOME": str(home), "CANDLELAKE_ALLOW_PRIVATE_HOSTS": "1",
         "CANDLELAKE_KEY_FILE": str(home / "test.keys"), "CANDLELAKE_RETRY_WAIT": "0",
         "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "10",  # sooner than ours
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "10",  # a minute otherwise
         # guarded as compose.yaml has it: whoever talks to this server logs in and brings a CSRF token
         "PREFECT_SERVER_API_AUTH_STRING": OPERATOR, "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_API_AUTH_STRING": OPERATOR, "PREFECT_HOME": str(home / "prefect"), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",

@@ -36,7 +36,7 @@ def test_a_cron_deployment_gets_scheduled_runs(server):
     apply(server, read_declaration())
     number = deployment(server, "fetch")["id"]
     body = {"deployments": {"id": {"any_": [number]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-    deadline = time.monotonic() + 180  # the scheduler goes round once a minute, and a busy SQLite can spoil a round
+    deadline = time.monotonic() + 180  # a busy SQLite can spoil a round of the scheduler
     while not server.post("/flow_runs/count", body):
         assert time.monotonic() < deadline, "no scheduled runs"
         time.sleep(0.5)

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from core.candles import CANDLE_SCHEMA
-from core.clock import MINUTE_US, ManualClock, parse_instant, to_datetime
+from core.clock import MINUTE_US, ManualClock, parse_instant
 from core.settings import settings
 from storage import Lake, open_lake
 from storage.metadata.tables import connections
@@ -21,11 +21,11 @@ START_US = parse_instant("2026-01-31T23:30Z")  # half an hour before a partition
 
 def candles(start_us: int, count: int, price: float = 100.0, step_us: int = MINUTE_US, spread: float | None = None) -> pl.DataFrame:
     """Return `count` sound candles from `start_us` on; the n-th closes at price + n."""
-    closes = [price + n for n in range(count)]
-    return pl.DataFrame(
-        {"ts": [to_datetime(start_us + n * step_us) for n in range(count)], "open": closes, "high": [c + 1 for c in closes],
-         "low": [c - 1 for c in closes], "close": closes, "volume": [float(n) for n in range(count)], "spread": [spread] * count},
-        schema=CANDLE_SCHEMA)
+    number = pl.int_range(count, dtype=pl.Int64)
+    close = price + number.cast(pl.Float64)
+    return pl.select(
+        ts=(start_us + number * step_us).cast(CANDLE_SCHEMA["ts"]), open=close, high=close + 1, low=close - 1, close=close,
+        volume=number.cast(pl.Float64), spread=pl.lit(spread, pl.Float64))
 
 
 def add_connection(lake: Lake, slug: str) -> int:

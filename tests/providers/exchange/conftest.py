@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from functools import cache
 
 import pytest
 from aiohttp import web
@@ -16,6 +17,7 @@ MINUTES = 3000
 GAPS = {*range(100, 134), *range(1490, 1505), 2000}  # minutes without a candle
 
 
+@cache
 def candles(seed=7):
     """Return {minute open in ms: (open, high, low, close, volume) as wire strings}, with gaps, ending in an open minute."""
     rng, price, out = random.Random(seed), 37_000.0, {}
@@ -34,7 +36,7 @@ class Venue:
 
     def __init__(self, clock):
         self.clock = clock
-        self.candles = candles()
+        self.candles = dict(candles())
         self.requests = []
         self.script = []
         self.url = ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -114,14 +116,15 @@ def test_witnesses():
 
 def hours_of(clock: ServerClock, start: str, end: str, opens_at_midnight: bool) -> list[int]:
     """Return the wall-clock hours of FX weeks."""
+    local = map(clock.from_utc_us, open_hours(start, end))
+    return [us for us in local if not (opens_at_midnight and to_datetime(us).weekday() == 6)]
+
+
+@cache
+def open_hours(start: str, end: str) -> list[int]:
+    """Return the UTC hours of FX weeks."""
     week = FxWeek()
-    out = []
-    for us in range(at(start), at(end), HOUR_US):
-        local = clock.from_utc_us(us)
-        sunday = to_datetime(local).weekday() == 6
-        if not week.closed(Interval(us, us + 1)) and not (opens_at_midnight and sunday):
-            out.append(local)
-    return out
+    return [us for us in range(at(start), at(end), HOUR_US) if not week.closed(Interval(us, us + 1))]
 
 
 @pytest.mark.parametrize("rule", ["none", "eu", "us"])

@@ -2,12 +2,20 @@
 
 import re
 
+import polars as pl
 import pytest
 
+from core.candles import CANDLE_SCHEMA
+from core.clock import MINUTE_US, SECOND_US
+from core.settings import Settings
+from feed import open_feed
+from storage import Batch
+from storage.series import list_series
 from tests.console.chromium import SLOW
 from tests.console.conftest import PASSWORD
 
 pytestmark = SLOW
+QUARTER_US = 15 * MINUTE_US
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -20,11 +28,7 @@ def test_people_walk_through_the_console(console, walker, theme):
     page, look = walker(theme)
     page.goto(url)
     look("setup")
-    page.fill("[name=code]", code)
-    page.fill("[name=name]", "eve")
-    page.fill("[name=password]", PASSWORD)
-    page.click("text=Begin")
-    page.wait_for_url(f"{url}/connections")
+    _begin(page, url, code)
     look("connections")
     _add_connection(page, box, look)
     for now, after in (("Deactivate", "Activate"), ("Activate", "Deactivate")):
@@ -54,6 +58,14 @@ def test_people_walk_through_the_console(console, walker, theme):
         page.goto(f"{url}/{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
     look("phone")
+
+
+def _begin(page, url, code):
+    page.fill("[name=code]", code)
+    page.fill("[name=name]", "eve")
+    page.fill("[name=password]", PASSWORD)
+    page.click("text=Begin")
+    page.wait_for_url(f"{url}/connections")
 
 
 def _add_connection(page, box, look):
@@ -109,3 +121,42 @@ def _look_as_another(page, walker, url, theme):
         theirs, absent = (other.request.get(f"{url}/connections/{slug}{tab}") for slug in ("box", "nobody"))
         assert (theirs.status, theirs.text().replace("box", "SLUG")) == (absent.status, absent.text().replace("nobody", "SLUG")), tab
         assert theirs.status == 404, tab
+
+
+def test_history_comes_as_one_goes_back_and_the_newest_candle_by_itself(console, walker, tmp_path):
+    """A chart begins with its newest 2,000 candles; dragged to the left it gets those before them, each once; a candle stored meanwhile appears unasked."""
+    url, code, _ = console
+    page, _ = walker("light")
+    page.goto(url)
+    _begin(page, url, code)
+    with open_feed(Settings(_env_file=None, home=tmp_path / "home", key_file=tmp_path / "test.keys", allow_private_hosts=True)) as feed:
+        feed.connections.update("box", timeframes=("1m", "15m", "1h"))
+        with feed.lake.metadata.read() as tx:
+            (series,) = list_series(tx, "box", timeframe="15m")
+        end = feed.clock.now_us() // QUARTER_US * QUARTER_US - QUARTER_US
+        feed.lake.import_candles(series.id, candles(end - 2_500 * QUARTER_US, 2_500), run_id="test")
+        page.goto(f"{url}/connections/box/candles?timeframe=15m")
+        page.wait_for_selector("#chart[data-ready='2000']")
+        place = page.locator("#chart").bounding_box()
+        for _ in range(60):
+            page.mouse.move(place["x"] + 50, place["y"] + 100)
+            page.mouse.down()
+            page.mouse.move(place["x"] + place["width"] - 150, place["y"] + 100, steps=5)
+            page.mouse.up()
+            page.wait_for_timeout(50)
+            if page.get_attribute("#chart", "data-ready") == "2500":
+                break
+        assert page.get_attribute("#chart", "data-ready") == "2500"
+        page.focus("#chart")
+        page.keyboard.press("End")
+        page.keyboard.press("Escape")
+        feed.lake.write([Batch(series.id, candles(end, 1).with_columns(high=pl.lit(7777.0)), "rest")], run_id="test")
+        page.wait_for_selector("#legend:has-text('H 7777.00')")
+        assert page.get_attribute("#chart", "data-live_at") == str(end // SECOND_US)
+
+
+def candles(start_us, count):
+    """Return so many candles of a quarter of an hour."""
+    frame = pl.DataFrame({"ts": [start_us + n * QUARTER_US for n in range(count)], "open": 100.0, "high": 102.0, "low": 99.0, "close": 101.25,
+                          "volume": 5.0, "spread": None})
+    return frame.with_columns(pl.col("ts").cast(pl.Datetime("us", "UTC"))).cast(dict(CANDLE_SCHEMA)).select(CANDLE_SCHEMA.names())

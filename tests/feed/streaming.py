@@ -56,10 +56,10 @@ class Home:
 
 
 @contextmanager
-def home(tmp_path, venue="binance", *, speed=60.0, start=NOW, timeframes=("1m",), clock=None, symbols=None):
-    """A running sandbox and a home with a connection to it."""
+def home(tmp_path, venue="binance", *, speed=60.0, start=NOW, timeframes=("1m",), clock=None, symbols=None, data=None):
+    """A running sandbox, of its own data or of those in a folder, and a home with a connection to it."""
     provider, symbol, path, account, _ = VENUES[venue]
-    with running(mode="replay", clock=clock or FastClock(start, speed)) as box:
+    with running(data, mode="replay", clock=clock or FastClock(start, speed)) as box:
         settings = Settings(home=tmp_path / "home", allow_private_hosts=True, key_file=tmp_path / "stream.keys", settle_seconds=5,
                             retry_wait=0.05, _env_file=None)
         if not settings.key_file.exists():

@@ -14,13 +14,14 @@ from core.interval import Interval
 from core.series import Series
 from feed.stream_silence import Channel, SilenceWatch
 from sandbox.clocks import FastClock
+from sandbox.sources import BUNDLED
 from storage.series import SeriesRow
 from tests.feed.streaming import home, outside, stored_keys, values
 from tests.feed.test_stream import Running
 
 GRACE_US = 10 * SECOND_US
 FRIDAY = parse_instant("2021-06-18T20:59:30Z")  # half a minute before the week of FX ends in New York
-QUIET = parse_instant("2021-06-17T17:30Z")  # hours without a trade of BTC/USD
+QUIET = parse_instant("2021-06-17T17:05Z")
 A, B = Channel("A"), Channel("B")
 
 
@@ -117,10 +118,19 @@ def test_a_dead_symbol_is_tried_ever_more_rarely_and_rests_on_weekends():
     assert seen.dead(parse_instant("2021-06-19T12:00Z")) == {}
 
 
+def quiet_days(folder):
+    """A folder with a day of BTC/USD, to be replayed, in which nothing trades from 17:00 to 20:00."""
+    day = pl.read_parquet(BUNDLED / "coinbase_BTCUSD_1m.parquet").sort("ts")
+    day = day.filter(pl.col("ts").dt.date() == day["ts"].dt.date().mode()[0])
+    folder.mkdir()
+    day.filter(~pl.col("ts").dt.hour().is_between(17, 19)).write_parquet(folder / "kraken_BTCUSD_1m.parquet")
+    return folder
+
+
 @pytest.mark.slow
 async def test_a_quiet_market_brings_its_candles_all_the_same(tmp_path):
     """Minutes without a trade bring no tick: REST is asked for them, once a minute, while nothing else fetches the connection."""
-    with home(tmp_path, "kraken", clock=FastClock(QUIET, 60)) as place:
+    with home(tmp_path, "kraken", clock=FastClock(QUIET, 60), data=quiet_days(tmp_path / "data")) as place:
         run = Running(place)
         await run.until(lambda: (run.state() or 0) and run.state().state == "live")
         begun = place.box.clock.now_us()

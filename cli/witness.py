@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from storage.audit import Witness
+    from storage.audit import Outcome, Witness
 
 
 def person() -> str:
@@ -22,9 +23,18 @@ def person() -> str:
 
 def witness(action: str, subject: str, now_us: int, **detail: object) -> Witness:
     """Return what writes a deed down in the transaction that does it."""
+    return _writer(action, subject, now_us, "done", detail)
+
+
+def begun(action: str, subject: str, now_us: int, **detail: object) -> Witness:
+    """Return what writes down that a deed of many transactions begins; `witness` tells its end."""
+    return _writer(action, subject, now_us, "begun", detail)
+
+
+def _writer(action: str, subject: str, now_us: int, outcome: Outcome, detail: Mapping[str, object]) -> Witness:
     def write(tx: Connection) -> None:
         from storage import audit
 
-        audit.record(tx, f"cli:{person()}", "cli", action, subject, "done", now_us, **detail)
+        audit.record(tx, f"cli:{person()}", "cli", action, subject, outcome, now_us, **detail)
 
     return write

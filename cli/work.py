@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.output import in_candles, note, print_error, print_json, print_object, print_rows, progress_bar
+from cli.witness import begun, witness
 
 if TYPE_CHECKING:
     from feed import Feed
     from feed.audit import AuditScope
     from feed.result import RunResult
+    from feed.upkeep import CleanupPlan
+    from storage.ticks.store import TickRetention
 
 TURN_SECONDS = 1.0  # between two looks whether another run has ended
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
@@ -230,7 +233,7 @@ def cleanup(
     """
     from core.errors import InputError
     from feed import open_feed, upkeep
-    from feed.ticks import apply_tick_cleanup, plan_tick_cleanup, tick_counts, tick_retentions
+    from feed.ticks import plan_tick_cleanup, tick_counts, tick_retentions
 
     with open_feed() as feed:
         plan = upkeep.plan_cleanup(feed, retention_days, timeframe=timeframe, is_forced=force)
@@ -239,7 +242,7 @@ def cleanup(
             raise InputError("--retention-days", None, "1 to 36500", "give it, or set CANDLELAKE_RETENTION_DAYS")
         items = [{"series": str(item.series), "rows": item.rows} for item in plan.items]
         items += [{"series": f"ticks of {name}", "rows": rows} for name, rows in tick_counts(ticks).items()]
-        removed = upkeep.apply_cleanup(feed, plan).rows + apply_tick_cleanup(feed, ticks) if apply else None
+        removed = _remove(feed, plan, ticks, timeframe or "all") if apply else None
     refused = [{"series": str(item.series), "rows": item.rows, "reason": item.reason} for item in plan.refused]
     code, planned = 1 if refused and apply else 0, plan.rows + sum(tick_counts(ticks).values())
     if as_json:
@@ -254,6 +257,22 @@ def cleanup(
     elif items:
         note(f"dry run: {planned} rows would go; add --apply to remove them")
     return code
+
+
+def _remove(feed: Feed, plan: CleanupPlan, ticks: Sequence[TickRetention], what: str) -> int:
+    """Remove what is planned, with a word in the audit log before and one after; return the rows that are gone."""
+    from feed import upkeep
+    from feed.ticks import apply_tick_cleanup, tick_counts
+
+    planned = plan.rows + sum(tick_counts(ticks).values())
+    if not planned:
+        return 0
+    with feed.lake.metadata.write() as tx:
+        begun("cleanup", what, feed.clock.now_us(), rows=planned)(tx)
+    removed = upkeep.apply_cleanup(feed, plan).rows + apply_tick_cleanup(feed, ticks)
+    with feed.lake.metadata.write() as tx:
+        witness("cleanup", what, feed.clock.now_us(), rows=removed)(tx)
+    return removed
 
 
 def _check_any_series(feed: Feed, slug: str, symbol: str | None, timeframe: str | None) -> None:

@@ -65,9 +65,10 @@ def listed_page(feed: Feed, who: Identity, only: ConnectionFilter, number: int) 
 
 def listed_one(feed: Feed, row: ConnectionRow) -> Listed:
     """Return a connection that the reader may see with its health."""
-    for found in _with_health(feed, [row.slug]):
-        return found
-    raise not_there(row.slug)
+    found = _with_health(feed, [row.slug])
+    if not found:
+        raise not_there(row.slug)
+    return found[0]
 
 
 def health_of_all(feed: Feed) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import pytest
 from core.settings import Settings, settings
 from feed import open_feed
 from storage import audit
-from tests.console.home import YAML
+from tests.console.home import YAML, store_candles
 
 
 @pytest.fixture
@@ -51,6 +51,18 @@ def test_what_the_command_line_changes_is_in_the_audit_log(told, tmp_path):
         wanted.append(deed)
         assert told(*line) == wanted, line
     assert told("connections", "list", "--json") == wanted
+
+
+def test_a_cleanup_is_told_before_and_after(told):
+    """What removes candles in many transactions has a row when it begins and one when it has ended; a plan, or nothing to remove, has none."""
+    made = told("connections", "add", "anns", "--provider", "ccxt:kraken", "--symbol", "BTC/USD", "--timeframe", "1m")
+    with open_feed(Settings()) as feed:
+        store_candles(feed, "anns", 300)
+    assert told("cleanup", "--retention-days", "1") == made
+    assert told("cleanup", "--retention-days", "1", "--apply") == [*made, ("cleanup", "all"), ("cleanup", "all")]
+    assert told("cleanup", "--retention-days", "1", "--apply") == [*made, ("cleanup", "all"), ("cleanup", "all")]
+    with open_feed(Settings()) as feed, feed.lake.metadata.read() as tx:
+        assert [(row.outcome, row.detail) for row in audit.list_audit(tx, 2)] == [("done", {"rows": "300"}), ("begun", {"rows": "300"})]
 
 
 def test_a_refused_deed_leaves_no_row_that_says_it_was_done(told, candlelake):

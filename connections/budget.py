@@ -17,14 +17,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from core.clock import SECOND_US, Clock
 from core.errors import InputError
 from providers.base import Priority
 from storage.metadata.store import MetadataStore
 from storage.metadata.tables import rate_budgets
+from storage.statements import insert_into
 
 PENALTY_MAX: Final = 3600.0  # seconds: a provider that asks for more is asked again after an hour
 _LIVE_MARGIN_US: Final = 250_000  # how long after its slot a live waiter may need to come and take it
@@ -124,8 +123,7 @@ class StoredBudget:
         """Take the next slot and return 0, or return how many microseconds to wait before looking again."""
         is_live = self._priority is Priority.LIVE
         with self._metadata.write() as tx:
-            insert = sqlite_insert if self._metadata.is_sqlite else postgres_insert
-            tx.execute(insert(rate_budgets).values(key=self.key, next_free_us=0).on_conflict_do_nothing())
+            tx.execute(insert_into(tx, rate_budgets).values(key=self.key, next_free_us=0).on_conflict_do_nothing())
             mine = rate_budgets.c.key == self.key
             row = tx.execute(select(rate_budgets).where(mine).with_for_update()).mappings().one()
             now_us = self._clock.now_us()
@@ -143,8 +141,7 @@ class StoredBudget:
 
     def _block(self, until_us: int) -> None:
         with self._metadata.write() as tx:
-            insert = sqlite_insert if self._metadata.is_sqlite else postgres_insert
-            tx.execute(insert(rate_budgets).values(key=self.key, next_free_us=0).on_conflict_do_nothing())
+            tx.execute(insert_into(tx, rate_budgets).values(key=self.key, next_free_us=0).on_conflict_do_nothing())
             tx.execute(rate_budgets.update().where(
                 rate_budgets.c.key == self.key, rate_budgets.c.blocked_until_us < until_us,
             ).values(blocked_until_us=until_us))

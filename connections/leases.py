@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from core.clock import SECOND_US, Clock, isoformat
 from core.errors import CandlelakeError, LeaseHeldError
 from storage.metadata.store import MetadataStore
 from storage.metadata.tables import leases
+from storage.statements import insert_into
 
 log = logging.getLogger(__name__)
 NAME_MAX: Final = 200
@@ -130,8 +129,7 @@ class Leases:
         length_us = round(seconds * SECOND_US)
         with self.metadata.write() as tx:
             # The row is locked before the clock is read: on PostgreSQL we may have waited for another holder.
-            insert = sqlite_insert if self.metadata.is_sqlite else postgres_insert
-            tx.execute(insert(leases).values(name=name, holder="", token=0, expires_at_us=0).on_conflict_do_nothing())
+            tx.execute(insert_into(tx, leases).values(name=name, holder="", token=0, expires_at_us=0).on_conflict_do_nothing())
             row = tx.execute(select(leases).where(leases.c.name == name).with_for_update()).mappings().one()
             now_us = self.clock.now_us()
             if row["expires_at_us"] > now_us and not _is_dead(row["holder"]):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, select
 from sqlalchemy import update as change
-from sqlalchemy.exc import IntegrityError
 
 from connections.accounts import kind_of
 from connections.budget import StoredBudget
@@ -37,7 +36,14 @@ from connections.rows import (
 from connections.trial import ConnectionTest, TestStep, Trial
 from connections.watch import WatchedProvider
 from core.clock import LATEST_US, Clock, SystemClock
-from core.errors import CandlelakeError, ClockRuleError, CredentialsRefusedError, InputError, PermanentError
+from core.errors import (
+    CandlelakeError,
+    ClockRuleError,
+    CredentialsRefusedError,
+    InputError,
+    PermanentError,
+    StoreConflictError,
+)
 from core.secrets import Secret
 from core.settings import Settings
 from providers import registry
@@ -120,7 +126,7 @@ class ConnectionService:
                 self._log(tx, (connection_id, given.slug), "create", f"added ({given.provider})", series=_count(given))
                 _tell(witness, tx)
                 return read_connection(tx, given.slug)
-        except IntegrityError:  # PostgreSQL: another process added it at the same moment
+        except StoreConflictError:
             raise taken from None
 
     def get(self, slug: str) -> ConnectionRow:

@@ -13,6 +13,7 @@ CandlelakeError
 │   ├── OverrunError             data came faster than it was taken; what was lost is booked
 │   ├── LeaseHeldError           another run works on the same thing
 │   └── StoreBusyError           the metadata store is locked or out of reach
+│       └── StoreConflictError   another process wrote the same at the same moment
 └── PermanentError               trying again changes nothing: a person has to act
     ├── InputError               bad input from a person: what was received, what is allowed, what to do
     │   └── ClockRuleError       a broker's clock is not what its rule says
@@ -112,6 +113,10 @@ class LeaseHeldError(TransientError):
 
 class StoreBusyError(TransientError):
     """Raised when the metadata store is locked or out of reach."""
+
+
+class StoreConflictError(StoreBusyError):
+    """Raised when another process wrote at the same moment what ours found missing; looked at again, it is there."""
 
 
 class PermanentError(CandlelakeError):

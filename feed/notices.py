@@ -20,6 +20,7 @@ from feed.notice_channels import Channel, Notice, channels_of, said
 from storage.metadata.tables import connections, notifications
 from storage.metadata.tables_deliveries import deliveries
 from storage.metadata.tables_people import users
+from storage.statements import lock_table
 
 TRIES: Final = 8  # with the waits between them: over a day and a half
 LOOKED_BACK_US: Final = DAY_US  # what is older when a channel is set up is history, not news
@@ -142,6 +143,7 @@ def _claim(feed: Feed, channel: str) -> list[Notice]:
     now_us = feed.clock.now_us()
     of_channel = (deliveries.c.notification_id == notifications.c.id) & (deliveries.c.channel == channel)
     with feed.lake.metadata.write() as tx:
+        lock_table(tx, deliveries)
         rows = tx.execute(
             select(notifications, connections.c.slug, connections.c.owner, deliveries.c.attempts)
             .join(connections, connections.c.id == notifications.c.connection_id).outerjoin(deliveries, of_channel)

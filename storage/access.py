@@ -12,13 +12,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, case, delete, select
 
 from core.clock import DAY_US, HOUR_US, MINUTE_US, isoformat
 from core.errors import CredentialsRefusedError, InputError, NotFoundError, RateLimitedError
 from core.secrets import Secret
 from storage.metadata.tables_people import api_tokens, login_throttles, one_time_codes, sessions
 from storage.people import UserRow, user_of_id
+from storage.statements import insert_into
 
 SCOPES: Final = ("read", "manage")
 IDLE_US, ABSOLUTE_US = 8 * HOUR_US, 7 * DAY_US  # a session ends so long after its last use, and after its beginning
@@ -180,9 +181,8 @@ def use_code(tx: Connection, purpose: str, value: str, now_us: int) -> int:
     row = tx.execute(select(one_time_codes).where(
         one_time_codes.c.digest == digest_of(value.strip()), one_time_codes.c.purpose == purpose,
         one_time_codes.c.expires_at_us > now_us)).mappings().first()
-    if row is None:
+    if row is None or not tx.execute(delete(one_time_codes).where(one_time_codes.c.digest == row["digest"])).rowcount:
         raise CredentialsRefusedError("the code is not right, was used, or is older than a day; have a new one printed")
-    tx.execute(delete(one_time_codes).where(one_time_codes.c.digest == row["digest"]))
     return int(row["user_id"] or 0)
 
 
@@ -201,14 +201,11 @@ def wait_us(failures: int) -> int:
 
 def note_failure(tx: Connection, keys: Collection[str], now_us: int) -> None:
     """Count a failed login against a name and an address; a quarter hour without one forgets."""
-    for key in keys:
-        row = tx.execute(select(login_throttles).where(login_throttles.c.key == key)).mappings().first()
-        if row is None:
-            tx.execute(login_throttles.insert().values(key=key, failures=1, last_at_us=now_us))
-            continue
-        fresh = row["last_at_us"] < now_us - WAIT_MAX_US
-        tx.execute(login_throttles.update().where(login_throttles.c.key == key).values(
-            failures=1 if fresh else row["failures"] + 1, last_at_us=now_us))
+    kept = login_throttles.c
+    failures = case((kept.last_at_us < now_us - WAIT_MAX_US, 1), else_=kept.failures + 1)
+    for key in sorted(keys):  # one order for all: no two logins wait for each other
+        tx.execute(insert_into(tx, login_throttles).values(key=key, failures=1, last_at_us=now_us).on_conflict_do_update(
+            index_elements=["key"], set_={"failures": failures, "last_at_us": now_us}))
 
 
 def forget_failures(tx: Connection, key: str) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select
 from core.clock import isoformat
 from core.secrets import redact
 from storage.metadata.tables_people import audit_log
+from storage.statements import lock_table
 
 Via = Literal["page", "api", "cli"]
 Outcome = Literal["begun", "done", "refused", "failed"]  # begun: ends elsewhere, at Prefect; written before it is asked
@@ -54,13 +55,16 @@ class AuditFilter:
 def record(  # noqa: PLR0917  one word for each column
     tx: Connection, actor: str, via: Via, action: str, subject: str, outcome: Outcome, now_us: int, **detail: object,
 ) -> None:
-    """Write a deed down in the transaction given."""
-    before = tx.execute(select(audit_log.c.chain).order_by(audit_log.c.id.desc()).limit(1)).scalar()
+    """Write a deed down in the transaction given; others who do so wait for its end."""
+    lock_table(tx, audit_log)  # or two deeds would follow the same one
+    newest = select(audit_log.c.id, audit_log.c.chain).order_by(audit_log.c.id.desc()).limit(1)
+    last, before = tx.execute(newest).first() or (0, _FIRST)
     values = {
         "at_us": now_us, "actor": actor[:63], "via": via, "action": action, "subject": redact(subject)[:200], "outcome": outcome,
         "detail": {name: redact(str(value))[:500] for name, value in detail.items()},
     }
-    tx.execute(audit_log.insert().values(**values, chain=_chain(before or _FIRST, values)))
+    # PostgreSQL's own numbers leave holes where a transaction was rolled back, and a hole looks like a row that was removed.
+    tx.execute(audit_log.insert().values(id=last + 1, **values, chain=_chain(before, values)))
 
 
 def list_audit(tx: Connection, limit: int = 100, only: AuditFilter | None = None) -> list[AuditRow]:

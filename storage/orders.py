@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from core.errors import NotFoundError
 from storage.metadata.tables_pipeline import orders, pipelines
 from storage.metadata.tables_trading import trading_switch
+from storage.statements import insert_into
 
 OPEN: Final = ("new", "sending", "acknowledged")
 CLIENT_ID_BYTES: Final = 12  # 26 letters: MetaTrader keeps 31 of a comment, Binance 36 of an id
@@ -23,8 +23,7 @@ def write_order(tx: Connection, values: Mapping[str, Any], now_us: int) -> Mappi
     row = {
         **values, "client_id": "cl" + secrets.token_hex(CLIENT_ID_BYTES), "pipeline_id": pipeline_id, "status": "new",
         "detail": {}, "created_at_us": now_us, "updated_at_us": now_us}
-    insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
-    tx.execute(insert(orders).values(**row).on_conflict_do_nothing(index_elements=["key"]))
+    tx.execute(insert_into(tx, orders).values(**row).on_conflict_do_nothing(index_elements=["key"]))
     return get_order(tx, str(values["key"]))
 
 
@@ -63,9 +62,8 @@ def list_orders(
 
 def lock_switch(tx: Connection) -> Mapping[str, Any]:
     """Return the kill switch and keep it locked until the transaction ends: orders are allowed one after the other."""
-    insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
     first = {"id": 1, "is_halted": False, "reason": "", "changed_by": "", "changed_at_us": 0}
-    tx.execute(insert(trading_switch).values(**first).on_conflict_do_nothing(index_elements=["id"]))
+    tx.execute(insert_into(tx, trading_switch).values(**first).on_conflict_do_nothing(index_elements=["id"]))
     return dict(tx.execute(select(trading_switch).where(trading_switch.c.id == 1).with_for_update()).mappings().one())
 
 

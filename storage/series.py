@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Select, exists, select
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from core.clock import MINUTE_US, SystemClock
 from core.errors import NotFoundError
@@ -17,7 +15,7 @@ from core.server_clock import ServerClock
 from core.timeframe import Grid, Timeframe
 from storage.lake.layout import encode_symbol
 from storage.metadata.tables import connections, gaps, head_candles, lake_files, quarantine, series
-from storage.statements import fetch, is_sqlite
+from storage.statements import fetch, insert_into
 
 _QUARTER_US = 15 * MINUTE_US
 _FIND = ("SELECT s.id, s.connection_id, s.is_active, s.first_us, s.last_us, s.settle_seconds, s.fetched_at_us, s.next_due_us"
@@ -57,8 +55,7 @@ def ensure_series(tx: Connection, connection_id: int, symbol: str, timeframe: st
         raise NotFoundError(f"no connection has the id {connection_id}; add the connection before its series")
     values = {"connection_id": connection_id, "symbol": symbol, "timeframe": length.name, "is_active": True,
               "created_at_us": SystemClock().now_us() if now_us is None else now_us}
-    insert = sqlite_insert if is_sqlite(tx) else postgres_insert
-    tx.execute(insert(series).values(values).on_conflict_do_nothing())
+    tx.execute(insert_into(tx, series).values(values).on_conflict_do_nothing())
     return _row(*tx.execute(_joined().where(*wanted)).one())
 
 

@@ -7,7 +7,8 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table, text
+from sqlalchemy.dialects import postgresql, sqlite
 
 Row = tuple[Any, ...]
 _TOGETHER = 10  # rows of one INSERT: with more, a long statement costs what the fewer steps save
@@ -57,6 +58,17 @@ def insert_many(tx: Connection, into: str, width: int, rows: Sequence[Sequence[o
     execute_many(tx, f"{into} VALUES {', '.join([row] * _TOGETHER)}",
                  [tuple(chain.from_iterable(rows[first:first + _TOGETHER])) for first in range(0, whole, _TOGETHER)])
     execute_many(tx, f"{into} VALUES {row}", rows[whole:])
+
+
+def insert_into(tx: Connection, table: Table) -> Any:
+    """Return an INSERT into `table` that knows `on_conflict_do_nothing` and `on_conflict_do_update`, which SQLAlchemy's own does not."""
+    return sqlite.insert(table) if is_sqlite(tx) else postgresql.insert(table)
+
+
+def lock_table(tx: Connection, table: Table) -> None:
+    """Let others who do this with the table wait until `tx` ends; reading goes on. SQLite's writers wait for each other anyway."""
+    if not is_sqlite(tx):
+        tx.execute(text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def marks(values: Iterable[object]) -> str:

@@ -18,12 +18,14 @@ from core.errors import (
     CandlelakeError,
     InputError,
     StoreBusyError,
+    StoreConflictError,
     StoreCorruptError,
     StoreFullError,
     StoreUnwritableError,
 )
 
 BUSY_TIMEOUT_MS = 30_000
+_CONFLICTS = frozenset({"23505", "23503"})  # PostgreSQL: the key is there by now, or what it refers to is gone
 
 
 class MetadataStore:
@@ -122,6 +124,8 @@ def _translated(engine: Engine) -> Iterator[None]:
     except (DBAPIError, driver.DatabaseError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        if getattr(cause, "sqlstate", None) in _CONFLICTS:
+            raise StoreConflictError("another process wrote the same at the same moment; try again") from error
         known = _translate(str(cause), is_operational=is_lost or isinstance(cause, driver.OperationalError))
         if known is None:
             raise

@@ -16,7 +16,7 @@ from core.errors import NotFoundError
 from core.interval import Interval, subtract
 from storage.metadata.tables import connections
 from storage.metadata.tables_ticks import tick_gaps, tick_series
-from storage.statements import execute_many, fetch
+from storage.statements import execute_many, fetch, insert_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ def ensure_tick_series(tx: Connection, slug: str, symbol: str, now_us: int) -> i
     found = find_tick_series(tx, slug, symbol)
     if found is not None:
         return found
-    made = tx.execute(tick_series.insert().values(connection_id=owner, symbol=symbol, created_at_us=now_us)).inserted_primary_key
-    return int((made or [0])[0])
+    tx.execute(insert_into(tx, tick_series).values(connection_id=owner, symbol=symbol, created_at_us=now_us).on_conflict_do_nothing())
+    return int(tx.execute(select(tick_series.c.id).where(tick_series.c.connection_id == owner, tick_series.c.symbol == symbol)).scalar_one())
 
 
 def find_tick_series(tx: Connection, slug: str, symbol: str) -> int | None:

@@ -1,0 +1,129 @@
+"""Two processes at once on one PostgreSQL: what each reads before it writes may be changed by the other in between.
+
+On SQLite a writer holds the store from its first statement on, so none of this can happen there.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+from sqlalchemy import select
+
+from connections.rows import notify
+from core.errors import CandlelakeError, InputError, StoreConflictError
+from feed.notices import _claim
+from storage.access import make_code, note_failure, use_code
+from storage.audit import list_audit, record, verify_audit
+from storage.metadata.tables_people import login_throttles
+from storage.people import UserRow, add_user
+from storage.ticks.losses import ensure_tick_series
+from tests.storage.conftest import add_connection
+
+RIVALS = 6
+pytestmark = pytest.mark.parametrize("lake", ["sqlite", "postgres"], indirect=True)
+
+
+def _together(work):
+    """Run `work(number)` in so many threads that all begin at once; return what each gave or raised."""
+    start = threading.Barrier(RIVALS)
+
+    def one(number):
+        start.wait()
+        try:
+            return work(number)
+        except CandlelakeError as error:
+            return error
+
+    with ThreadPoolExecutor(RIVALS) as pool:
+        return list(pool.map(one, range(RIVALS)))
+
+
+def test_deeds_at_once_are_one_chain(lake):
+    """The audit log's chain stays whole when several processes write it: a fork would look like a forgery."""
+    def deeds(number):
+        for turn in range(10):
+            with lake.metadata.write() as tx:
+                record(tx, f"user{number}", "cli", "deed", str(turn), "done", 0)
+
+    _together(deeds)
+    with lake.metadata.read() as tx:
+        assert len(list_audit(tx, 1000)) == RIVALS * 10
+        assert verify_audit(tx) is None
+
+
+def test_a_deed_that_was_rolled_back_leaves_no_hole(lake):
+    """A transaction that fails after its deed was written down leaves a chain that is whole."""
+    for turn in range(4):
+        with suppress(KeyError), lake.metadata.write() as tx:
+            record(tx, "ann", "cli", "deed", str(turn), "done", 0)
+            if turn % 2:
+                raise KeyError
+    with lake.metadata.read() as tx:
+        assert [row.subject for row in list_audit(tx)] == ["2", "0"]
+        assert verify_audit(tx) is None
+
+
+def test_a_one_time_code_counts_once(lake):
+    """Of several who use one code at the same moment one gets in."""
+    for _ in range(5):
+        with lake.metadata.write() as tx:
+            code = make_code(tx, "setup", None, 0)
+
+        def use(_number, code=code):
+            with lake.metadata.write() as tx:
+                return use_code(tx, "setup", code.reveal(), 1)
+
+        assert sum(found == 0 for found in _together(use)) == 1
+
+
+def test_every_failed_login_is_counted(lake):
+    """Guesses that come at the same moment are counted one by one."""
+    def fail(_number):
+        for _ in range(5):
+            with lake.metadata.write() as tx:
+                note_failure(tx, ["name:ann", "address:192.0.2.1"], 7)
+
+    _together(fail)
+    with lake.metadata.read() as tx:
+        assert tx.execute(select(login_throttles.c.failures)).scalars().all() == [RIVALS * 5] * 2
+
+
+def test_a_series_of_ticks_is_made_once(lake):
+    """Two streams that meet the same symbol first get the same series."""
+    add_connection(lake, "one")
+
+    def make(_number):
+        with lake.metadata.write() as tx:
+            return ensure_tick_series(tx, "one", "A/B", 0)
+
+    assert len(set(_together(make))) == 1
+
+
+def test_a_notification_is_claimed_once(lake):
+    """Two health runs at once share out what is to be sent: nobody gets a message twice, tried the first time or again."""
+    owner = add_connection(lake, "one")
+    with lake.metadata.write() as tx:
+        for number in range(12):
+            notify(tx, "stale", "warning", owner, f"note {number}", "", lake.clock.now_us())
+    feed = SimpleNamespace(lake=lake, clock=lake.clock)
+    for _ in range(2):
+        claimed = [note.id for part in _together(lambda _number: _claim(feed, "webhook")) for note in part]
+        assert sorted(claimed) == sorted(set(claimed))
+        assert len(claimed) == 12
+        lake.clock.advance(timedelta(hours=1))
+
+
+def test_what_another_one_added_at_the_same_moment_is_a_conflict(lake):
+    """A name that another process takes between the question and the answer: one gets it, the others are told to try again, or that it is taken."""
+    def add(_number):
+        with lake.metadata.write() as tx:
+            return add_user(tx, "ann", "user", 0)
+
+    found = _together(add)
+    assert sum(isinstance(item, UserRow) for item in found) == 1
+    assert all(isinstance(item, UserRow | StoreConflictError | InputError) for item in found)

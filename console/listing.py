@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from sqlalchemy import Connection
-
 from connections.accounts import AccountSeen, account_of
 from connections.health import HealthRow, judge, read_health
 from connections.rows import ConnectionName, ConnectionRow
@@ -22,11 +20,11 @@ SHOWN: Final = 50  # on one page
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A connection with its health; `account` is None where no credentials are stored: public data."""
+    """A connection with its health; `account` is None where no credentials are stored (public data), and on pages that do not show it."""
 
     row: ConnectionRow
     health: HealthRow
-    account: AccountSeen | None
+    account: AccountSeen | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values; of credentials only the names of the stored fields."""
@@ -54,18 +52,18 @@ class ConnectionFilter:
 def listed(feed: Feed, who: Identity, only: ConnectionFilter | None = None, limit: int | None = None, skip: int = 0) -> list[Listed]:
     """Return the reader's connections that match with their health, by slug; all of them without a limit."""
     slugs = _found(feed, who, only or ConnectionFilter())
-    return _with_health(feed, slugs[skip:None if limit is None else skip + limit])
+    return _with_account(feed, slugs[skip:None if limit is None else skip + limit])
 
 
 def listed_page(feed: Feed, who: Identity, only: ConnectionFilter, number: int) -> Page[Listed]:
     """Return a page of the reader's connections that match, by slug; only of those shown it is looked at how they fare."""
     shown = page_of(_found(feed, who, only), number, SHOWN)
-    return shown.showing(_with_health(feed, shown.found))
+    return shown.showing([Listed(row, health) for row, health in _judged(feed, shown.found)])
 
 
 def listed_one(feed: Feed, row: ConnectionRow) -> Listed:
     """Return a connection that the reader may see with its health."""
-    found = _with_health(feed, [row.slug])
+    found = _with_account(feed, [row.slug])
     if not found:
         raise not_there(row.slug)
     return found[0]
@@ -91,13 +89,15 @@ def _words(row: ConnectionName) -> str:
     return f"{row.slug} {row.name} {row.provider} {row.owner or ''}".casefold()
 
 
-def _with_health(feed: Feed, slugs: list[str]) -> list[Listed]:
+def _judged(feed: Feed, slugs: list[str]) -> list[tuple[ConnectionRow, HealthRow]]:
     with feed.lake.metadata.read() as tx:
-        return [_listed(tx, row, health) for row, health in judge(tx, feed.clock.now_us(), slugs)]
+        return judge(tx, feed.clock.now_us(), slugs)
 
 
-def _listed(tx: Connection, row: ConnectionRow, health: HealthRow) -> Listed:
-    return Listed(row, health, account_of(tx, row.slug) if row.credential_fields else None)
+def _with_account(feed: Feed, slugs: list[str]) -> list[Listed]:
+    judged = _judged(feed, slugs)
+    with feed.lake.metadata.read() as tx:
+        return [Listed(row, health, account_of(tx, row.slug) if row.credential_fields else None) for row, health in judged]
 
 
 def _iso(value: int | None) -> str | None:

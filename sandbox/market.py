@@ -157,7 +157,7 @@ def cut_tile(source: Source) -> Tile:
     first, end = int(rows["us"][0]), int(rows["us"][-1]) + source.length_us
     unit = next((unit for unit in (WEEK_US, DAY_US) if end - first >= unit), source.length_us)
     period = (end - first) // unit * unit
-    if not source.is_fx or unit < WEEK_US:
+    if not source.is_fx or unit < WEEK_US or source.length_us > HOUR_US:  # a longer candle holds more than a morning's first hour
         return Tile(rows.filter(pl.col("us") >= end - period), end - period, period)
     period = _whole_years(period // WEEK_US) * WEEK_US
     start = end - period

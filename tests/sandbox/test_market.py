@@ -87,6 +87,18 @@ def test_the_practice_exchange_trades_at_every_hour(symbol, now):
     assert now - int(newest["us"][0]) < 15 * MINUTE_US
 
 
+def test_long_candles_stay_where_they_open(tmp_path):
+    """Candles of four hours, two weeks of May: between the two changes of summer time they open at the same hours of New York."""
+    opens = [datetime(2014, 5, 4, 21, tzinfo=UTC) + timedelta(weeks=week, hours=4 * step) for week in range(3) for step in range(30)]
+    pl.DataFrame({"ts": opens, **{name: [1.0] * 90 for name in ("open", "high", "low", "close", "volume")}}).write_parquet(
+        tmp_path / "mt5_XYZUSD_H4.parquet")
+    book = load(tmp_path, "replay", WallClock()).books["broker", "XYZUSD"]
+    rows = book.candles(4 * HOUR_US, to_us(datetime(2026, 3, 16, tzinfo=UTC)), to_us(datetime(2026, 3, 20, tzinfo=UTC)), LAST)
+    local = rows.select(pl.col("us").cast(pl.Datetime("us", "UTC")).dt.convert_time_zone("America/New_York").dt.hour())["us"]
+    assert rows.height > 20
+    assert set(local) == {1, 5, 9, 13, 17, 21}
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(FIRST, LAST), st.integers(0, MINUTE_US))
 def test_the_forming_candle_lies_within_the_closed_one(at, first):

@@ -23,14 +23,12 @@ from connections.health import NEVER_AGAIN, record_failure, record_success
 from connections.holdings import check_empty, count_stored
 from connections.inputs import ConnectionInput, check_credentials, check_input, market_type, may_be_private
 from connections.rows import (
-    ConnectionName,
     ConnectionRow,
     LogRow,
     Outcome,
     read_connection,
     read_connections,
     read_logs,
-    read_names,
     write_log,
 )
 from connections.trial import ConnectionTest, TestStep, Trial
@@ -138,11 +136,6 @@ class ConnectionService:
         """Return all connections by slug; only one owner's when `owner` is given."""
         with self.lake.metadata.read() as tx:
             return read_connections(tx, owner)
-
-    def names(self) -> builtins.list[ConnectionName]:
-        """Return the names of all connections by slug: what tells whose they are, without what takes longer to read."""
-        with self.lake.metadata.read() as tx:
-            return read_names(tx)
 
     def logs(self, slug: str, limit: int = 100) -> builtins.list[LogRow]:
         """Return the newest log rows of a slug, newest first, those of a deleted connection too."""

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, get_args
 from connections.accounts import AccountSeen, account_of
 from connections.health import HealthRow, judge, read_health
 from connections.rows import ConnectionName, ConnectionRow
+from console import readings
 from console.identity import Identity, not_there
 from console.series_pages import Page, page_of
 from core.clock import isoformat
@@ -79,7 +80,7 @@ def health_of_all(feed: Feed) -> list[dict[str, Any]]:
 
 def _found(feed: Feed, who: Identity, only: ConnectionFilter) -> list[str]:
     words = only.text.casefold().split()
-    slugs = [row.slug for row in feed.connections.names() if who.may_see(row) and all(word in _words(row) for word in words)]
+    slugs = [row.slug for row in readings.seen_names(feed, who) if all(word in _words(row) for word in words)]
     if only.health is None:
         return slugs
     return [row.slug for row in read_health(feed.lake, feed.clock.now_us(), slugs) if row.status == only.health]

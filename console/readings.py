@@ -11,7 +11,7 @@ import orjson
 import polars as pl
 from sqlalchemy import ColumnElement, select
 
-from connections.rows import ConnectionRow
+from connections.rows import ConnectionName, ConnectionRow, read_names
 from console.identity import Identity, not_there
 from console.series_pages import Page, matching, page_of
 from core.clock import EARLIEST_US, LATEST_US, isoformat, parse_instant
@@ -42,9 +42,15 @@ def seen_connection(feed: Feed, who: Identity, slug: str) -> ConnectionRow:
     return who.check_sees(row)
 
 
+def seen_names(feed: Feed, who: Identity) -> list[ConnectionName]:
+    """Return the names of the connections that the reader may see, by slug."""
+    with feed.lake.metadata.read() as tx:
+        return [row for row in read_names(tx) if who.may_see(row)]
+
+
 def seen_slugs(feed: Feed, who: Identity) -> set[str]:
     """Return the slugs of the connections that the reader may see."""
-    return {row.slug for row in feed.connections.names() if who.may_see(row)}
+    return {row.slug for row in seen_names(feed, who)}
 
 
 def seen_series(feed: Feed, who: Identity, slug: str, symbol: str, timeframe: str) -> Series:

@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 JOBS   ?= 3
-SLOW_JOBS ?= 2
+SLOW_JOBS ?= 3
 UP     ?=
 unexport PYTHONDONTWRITEBYTECODE # thousands of processes are started in the tests: each would compile everything again
 
@@ -32,11 +32,11 @@ test: $(DEV_READY) ## set up and run all tests: everyday ones side by side, then
 
 test-quick: $(DEV_READY) ## the everyday tests
 	@echo "everyday tests, $(JOBS) at a time"
-	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow"
 
 test-slow: $(DEV_READY) ## the tests that start servers or take minutes
 	@echo "slow tests, $(SLOW_JOBS) files at a time"
-	@$(BIN)/python -m pytest -q -n $(SLOW_JOBS) --dist loadfile --durations=10 -m slow
+	@$(BIN)/python -m pytest -q -n $(SLOW_JOBS) --dist loadfile --no-loadscope-reorder --durations=10 -m slow
 
 coverage: $(DEV_READY) ## the everyday tests with branch coverage of storage, vault, connections and providers: 90 % at least
 	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow" --cov=storage --cov=connections --cov=providers --cov-branch \

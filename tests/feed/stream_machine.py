@@ -55,7 +55,7 @@ def run(name, folder, clock, told):
 
             while not stop.is_set():
                 try:
-                    await stream(feed, "s", stop=stop, options=replace(OPTIONS, lease_seconds=3.0), run_id=name,
+                    await stream(feed, "s", stop=stop, options=replace(OPTIONS, lease_seconds=6.0), run_id=name,
                                  subscribers=Subscribers(heard, durable=ticks("durable")))
                 except LeaseHeldError as error:
                     say("lost" if has_begun else "held", str(error))

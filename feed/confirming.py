@@ -71,12 +71,6 @@ def _wanted(feed: Feed, run: SeriesRun, streamed: Collection[int] | None) -> Slo
     missing = run.missing()
     if run.row.first_us is not None:
         missing = missing[missing > run.row.first_us]
-    told = _streamed(run) if streamed is None else np.asarray(sorted(streamed), dtype=np.int64)
+    told = run.streamed() if streamed is None else np.asarray(sorted(streamed), dtype=np.int64)
     told = told[(told >= run.interval.start) & (told < run.interval.end)]
     return np.union1d(np.union1d(missing, overlap), told).astype(np.int64)
-
-
-def _streamed(run: SeriesRun) -> Slots:
-    series = run.row.series
-    known = run.feed.lake.candles(series.connection, series.symbol, series.timeframe, run.interval.start, run.interval.end)
-    return known.filter(known["source"] == "stream")["ts"].dt.epoch("us").to_numpy()

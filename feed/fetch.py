@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from core.clock import SECOND_US
+from core.clock import MINUTE_US, SECOND_US
 from core.errors import CandlelakeError
 from core.interval import Interval
 from core.slots import Slots
@@ -25,6 +25,7 @@ from feed.writing import Writer
 from providers.base import MarketDataProvider, Priority
 from storage.ledger import waiting_since
 from storage.series import SeriesRow, list_series, mark_fetched
+from storage.ticks.states import read_states
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,8 @@ async def fetch_connection(feed: Feed, slug: str, rows: Sequence[SeriesRow], run
         ):
             await look(feed, provider, slug)
             at_once = asyncio.Semaphore(max(1, provider.capabilities.concurrent_requests))
-            runs = await asyncio.gather(*(_fetch_series(feed, provider, row, writer, at_once) for row in rows))
+            is_streamed = await asyncio.to_thread(_is_streamed, feed, slug)
+            runs = await asyncio.gather(*(_fetch_series(feed, provider, row, writer, at_once, is_streamed=is_streamed) for row in rows))
             await writer.flush()
             ended_well = [run for run in runs if run is not None and results[run.row.id].error is None]
             await asyncio.to_thread(_mark, feed, ended_well, results, began)
@@ -123,13 +125,14 @@ async def fetch_connection(feed: Feed, slug: str, rows: Sequence[SeriesRow], run
 
 
 async def _fetch_series(
-    feed: Feed, provider: MarketDataProvider, row: SeriesRow, writer: Writer, at_once: asyncio.Semaphore,
+    feed: Feed, provider: MarketDataProvider, row: SeriesRow, writer: Writer, at_once: asyncio.Semaphore, *, is_streamed: bool,
 ) -> SeriesRun | None:
     result = writer.result(row.id, str(row.series))
     async with at_once:
         try:
             run = await asyncio.to_thread(SeriesRun.plan, feed, provider, row, _window(feed, provider, row))
-            await run.fill(_wanted(feed, run), writer, "rest", is_live=True)
+            told = await asyncio.to_thread(_told_early, feed, run) if is_streamed else run.expected[:0]
+            await run.fill(_wanted(feed, run, told), writer, "rest", is_live=True)
         except CandlelakeError as error:
             log.warning("%s: %s", row.series, error)
             result.error = error
@@ -153,16 +156,27 @@ def _window(feed: Feed, provider: MarketDataProvider, row: SeriesRow) -> Interva
     return Interval(start if waiting is None else min(start, waiting), now)
 
 
-def _wanted(feed: Feed, run: SeriesRun) -> Slots:
-    """The missing slots, and the last stored ones again: the provider may have changed them."""
+def _is_streamed(feed: Feed, slug: str) -> bool:
+    with feed.lake.metadata.read() as tx:
+        return bool(read_states(tx, slug))
+
+
+def _told_early(feed: Feed, run: SeriesRun) -> Slots:
+    """Return what a stream has told since REST was last heard: it may have ended before REST confirmed all of it."""
+    settle_us = round(settle_seconds(feed, run.row) * SECOND_US)
+    return run.streamed(max(0, (run.row.fetched_at_us or 0) - settle_us - MINUTE_US))  # what had not settled then was not compared
+
+
+def _wanted(feed: Feed, run: SeriesRun, streamed: Slots) -> Slots:
+    """The missing slots, and the last stored and the streamed ones again: the provider may have changed them, or tell them otherwise."""
     count = feed.overlap_candles(run.row.series.connection)
     overlap = run.stored[len(run.stored) - min(count, len(run.stored)):]
     missing = run.missing()
-    if not len(missing) and (run.is_closed_now() or run.is_delisted()):
+    if not len(missing) and not len(streamed) and (run.is_closed_now() or run.is_delisted()):
         return missing
     if run.row.first_us is not None:  # holes from before the first stored candle are backfill's work
         missing = missing[missing > run.row.first_us]
-    return np.union1d(missing, overlap).astype(np.int64)
+    return np.union1d(np.union1d(missing, overlap), streamed).astype(np.int64)
 
 
 def _mark(feed: Feed, runs: Sequence[SeriesRun], results: Mapping[int, SeriesResult], began_us: int) -> None:

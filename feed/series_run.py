@@ -11,7 +11,7 @@ import numpy as np
 from connections.clocks import history, withheld
 from core.calendar import Calendar
 from core.candles import empty_candles
-from core.clock import DAY_US, LATEST_US, SECOND_US
+from core.clock import DAY_US, LATEST_US, SECOND_US, to_datetime
 from core.interval import Interval
 from core.slots import Slots, expected_slots, grid_slots
 from core.timeframe import Grid
@@ -95,6 +95,13 @@ class SeriesRun:
                   if not (failed_too and gap.cause == "fetch_failed") and WITHHELD not in gap.proof]  # withheld or told anew
         left = missing_slots(without(self.expected, self.withheld), self.stored, booked, self.feed.clock.now_us())
         return left if self.listing is None else left[(left >= self._listed_us()) & (left < self._delisted_us())]
+
+    def streamed(self, since_us: int = 0) -> Slots:
+        """Return the open times in the interval that only a stream has told so far, as far as it was stored at `since_us` or later."""
+        series = self.row.series
+        known = self.feed.lake.candles(series.connection, series.symbol, series.timeframe, self.interval.start, self.interval.end)
+        told = known.filter((known["source"] == "stream") & (known["known_at"] >= to_datetime(since_us)))
+        return told["ts"].dt.epoch("us").to_numpy()
 
     async def fill(
         self, wanted: Slots, writer: Writer, source: str, *, is_live: bool = False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from sqlalchemy import Connection
 
 from core.calendar import Calendar, open_parts
@@ -53,10 +55,14 @@ def _keep(tx: Connection, feed: Feed, run: SeriesRun, known: Evidence) -> None:
 
 
 def _changes(tx: Connection, run: SeriesRun, since_us: int) -> list[tuple[int, int]]:
-    """Return (age when the old value was stored, age when the new one was) of the candles changed since an instant."""
-    rows = fetch(tx, "SELECT ts_us, old_known_at_us, known_at_us FROM revisions WHERE series_id = ? AND known_at_us >= ?",
+    """Return (age when the old value was stored, age when the new one was) of the candles changed since an instant.
+
+    What REST tells otherwise than a stream did says nothing of how long REST takes.
+    """
+    rows = fetch(tx, "SELECT ts_us, old_known_at_us, known_at_us, old FROM revisions WHERE series_id = ? AND known_at_us >= ?",
                  (run.row.id, since_us))
-    return [(old - run.grid.next(ts), new - run.grid.next(ts)) for ts, old, new in rows]
+    return [(before - run.grid.next(ts), after - run.grid.next(ts)) for ts, before, after, old in rows
+            if (json.loads(old) if isinstance(old, str) else old)["source"] != "stream"]
 
 
 def wait_us(row: SeriesRow, now_us: int) -> int:

@@ -27,12 +27,12 @@ def call_machine(name):
     socket.sethostname(name)
 
 
-def run(name, folder, clock, told):
+def run(name, folder, store, clock, told):
     """Stream as soon as nobody else does, until SIGTERM; tell what happens as (what, ticks or text, when).
 
-    The market's clock runs fast; leases count by the machine's.
+    The market's clock runs fast; leases count by the machine's. The store is told: the environment is that of the first process forked.
     """
-    settings = Settings(home=folder / "home", allow_private_hosts=True, key_file=folder / "stream.keys", settle_seconds=5, retry_wait=0.05,
+    settings = Settings(home=folder / "home", metadata_url=store, allow_private_hosts=True, key_file=folder / "stream.keys", settle_seconds=5, retry_wait=0.05,
                         _env_file=None)
 
     def say(what, content=None):

@@ -12,7 +12,10 @@ from feed.backfill import backfill
 from feed.fetch import SOON_SECONDS, due_series, fetch, seconds_until_due
 from feed.repair import repair
 from storage.coverage import coverage
+from storage.head import Batch
 from storage.ledger import list_gaps
+from storage.series import list_series
+from storage.ticks.states import StreamState, write_state
 
 START = 1_704_067_200_000_000  # 2024-01-01
 
@@ -165,6 +168,26 @@ async def test_one_bad_connection_fails_alone_and_says_so(make_feed, series, clo
     assert result.status == "failed"
     assert "gateway says no" in result.message
     assert result.as_dict()["series"][0]["error"] == "gateway says no"
+
+
+async def test_what_a_stream_told_before_it_ended_is_confirmed_by_the_next_fetch(make_feed, series, clock, candles_of) -> None:
+    """A stream that dies before REST has confirmed its candles: the fetch reads them again, further back than the overlap, and once only."""
+    feed, provider = await begin(make_feed, series, clock, candles_of(500))
+    with feed.lake.metadata.read() as tx:
+        (row,) = list_series(tx)
+    wrong = provider.truth.slice(60, 30).with_columns(close=pl.col("open"), volume=pl.col("volume") + 1.0)
+    clock.set(START + 90 * MINUTE_US)
+    feed.lake.write([Batch(row.id, wrong, "stream")], run_id="stream-1")
+    with feed.lake.metadata.write() as tx:
+        write_state(tx, row.connection_id, StreamState("played", "stream-1", "live", None, START, clock.now_us()))
+    clock.set(START + 100 * MINUTE_US)
+    result = await fetch(feed)
+    assert (result.stored, result.revised) == (10, 30)
+    assert stored(feed).equals(provider.truth.head(100))
+    provider.asked.clear()
+    clock.set(START + 103 * MINUTE_US)
+    assert (await fetch(feed)).stored == 3
+    assert provider.asked[0].start > START + 90 * MINUTE_US
 
 
 async def test_a_damaged_file_fails_its_own_series_alone(make_feed, series, clock, candles_of) -> None:

@@ -25,10 +25,10 @@ from tests.feed.streaming import home, outside, stored_keys, until, values
 class Machine:
     """A process with a host name of its own; `said` is what it told: (what, ticks or text, when)."""
 
-    def __init__(self, context, name, folder, clock):
+    def __init__(self, context, name, folder, store, clock):
         self.name, self.said = name, []
         ours, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=stream_machine.run, args=(name, folder, clock, theirs))
+        self.process = context.Process(target=stream_machine.run, args=(name, folder, store, clock, theirs))
         self.process.start()
         theirs.close()
         self._listener = threading.Thread(target=self._listen, args=(ours,), daemon=True)
@@ -67,13 +67,13 @@ class Machine:
 
 
 @contextmanager
-def machines(folder, clock):
+def machines(folder, store, clock):
     """Make machines by name; those that still run at the end are ended."""
     context, made = multiprocessing.get_context("forkserver"), []
     context.set_forkserver_preload(["tests.feed.stream_machine"])
 
     def make(name):
-        made.append(Machine(context, name, folder, clock))
+        made.append(Machine(context, name, folder, store, clock))
         return made[-1]
 
     try:
@@ -96,9 +96,9 @@ def shared_store(postgres_url, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_a_stream_moves_from_machine_to_machine_and_leaves_no_wrong_candle_and_no_silent_loss(tmp_path, shared_store):
+async def test_a_stream_moves_from_machine_to_machine_and_leaves_no_wrong_candle_and_no_silent_loss(tmp_path, shared_store, postgres_url):
     """The second waits while the first streams; takes over from one that stands still, and that one stores nothing more; and from a dead one."""
-    with home(tmp_path, "binance", speed=30) as place, machines(tmp_path, place.box.clock) as machine:
+    with home(tmp_path, "binance", speed=30) as place, machines(tmp_path, postgres_url, place.box.clock) as machine:
         place.feed.leases = Leases(place.feed.lake.metadata, SystemClock())  # as the machines' count
         first = machine("first")
         await first.until("durable", 3)

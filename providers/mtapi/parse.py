@@ -23,6 +23,7 @@ LOCAL_SCHEMA: Final = pl.Schema({
     "volume": pl.Float64(), "spread": pl.Float64(),
 })
 _NAMES: Final = ("open", "high", "low", "close", "volume")
+_DIGITS: Final = 10  # of spreads: prices have fewer, so the rounded product is the exact one, as a stream's difference is
 _HOURS_AT_MOST: Final = 14  # beyond it a time zone counts minutes
 
 
@@ -53,7 +54,7 @@ def mt5_bars(payload: object, symbol: str, point: float | None) -> pl.DataFrame:
     """Return bars of `/PriceHistory` as a frame of LOCAL_SCHEMA in the order given; `point` turns spreads into prices."""
     rows = _rows(payload, symbol)
     spreads = _numbers(rows, "spread") if point is not None and rows and "spread" in rows[0] else [None] * len(rows)
-    scaled = [None if value is None or point is None else value * point for value in spreads]
+    scaled = [None if value is None or point is None else round(value * point, _DIGITS) for value in spreads]
     return _frame(rows, MT5_BAR, scaled)
 
 

@@ -72,6 +72,12 @@ def test_both_spellings_of_bars_are_read():
     assert parse.mt5_bars([], "X", 1e-5).is_empty()
 
 
+def test_a_spread_is_the_price_that_its_points_say():
+    """Points times the size of one are told without the noise of the product, which a stream's ask less bid would contradict."""
+    spreads = parse.mt5_bars([{**BAR, "spread": points} for points in range(1, 200)], "X", 1e-5)["spread"]
+    assert spreads.to_list() == [float(f"{points}e-5") for points in range(1, 200)]
+
+
 def test_account_details_drop_the_password():
     """The password that the bridge sends back ends at the parser."""
     details = parse.account_details({"user": 7, "password": "canary", "serverName": "S", "serverTime": None})

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
+from core.clock import LATEST_US
 from core.errors import PermanentError
+from storage import Lake
 from storage.metadata.tables import head_candles, lake_files, series
+from storage.metadata.tables_ticks import tick_files, tick_series
 
 
 def count_stored(tx: Connection, connection_id: int) -> int:
-    """Return how many rows of candles and ticks are stored, head and lake; a candle in both counts twice."""
+    """Return how many candles are stored, head and lake; one in both counts twice."""
     ids = select(series.c.id).where(series.c.connection_id == connection_id)
     head = tx.execute(select(func.coalesce(func.sum(head_candles.c.rows), 0)).where(head_candles.c.series_id.in_(ids)))
     lake = tx.execute(select(func.coalesce(func.sum(lake_files.c.rows), 0)).where(
@@ -19,11 +22,29 @@ def count_stored(tx: Connection, connection_id: int) -> int:
     return int(head.scalar_one()) + int(lake.scalar_one())
 
 
-def check_empty(tx: Connection, slug: str, series_ids: Sequence[int]) -> None:
-    """Raise PermanentError when a candle has come in meanwhile: none is ever removed silently."""
+def count_ticks(tx: Connection, connection_id: int) -> int:
+    """Return how many ticks are stored in files."""
+    return int(tx.execute(select(func.coalesce(func.sum(tick_files.c.rows), 0)).where(_live_ticks(connection_id))).scalar_one())
+
+
+def remove_stored(lake: Lake, slug: str) -> None:
+    """Remove all candles and ticks of a connection; the files lie in .old/ for its grace."""
+    lake.apply_retention(lake.plan_retention(LATEST_US, slug, is_forced=True))
+    lake.tick_store.flush(slug)  # what streams that have ended left
+    lake.tick_store.apply_retention(lake.tick_store.plan_retention(LATEST_US, slug))
+
+
+def check_empty(tx: Connection, slug: str, connection_id: int, series_ids: Sequence[int]) -> None:
+    """Raise PermanentError when a candle or a tick has come in meanwhile: none is ever removed silently."""
     head = tx.execute(select(head_candles.c.series_id).where(head_candles.c.series_id.in_(series_ids)).limit(1)).first()
     live = tx.execute(select(lake_files.c.path).where(
         lake_files.c.series_id.in_(series_ids), lake_files.c.superseded_at_us.is_(None),
         lake_files.c.dataset != "revisions").limit(1)).first()
-    if head is not None or live is not None:
+    ticks = tx.execute(select(tick_files.c.path).where(_live_ticks(connection_id)).limit(1)).first()
+    if head is not None or live is not None or ticks is not None:
         raise PermanentError(f"{slug} still has stored data; deactivate it, wait for running fetches and delete it again")
+
+
+def _live_ticks(connection_id: int) -> ColumnElement[bool]:
+    ids = select(tick_series.c.id).where(tick_series.c.connection_id == connection_id)
+    return tick_files.c.tick_series_id.in_(ids) & tick_files.c.superseded_at_us.is_(None)

@@ -20,7 +20,7 @@ from connections.budget import StoredBudget
 from connections.changes import entered, keep_series, merged, moves, state_after
 from connections.clocks import alarm, note_clock
 from connections.health import NEVER_AGAIN, record_failure, record_success
-from connections.holdings import check_empty, count_stored
+from connections.holdings import check_empty, count_stored, count_ticks, remove_stored
 from connections.inputs import ConnectionInput, check_credentials, check_input, market_type, may_be_private
 from connections.rows import (
     ConnectionRow,
@@ -33,7 +33,7 @@ from connections.rows import (
 )
 from connections.trial import ConnectionTest, TestStep, Trial
 from connections.watch import WatchedProvider
-from core.clock import LATEST_US, Clock, SystemClock
+from core.clock import Clock, SystemClock
 from core.errors import (
     CandlelakeError,
     ClockRuleError,
@@ -184,23 +184,23 @@ class ConnectionService:
         return self._switch(slug, witness, is_active=False)
 
     def delete(self, slug: str, *, purge: bool = False, witness: Witness | None = None) -> Deleted:
-        """Remove a connection, its credentials and its series. Candles are never removed unless `purge` says so.
+        """Remove a connection, its credentials and its series. Candles and ticks are never removed unless `purge` says so.
 
         Raises:
-            PermanentError: candles of it are stored and `purge` was not given; nothing is changed.
+            PermanentError: candles or ticks of it are stored and `purge` was not given; nothing is changed.
             NotFoundError: no such connection.
         """
         with self.lake.metadata.read() as tx:
-            stored = count_stored(tx, read_connection(tx, slug).id)
-        if stored and not purge:
-            raise PermanentError(
-                f"{slug} has {stored} stored candles; deactivate it to keep them, or delete it with purge to lose them")
-        if stored:
-            self.lake.apply_retention(self.lake.plan_retention(LATEST_US, slug, is_forced=True))
+            connection_id = read_connection(tx, slug).id
+            stored, ticks = count_stored(tx, connection_id), count_ticks(tx, connection_id)
+        if (stored or ticks) and not purge:
+            raise PermanentError(f"{slug} has {stored} stored candles and {ticks} ticks; deactivate it to keep them, or delete it with purge to lose them")
+        if purge:
+            remove_stored(self.lake, slug)
         with self.lake.metadata.write() as tx:
             row = read_connection(tx, slug, for_update=True)
             ids = [item for (item,) in tx.execute(select(series.c.id).where(series.c.connection_id == row.id))]
-            check_empty(tx, slug, ids)
+            check_empty(tx, slug, row.id, ids)
             drop_revision_files(self.lake.place, tx, ids)
             tx.execute(lake_files.delete().where(lake_files.c.series_id.in_(ids)))
             removed = Deleted(slug, len(row.credential_fields), len(ids), stored)

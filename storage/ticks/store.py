@@ -19,6 +19,7 @@ from storage.lake import layout
 from storage.lake.damage import Damage, unaltered
 from storage.lake.local import remove
 from storage.lake.place import Place, locked
+from storage.statements import fetch
 from storage.ticks import files, journal, losses
 from storage.ticks.files import TickFile
 
@@ -92,15 +93,21 @@ class TickStore:
         raise StoreCorruptError(f"a file of {slug} {symbol} ticks is missing; run `candlelake verify`")
 
     def flush(self, slug: str | None = None) -> TickFlush:
-        """Move what done journals hold into day files; a segment goes when its ticks are in the manifest."""
+        """Move what done journals hold into day files; a segment goes when its ticks are in the manifest.
+
+        Raises:
+            StoreCorruptError: a journal is of a connection that is not there; it stays, all others are done.
+        """
         root = self.place.root
         top = root / journal.JOURNAL
         slugs = [slug] if slug is not None else sorted(item.name for item in top.iterdir()) if top.is_dir() else []
         done, rows, repeats = 0, 0, 0
+        damage = Damage()
         for name in slugs:
             if not journal.folder(root, name).is_dir():
                 continue
-            with locked(root, f"journal-{name}"):
+            with damage.apart(), locked(root, f"journal-{name}"):
+                self._check_owned(name)
                 paths = journal.segments(root, name)
                 for path, later in zip(paths, [*paths[1:], None], strict=False):
                     segment = journal.read_segment(path) if journal.is_done(path) else None
@@ -109,7 +116,16 @@ class TickStore:
                     written = self._take_in(name, segment, later)
                     path.unlink()
                     done, rows, repeats = done + 1, rows + written, repeats + segment.ticks.height - written
+        damage.tell()
         return TickFlush(done, rows, repeats)
+
+    def _check_owned(self, slug: str) -> None:
+        """Raise StoreCorruptError for ticks that wait for a connection which is gone: nobody but a person may drop them."""
+        with self.place.metadata.read() as tx:
+            is_there = bool(fetch(tx, "SELECT 1 FROM connections WHERE slug = ?", (slug,)))
+        if not is_there and journal.segments(self.place.root, slug):
+            raise StoreCorruptError(f"ticks in {journal.JOURNAL}/{slug} wait for a connection that is not there; run `candlelake audit --rebuild` "
+                                    "after lost metadata, or remove that folder")
 
     def write(self, slug: str, symbol: str, ticks: pl.DataFrame) -> int:
         """Store ticks of history (STORED_TICK_SCHEMA, any order) and return how many were new."""

@@ -1,4 +1,6 @@
-"""Deleting a connection together with its candles, on a real lake."""
+"""Deleting a connection together with its candles and ticks, on a real lake."""
+
+from contextlib import closing
 
 import polars as pl
 import pytest
@@ -6,10 +8,12 @@ import pytest
 from connections.service import ConnectionService
 from core.candles import CANDLE_SCHEMA
 from core.clock import MINUTE_US, to_datetime
-from core.errors import NotFoundError, PermanentError
+from core.errors import NotFoundError, PermanentError, StoreCorruptError
+from core.ticks import Tick, frame_of
 from storage import open_lake
 from storage.head import Batch
 from storage.series import list_series
+from storage.ticks.journal import Journal, segments
 from storage.vault import Vault
 
 
@@ -48,3 +52,36 @@ def test_purge_removes_candles_of_head_and_lake(lake, ours, clock, given):
         ours.get("gone")
     assert lake.candles("kept", "BTC/USD", "1m").height == 60
     assert lake.verify().problems == []
+
+
+def test_ticks_are_stored_data_too(lake, ours, clock, given):
+    """A connection with ticks alone is deleted by a purge only; then its ticks are gone from files and journals, and nothing else is."""
+    store, now = lake.tick_store, clock.now_us()
+    for slug in ("gone", "kept"):
+        ours.create(given(slug=slug))
+        ticks = frame_of([Tick("BTC/USD", now + n, now + n, None, None, 1.0, 2.0, "buy", str(n)) for n in range(20)], "stream", "r")
+        store.write(slug, "BTC/USD", ticks.head(10).drop("symbol"))
+        with closing(store.open_journal(slug, ["BTC/USD"])) as journal:
+            journal.append(ticks.tail(10), now)
+    with pytest.raises(PermanentError, match="10 ticks"):
+        ours.delete("gone")
+    assert lake.ticks("gone", "BTC/USD").height == 20
+    ours.delete("gone", purge=True)
+    assert not list((lake.root / "ticks").glob("connection=gone/**/*.parquet"))
+    assert lake.verify().problems == []
+    assert store.flush().rows == 10
+    assert lake.ticks("kept", "BTC/USD").height == 20
+
+
+def test_ticks_whose_connection_is_lost_stay_and_hold_nobody_up(lake, ours, clock, given):
+    """A journal of a connection that the store does not know is told, stays where it is, and the others are flushed."""
+    now = clock.now_us()
+    ours.create(given(slug="known"))
+    for slug in ("alien", "known"):
+        with closing(Journal(lake.root, slug, ["BTC/USD"])) as journal:
+            journal.append(frame_of([Tick("BTC/USD", now, now, None, None, 1.0, 2.0, "buy", "1")], "stream", "r"), now)
+    with pytest.raises(StoreCorruptError, match="alien wait for a connection"):
+        lake.tick_store.flush()
+    assert lake.ticks("known", "BTC/USD").height == 1
+    assert len(segments(lake.root, "alien")) == 1
+    assert segments(lake.root, "known") == []

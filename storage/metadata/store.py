@@ -134,7 +134,7 @@ def _translated(engine: Engine) -> Iterator[None]:
 
 def _translate(text: str, *, is_operational: bool) -> CandlelakeError | None:
     """Return what an error of the database means to the caller; None when it is the statement's own fault."""
-    if "malformed" in text or "not a database" in text:
+    if "database disk image is malformed" in text or "file is not a database" in text:  # PostgreSQL calls literals malformed
         return StoreCorruptError(f"the metadata store is damaged: {text}; restore a backup, or set the database aside and run `candlelake audit --rebuild`")
     if not is_operational:
         return None

@@ -43,6 +43,8 @@ def one_series(bench: Bench) -> None:
     whole, whole_digest = read_all("year", 2, 0, YEAR)
     bench.measure(Work("one year of 1m of one series read", target="within 1.2x of bare Parquet", is_met=times(1.2, "parquet")),
                   lambda _: {**whole, "expected": whole_digest})
+    bench.measure(Work("the same with all columns of ours (spread, known_at, source, run_id too)"),
+                  lambda _: {**whole, "op": "whole", "expected": whole_digest}, only=(OURS, "parquet"))
     last = candles(2, YEAR - 100, 100).digest()
     bench.measure(Work("latest 100 candles, all flushed", target="a third of ArcticDB", is_met=times(1 / 3, ARCTIC)),
                   lambda _: {"op": "latest", "name": "year", "count": 100, "expected": last})

@@ -55,6 +55,7 @@ def candles(
         help="Make the candles from this stored timeframe, e.g. 1m; any TIMEFRAME that divides a day will do then.")] = None,
     anchor: Annotated[str, typer.Option(help="With --derive-from, what cuts the candles: utc, server or new_york (17:00).")] = "utc",
     snapshot: Annotated[str | None, typer.Option(help="Read this named snapshot in place of what is stored now.")] = None,
+    columns: Annotated[str | None, typer.Option(help="Only these columns, in this order, e.g. ts,close.")] = None,
     format_: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
     as_json: Json = False,
@@ -78,7 +79,7 @@ def candles(
     if shape == "table" and (start, end, limit) == (None, None, None):
         limit = TABLE_ROWS
     frame = _read(series, span, {
-        "as_of": known, "fill": fill, "snapshot": snapshot,
+        "as_of": known, "fill": fill, "snapshot": snapshot, "columns": None if columns is None else columns.replace(" ", "").split(","),
         **({} if derive_from is None else {"derive_from": derive_from, "anchor": anchor})}, timeframe)
     write_frame(frame if limit is None else frame.tail(limit), shape, output)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, SupportsIndex
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from core.clock import Clock, SystemClock, parse_instant, to_us
+from core.derive import DERIVED_SCHEMA
 from core.errors import InputError, StoreFullError, StoreUnwritableError
 from core.interval import Interval
 from core.series import Series
@@ -37,6 +38,7 @@ from storage.lake.rebuild import RebuildReport
 from storage.lake.retention import RetentionPlan, RetentionResult
 from storage.lake.revision_files import flush_all_revisions, restore_revisions
 from storage.lake.revisions import as_known, changed_after
+from storage.lake.schema import ALL_COLUMNS, FILLED_COLUMNS, check_columns, picked, with_ts
 from storage.lake.sweep import SweepResult
 from storage.lake.verify import VerifyReport
 from storage.metadata import migrate
@@ -90,7 +92,8 @@ class Lake:
     def candles(self, connection: str, symbol: str, timeframe: str | Timeframe,  # noqa: PLR0917  the public signature
                 start: Instant = None,
                 end: Instant = None, as_of: Instant = None, fill: Literal["previous"] | None = None, *,
-                derive_from: str | None = None, anchor: str = "utc", snapshot: str | None = None) -> pl.DataFrame:
+                derive_from: str | None = None, anchor: str = "utc", snapshot: str | None = None,
+                columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Return a series' candles that open in [start, end), ascending.
 
         Args:
@@ -105,6 +108,7 @@ class Lake:
             derive_from: make the candles from this stored timeframe, e.g. 1m; any length that divides a day will do then.
             anchor: with derive_from: what cuts the candles: utc, server (the broker's midnight) or new_york (17:00).
             snapshot: read a named snapshot in place of what is stored now.
+            columns: which columns to give, in which order; None is all of them. What is left out is not read.
 
         Returns:
             Columns ts (UTC), open, high, low, close, volume, spread, known_at, source, run_id; with fill also is_filled;
@@ -118,24 +122,25 @@ class Lake:
             raise InputError("fill", fill, "previous or None", "leave it out to get stored candles only")
         interval = _interval(start, end)
         at = None if as_of is None else _instant(as_of, "as_of")
+        wanted = check_columns(columns, tuple(DERIVED_SCHEMA) if derive_from is not None else FILLED_COLUMNS if fill else ALL_COLUMNS)
         if derive_from is not None:
             if fill is not None or snapshot is not None:
                 raise InputError("derive_from", derive_from, "no fill and no snapshot with it", "leave out one of them")
             with self.metadata.read() as tx:
                 plan = plan_derived(tx, _series(connection, symbol, derive_from), str(timeframe), interval, anchor, as_of_us=at)
-            return read_derived(self.place, plan)
+            return picked(read_derived(self.place, plan), wanted)
         key = _series(connection, symbol, timeframe)
         if snapshot is not None:
-            return self._of_snapshot(snapshot, key, interval, at)
+            return picked(self._of_snapshot(snapshot, key, interval, at), wanted)
         with self.metadata.read() as tx:
             row = find_series(tx, key)
-            pinned = pin(tx, row.id, interval)
+            pinned = pin(tx, row.id, interval, with_ts(wanted) if fill is None and at is None else ALL_COLUMNS)
             grid = grid_of(tx, row) if fill else None
             later = [] if at is None else changed_after(tx, row.id, interval, at)
         frame = read_pin(self.place, pinned, interval)
         if at is not None:
             frame = as_known(frame, later, at)
-        return frame if grid is None else exchange_files.filled(frame, grid)
+        return picked(frame if grid is None else exchange_files.filled(frame, grid), wanted)
 
     def _of_snapshot(self, name: str, key: Series, interval: Interval, as_of_us: int | None) -> pl.DataFrame:
         if as_of_us is not None:
@@ -144,13 +149,15 @@ class Lake:
             files = snapshots.files_of(tx, name, key)
         return read_files(self.place, files, interval)
 
-    def latest(self, connection: str, symbol: str, timeframe: str | Timeframe, count: int = 100) -> pl.DataFrame:
-        """Return the `count` newest candles of a series, ascending; columns as in `candles`."""
+    def latest(self, connection: str, symbol: str, timeframe: str | Timeframe, count: int = 100, *,
+               columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Return the `count` newest candles of a series, ascending; `columns` as in `candles`."""
         if count < 1:
             raise InputError("count", count, "1 or more", "ask for at least one candle")
+        wanted = check_columns(columns, ALL_COLUMNS)
         with self.metadata.read() as tx:
-            pinned = pin_last(tx, find_series(tx, _series(connection, symbol, timeframe)).id, count)
-        return read_last(self.place, pinned, count)
+            pinned = pin_last(tx, find_series(tx, _series(connection, symbol, timeframe)).id, count, with_ts(wanted))
+        return picked(read_last(self.place, pinned, count), wanted)
 
     def coverage(self) -> pl.DataFrame:
         """Return what each series holds of what it should: connection, symbol, timeframe, first, last, then counts of slots.
@@ -298,6 +305,6 @@ def _instant(moment: Any, what: str) -> int:
         return to_us(moment)
     if isinstance(moment, str):
         return parse_instant(moment, what)
-    if isinstance(moment, int):
-        return moment
+    if isinstance(moment, SupportsIndex):  # NumPy's integers too
+        return moment.__index__()
     raise InputError(what, moment, "an aware datetime, ISO 8601 text or microseconds since 1970", "give one of them")

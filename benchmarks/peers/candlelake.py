@@ -7,12 +7,14 @@ from pathlib import Path
 import polars as pl
 from sqlalchemy import insert
 
-from benchmarks.market import Columns
+from benchmarks.market import NAMES, Columns
 from benchmarks.peers.frames import columns_of, frame_of
 from storage import open_lake
 from storage.head import Batch
 from storage.metadata.tables import connections
 from storage.series import ensure_series
+
+_AS_PEERS = ("ts", *NAMES)  # what the others store
 
 
 class CandlelakePeer:
@@ -44,9 +46,12 @@ class CandlelakePeer:
         self._lake.write([Batch(self._ids[name], table, "rest") for name, table in tables.items()], run_id="bench")
 
     def latest(self, name: str, count: int) -> pl.DataFrame:
-        return self._lake.latest("bench", name, "1m", count)
+        return self._lake.latest("bench", name, "1m", count, columns=_AS_PEERS)
 
     def between(self, name: str, start_us: int, end_us: int) -> pl.DataFrame:
+        return self._lake.candles("bench", name, "1m", start_us, end_us, columns=_AS_PEERS)
+
+    def whole(self, name: str, start_us: int, end_us: int) -> pl.DataFrame:
         return self._lake.candles("bench", name, "1m", start_us, end_us)
 
     def total(self, name: str, start_us: int, end_us: int) -> tuple[int, float, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -21,12 +22,13 @@ from sqlalchemy import Connection
 from core.candles import TS, VALUES
 from core.clock import EARLIEST_US, LATEST_US
 from core.interval import Interval
-from storage.lake.schema import empty_stored
+from storage.lake.schema import ALL_COLUMNS, empty_stored
 from storage.statements import Row, execute_many, fetch, insert_many, marks
 
 ALL: Final = Interval(EARLIEST_US, LATEST_US)
 CANDLE_BYTES: Final = 8 * (1 + len(VALUES))
 BLOCK_ROWS: Final = 4_096  # what a revision of one candle may cost to write again
+_KEPT_ROWS, _KEPT_FRAMES = 1_000, 128  # about 20 MB at most in one process
 _NUMBERS: Final = 1 + len(VALUES)
 _COLUMNS: Final = "first_us, last_us, rows, known_at_us, source, run_id, candles"
 BLOCK_COLUMNS: Final = tuple(_COLUMNS.split(", "))
@@ -105,13 +107,20 @@ def blocks_of(tx: Connection, series_ids: Sequence[int], interval: Interval) -> 
     return out
 
 
-def newest_candles(tx: Connection, series_id: int, count: int) -> pl.DataFrame:
-    """Return the `count` newest candles of a series' head, or all: STORED_SCHEMA, ascending."""
+def newest_candles(tx: Connection, series_id: int, count: int, columns: Sequence[str] = ALL_COLUMNS) -> pl.DataFrame:
+    """Return the `count` newest candles of a series' head, or all: `columns` of STORED_SCHEMA, ts among them, ascending."""
     blocks = _newest_blocks(tx, series_id, count)
     if len(blocks) == 1 and blocks[0].rows > count:  # the end of a page of a backfill: to make columns of the rest costs more
         times = blocks[0].times[-count:].tolist()
         blocks = [blocks[0]._replace(first_us=times[0], rows=count, candles=blocks[0].candles[-count * CANDLE_BYTES:])]
-    return candles_of(blocks).tail(count)
+    held = sum(block.rows for block in blocks)
+    return (_kept(tuple(blocks), tuple(columns)) if held <= _KEPT_ROWS else candles_of(blocks, columns=columns)).tail(count)
+
+
+@lru_cache(maxsize=_KEPT_FRAMES)
+def _kept(blocks: tuple[Block, ...], columns: tuple[str, ...]) -> pl.DataFrame:
+    """Do `candles_of` once: what is asked for again and again comes from the same blocks until the next candle."""
+    return candles_of(blocks, columns=columns)
 
 
 def _newest_blocks(tx: Connection, series_id: int, count: int) -> list[Block]:
@@ -155,11 +164,9 @@ def times_of(blocks: Sequence[Block], interval: Interval = ALL) -> NDArray[np.in
     return times[low:high]
 
 
-def candles_of(blocks: Sequence[Block], interval: Interval = ALL) -> pl.DataFrame:
-    """Return the blocks' candles in `interval`, of one series: STORED_SCHEMA, ascending."""
-    if not blocks:
-        return empty_stored()
-    frame = unpacked(blocks)
+def candles_of(blocks: Sequence[Block], interval: Interval = ALL, columns: Sequence[str] = ALL_COLUMNS) -> pl.DataFrame:
+    """Return the blocks' candles in `interval`, of one series: `columns` of STORED_SCHEMA, ts among them, ascending."""
+    frame = unpacked(blocks, columns)
     if any(after.first_us <= before.last_us for before, after in pairwise(blocks)):  # one lies between the candles of another
         frame = frame.sort("ts")
     if all(interval.start <= block.first_us and block.last_us < interval.end for block in blocks):
@@ -168,23 +175,25 @@ def candles_of(blocks: Sequence[Block], interval: Interval = ALL) -> pl.DataFram
     return frame.slice(low, high - low)
 
 
-def unpacked(blocks: Sequence[Block]) -> pl.DataFrame:
-    """Return the blocks' candles in the order of the blocks: STORED_SCHEMA."""
+def unpacked(blocks: Sequence[Block], columns: Sequence[str] = ALL_COLUMNS) -> pl.DataFrame:
+    """Return the blocks' candles in the order of the blocks: `columns` of STORED_SCHEMA."""
     if not blocks:
-        return empty_stored()
+        return empty_stored(columns)
     numbers = np.frombuffer(b"".join([block.candles for block in blocks]), "<i8").reshape(-1, _NUMBERS)
-    columns = np.ascontiguousarray(numbers.T)
-    values = columns.view("<f8")
+    packed = np.ascontiguousarray(numbers.T)
     counts = [block.rows for block in blocks]
-    known_at = np.repeat(np.array([block.known_at_us for block in blocks], np.int64), counts)
     # Column by column: each of Polars' own ways from rows or arrays takes longer for a few candles.
-    return pl.DataFrame([
-        pl.Series("ts", columns[0]).cast(TS),
-        *(pl.Series(name, values[place]) for place, name in enumerate(VALUES[:-1], 1)),
-        pl.Series(VALUES[-1], values[-1], nan_to_null=True),
-        pl.Series("known_at", known_at).cast(TS),
-        _repeated("source", [block.source for block in blocks], counts),
-        _repeated("run_id", [block.run_id for block in blocks], counts)])
+    return pl.DataFrame([_column(name, blocks, packed, counts) for name in columns])
+
+
+def _column(name: str, blocks: Sequence[Block], packed: NDArray[np.int64], counts: list[int]) -> pl.Series:
+    if name == "ts":
+        return pl.Series(name, packed[0]).cast(TS)
+    if name in VALUES:
+        return pl.Series(name, packed[1 + VALUES.index(name)].view("<f8"), nan_to_null=name == VALUES[-1])
+    if name == "known_at":
+        return pl.Series(name, np.repeat(np.array([block.known_at_us for block in blocks], np.int64), counts)).cast(TS)
+    return _repeated(name, [getattr(block, name) for block in blocks], counts)
 
 
 def _repeated(name: str, texts: list[str], counts: list[int]) -> pl.Series:

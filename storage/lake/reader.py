@@ -12,7 +12,6 @@ import polars as pl
 import pyarrow as pa
 from sqlalchemy import Connection
 
-from core.candles import STORED_SCHEMA
 from core.clock import EARLIEST_US, to_datetime, to_us
 from core.errors import StoreCorruptError
 from core.interval import Interval
@@ -20,7 +19,7 @@ from core.unreadable import UNREADABLE, first_line
 from storage.lake.blocks import ALL, blocks_in, candles_of, newest_candles, times_of
 from storage.lake.local import present_all
 from storage.lake.place import Place
-from storage.lake.schema import empty_stored, overlay
+from storage.lake.schema import ALL_COLUMNS, empty_stored, overlay
 from storage.lake.tail import read_tail
 from storage.statements import fetch
 
@@ -45,32 +44,32 @@ def live_files(tx: Connection, series_id: int, interval: Interval = ALL) -> tupl
     return tuple(row[0] for row in fetch(tx, f"SELECT path {_LIVE}", (series_id, interval.end, interval.start)))
 
 
-def head_candles(tx: Connection, series_id: int, interval: Interval = ALL) -> pl.DataFrame:
-    """Return the head's candles of a series in `interval`: STORED_SCHEMA, ascending."""
-    return candles_of(blocks_in(tx, series_id, interval), interval)
+def head_candles(tx: Connection, series_id: int, interval: Interval = ALL, columns: Sequence[str] = ALL_COLUMNS) -> pl.DataFrame:
+    """Return the head's candles of a series in `interval`: `columns` of STORED_SCHEMA, ts among them, ascending."""
+    return candles_of(blocks_in(tx, series_id, interval), interval, columns)
 
 
-def pin(tx: Connection, series_id: int, interval: Interval = ALL) -> Pin:
-    """Pin a series' snapshot. `tx` is one read snapshot: files and head fit together."""
+def pin(tx: Connection, series_id: int, interval: Interval = ALL, columns: Sequence[str] = ALL_COLUMNS) -> Pin:
+    """Pin a series' snapshot of `columns`, ts among them. `tx` is one read snapshot: files and head fit together."""
     rows = fetch(tx, f"SELECT path, first_us, last_us {_LIVE}", (series_id, interval.end, interval.start))
     is_whole = all(interval.start <= first_us and last_us < interval.end for _, first_us, last_us in rows)
-    return Pin(tuple(row[0] for row in rows), head_candles(tx, series_id, interval), is_whole)
+    return Pin(tuple(row[0] for row in rows), head_candles(tx, series_id, interval, columns), is_whole)
 
 
 def read_pin(place: Place, pinned: Pin, interval: Interval = ALL) -> pl.DataFrame:
-    """Return the candles of a snapshot in `interval`: STORED_SCHEMA, ascending."""
-    return overlay(read_files(place, pinned.files, ALL if pinned.is_whole else interval), pinned.head)
+    """Return the candles of a snapshot in `interval`: the columns that were pinned, ascending."""
+    return overlay(read_files(place, pinned.files, ALL if pinned.is_whole else interval, pinned.head.columns), pinned.head)
 
 
-def read_files(place: Place, files: Sequence[str], interval: Interval = ALL) -> pl.DataFrame:
-    """Return what the files hold in `interval`; the files of one series, ascending."""
+def read_files(place: Place, files: Sequence[str], interval: Interval = ALL, columns: Sequence[str] = ALL_COLUMNS) -> pl.DataFrame:
+    """Return what the files hold in `interval`: `columns` of STORED_SCHEMA; the files of one series, ascending."""
     if not files:
-        return empty_stored()
+        return empty_stored(columns)
 
     def read(paths: list[Path]) -> pl.DataFrame:
-        return between(pl.scan_parquet(paths, hive_partitioning=False, glob=False), interval).collect()
+        return between(pl.scan_parquet(paths, hive_partitioning=False, glob=False), interval).select(columns).collect()
 
-    return with_files(place, files, read).select(list(STORED_SCHEMA))
+    return with_files(place, files, read)
 
 
 def between(candles: Candles, interval: Interval) -> Candles:
@@ -80,9 +79,9 @@ def between(candles: Candles, interval: Interval) -> Candles:
     return candles.filter(pl.col("ts").is_between(to_datetime(interval.start), to_datetime(interval.end), closed="left"))
 
 
-def pin_last(tx: Connection, series_id: int, count: int) -> Pin:
-    """Pin what the `count` newest candles of a series need: head rows, and the newest files first."""
-    head = newest_candles(tx, series_id, count)
+def pin_last(tx: Connection, series_id: int, count: int, columns: Sequence[str] = ALL_COLUMNS) -> Pin:
+    """Pin what the `count` newest candles of a series need, of `columns`, ts among them: head rows, and the newest files first."""
+    head = newest_candles(tx, series_id, count, columns)
     oldest = to_us(head["ts"][0]) if head.height == count else EARLIEST_US  # files that end below it are not needed
     files = fetch(tx, "SELECT path FROM lake_files WHERE series_id = ? AND dataset = 'candles'"
                       " AND superseded_at_us IS NULL AND last_us >= ? ORDER BY first_us DESC", (series_id, oldest))
@@ -96,7 +95,7 @@ def read_last(place: Place, pinned: Pin, count: int) -> pl.DataFrame:
     for path in pinned.files:
         if missing <= 0:
             break
-        tail = with_files(place, [path], partial(_tail_of_one, count=missing))
+        tail = with_files(place, [path], partial(_tail_of_one, count=missing, columns=pinned.head.columns))
         parts.insert(0, tail)
         missing -= tail.height
     below = parts[0] if len(parts) == 1 else pl.concat(parts) if parts else None
@@ -136,5 +135,5 @@ def with_files(place: Place, files: Sequence[str], read: Callable[[list[Path]], 
     raise StoreCorruptError(f"{len(files)} files kept moving while they were read; try again")
 
 
-def _tail_of_one(paths: list[Path], count: int) -> pl.DataFrame:
-    return read_tail(paths[0], count)
+def _tail_of_one(paths: list[Path], count: int, columns: Sequence[str]) -> pl.DataFrame:
+    return read_tail(paths[0], count, columns)

@@ -100,6 +100,7 @@ CASES = [
     ("candles reversed", ("candles", "tape", "BTCUSD", "1m", "--start", "2024-02-01", "--end", "2024-01-01"), 2, "range"),
     ("candles format", ("candles", "tape", "BTCUSD", "1m", "--format", "xls"), 2, "table, csv, json, parquet"),
     ("candles fill", ("candles", "tape", "BTCUSD", "1m", "--fill", "linear"), 2, "previous"),
+    ("candles columns", ("candles", "tape", "BTCUSD", "1m", "--columns", "ts,price"), 2, "known_at"),
     ("candles as-of", ("candles", "tape", "BTCUSD", "1m", "--as-of", "then"), 2, "--as-of"),
     ("coverage unknown", ("coverage", "nobody"), 1, "nobody"),
     ("gaps timeframe", ("gaps", "tape", "BTCUSD", "9q"), 2, "9q"),

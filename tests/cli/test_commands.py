@@ -140,6 +140,8 @@ def test_candles_in_every_format_are_the_same(filled, tmp_path):
     assert pl.read_parquet(target)["close"].to_list() == [row["close"] for row in rows]
     last = filled("candles", *SERIES, *span, "--limit", 2, "--json").json
     assert last == rows[-2:]
+    assert filled("candles", *SERIES, *span, "--columns", "close, ts", "--json").json == [
+        {"close": row["close"], "ts": row["ts"]} for row in rows]
     assert not list(tmp_path.glob(".out*"))
 
 

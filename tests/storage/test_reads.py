@@ -62,6 +62,50 @@ def test_latest_reads_only_what_it_needs_from_a_large_file(lake, add_series):
     assert lake.latest(*KEY).height == 100
 
 
+@pytest.mark.parametrize("columns", [("close",), ("ts", "close"), ("source", "volume"), ("spread", "known_at", "run_id", "ts")])
+def test_columns_are_those_asked_for(filled_lake, columns):
+    """Whichever columns are asked for, in whichever order, they hold what the whole answer holds: over head and lake, in the past, filled, in a snapshot."""
+    filled_lake.create_snapshot("then")
+    border = START_US + 30 * MINUTE_US
+    for where in ({}, {"start": border}, {"end": border}, {"as_of": filled_lake.clock.now_us()}, {"fill": "previous"}, {"snapshot": "then"}):
+        got = filled_lake.candles(*KEY, **where, columns=columns)
+        assert got.columns == list(columns)
+        assert got.equals(filled_lake.candles(*KEY, **where).select(columns)), where
+    for count in (1, 16, 50, 500):
+        assert filled_lake.latest(*KEY, count, columns=columns).equals(filled_lake.candles(*KEY).tail(count).select(columns))
+    empty = filled_lake.candles(*KEY, end=START_US, columns=columns)
+    assert empty.schema == pl.Schema({name: STORED_SCHEMA[name] for name in columns})
+
+
+def test_columns_of_filled_and_derived_candles_have_their_own_marks(filled_lake):
+    """`is_filled` and `is_complete` can be asked for where there are such columns, and nowhere else."""
+    assert filled_lake.candles(*KEY, fill="previous", columns=["is_filled"]).to_series().to_list() == [False] * 60
+    assert filled_lake.candles(*KEY[:2], "5m", derive_from="1m", columns=["ts", "is_complete"]).columns == ["ts", "is_complete"]
+    for wrong in (["is_filled"], [], ["ts", "ts"], ["Close"], "price"):
+        with pytest.raises(InputError, match=r"columns: .* ts, open"):
+            filled_lake.candles(*KEY, columns=wrong)
+    with pytest.raises(InputError, match="columns"):
+        filled_lake.latest(*KEY, columns=["parts"])
+
+
+def test_an_answer_that_is_changed_in_place_changes_no_later_one(lake, add_series):
+    """What a caller does to a frame of the newest candles is not seen by the next caller."""
+    lake.write([Batch(add_series(), candles(START_US, 30), "rest")], run_id="a")
+    for _ in range(2):
+        frame = lake.latest(*KEY, 30)
+        assert frame["close"][0] != -1.0
+        frame[0, "close"] = -1.0
+        frame.extend(frame)
+        frame.drop_in_place("open")
+        lake.flush()
+
+
+def test_instants_may_be_integers_of_numpy(filled_lake):
+    """Microseconds from an array are taken as they are."""
+    slots = filled_lake.stored_slots(1, Interval(START_US, START_US + 60 * MINUTE_US))
+    assert filled_lake.candles(*KEY, start=slots[10], end=slots[20]).height == 10
+
+
 def test_fill_marks_and_never_stores(lake, add_series):
     """Filled rows carry the last close and no volume, say that they are filled, and are not stored."""
     series = add_series()

@@ -23,6 +23,9 @@ from cli.output import Progress, check_target
 from core.clock import SystemClock, isoformat
 from core.errors import InputError, NotFoundError, StoreCorruptError, UnsupportedError
 from core.settings import Settings
+from storage.audit import Witness
+from storage.metadata import migrate
+from storage.metadata.store import open_metadata
 
 FORMAT = 1
 DATABASE = "metadata.db"
@@ -67,12 +70,15 @@ def backup(current: Settings, target: Path, progress: Progress) -> BackupResult:
     return result
 
 
-def restore(current: Settings, source: Path, progress: Progress) -> BackupResult:
+def restore(current: Settings, source: Path, progress: Progress, witness: Witness) -> BackupResult:
     """Bring a backup back into a home that has no metadata and no lake; every file's digest is checked first.
+
+    The `witness` writes it down in the metadata that comes back.
 
     Raises:
         InputError: `source` is no backup, or the home holds data already.
         StoreCorruptError: a file of the backup is damaged or missing; the home stays as it was.
+        PermanentError: a newer release made it.
     """
     _only_local(current)
     lake = Path(current.lake_root)
@@ -84,6 +90,7 @@ def restore(current: Settings, source: Path, progress: Progress) -> BackupResult
         with _reading(source) as archive:
             archive.extractall(folder, filter="data")
         result = _check(folder, source, progress)
+        _write_down(folder / DATABASE, witness)
         lake.parent.mkdir(parents=True, exist_ok=True)
         if lake.exists():
             shutil.rmtree(lake)  # it holds no candles, see above
@@ -104,7 +111,23 @@ def _copy_database(source: Path, target: Path) -> None:
     with closing(sqlite3.connect(f"file:{source.absolute()}?mode=ro", uri=True)) as live, \
             closing(sqlite3.connect(target)) as copy:
         live.backup(copy)
-        copy.execute("PRAGMA journal_mode=DELETE")  # one file, no -wal beside it
+        _in_one_file(copy)
+
+
+def _write_down(database: Path, witness: Witness) -> None:
+    metadata = open_metadata(f"sqlite:///{database.absolute()}")
+    try:
+        migrate.upgrade(metadata)  # an old backup may have no audit log yet
+        with metadata.write() as tx:
+            witness(tx)
+    finally:
+        metadata.close()
+    with closing(sqlite3.connect(database)) as restored:
+        _in_one_file(restored)
+
+
+def _in_one_file(database: sqlite3.Connection) -> None:
+    database.execute("PRAGMA journal_mode=DELETE")  # no -wal beside it
 
 
 def _live_files(database: Path) -> list[tuple[str, str, int]]:

@@ -180,6 +180,8 @@ def test(slug: Slug, as_json: Json = False) -> int:  # noqa: PT028  a command, n
     with service() as connections:
         connections.get(slug)
         outcome = asyncio.run(connections.test(slug))
+        with connections.lake.metadata.write() as tx:
+            witness("connection.test", slug, connections.clock.now_us(), "done" if outcome.type == "success" else "failed")(tx)
     steps = [{"name": step.name, "ok": step.ok, "ms": step.ms, "message": step.message} for step in outcome.steps]
     if as_json:
         print_json({"type": outcome.type, "message": outcome.message, "steps": steps})

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.output import note
+from cli.witness import witness
 
 
 def register(app: typer.Typer) -> None:
@@ -39,4 +40,5 @@ def print_first_code() -> None:
         if people.has_users(tx):
             return
         code = access.make_code(tx, "setup", None, lake.clock.now_us())
+        witness("user.code", "first admin", lake.clock.now_us())(tx)
     note(f"first admin: open /setup in the console with the one-time code {code.reveal()}")

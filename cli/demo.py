@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from cli.output import in_candles, note, progress_bar
+from cli.witness import witness
 from connections.service import ConnectionInput
 from core.clock import DAY_US
 from core.errors import CandlelakeError
@@ -15,6 +16,7 @@ from core.series import Series
 from core.timeframe import Timeframe
 from feed import Feed
 from feed.backfill import backfill
+from storage.audit import unwitnessed
 
 HISTORY_DAYS = {"1m": 3, "1h": 60}  # seconds of work, and enough for a first look
 
@@ -49,12 +51,15 @@ def prepare_demos(feed: Feed, sandbox_url: str) -> None:
         if row is None:
             feed.connections.create(ConnectionInput(
                 slug=demo.slug, name=demo.name, provider=demo.provider, base_url=sandbox_url + demo.path,
-                credentials=_credentials(demo), symbols=(demo.symbol,), timeframes=tuple(HISTORY_DAYS), is_admin_owned=True))
+                credentials=_credentials(demo), symbols=(demo.symbol,), timeframes=tuple(HISTORY_DAYS), is_admin_owned=True),
+                witness=witness("connection.create", demo.slug, feed.clock.now_us(), provider=demo.provider))
         elif row.provider == demo.provider:
             if row.base_url != sandbox_url + demo.path:
                 feed.connections.update(
-                    demo.slug, base_url=sandbox_url + demo.path, credentials=_credentials(demo))
-            feed.connections.activate(demo.slug)
+                    demo.slug, witness("connection.update", demo.slug, feed.clock.now_us(), fields="base_url, credentials"),
+                    base_url=sandbox_url + demo.path, credentials=_credentials(demo))
+            wake = unwitnessed if row.is_active else witness("connection.activate", demo.slug, feed.clock.now_us())
+            feed.connections.activate(demo.slug, wake)
 
 
 def _credentials(demo: Demo) -> dict[str, Secret]:
@@ -65,7 +70,7 @@ def rest_demos(feed: Feed) -> None:
     """Switch the demo connections off: their sandbox does not run."""
     for row in feed.connections.list():
         if row.is_active and any((row.slug, row.provider) == (demo.slug, demo.provider) for demo in DEMOS):
-            feed.connections.deactivate(row.slug)
+            feed.connections.deactivate(row.slug, witness("connection.deactivate", row.slug, feed.clock.now_us()))
 
 
 def fill_demos(feed: Feed) -> None:

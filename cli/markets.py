@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.output import note, print_json, print_object, print_rows
+from cli.witness import witness
 
 if TYPE_CHECKING:
     from connections.rows import ConnectionRow
@@ -112,6 +113,7 @@ def set_calendar(
         with feed.lake.metadata.write() as tx:
             put_calendar(tx, row.id, check_symbol(symbol) if symbol else WHOLE_CONNECTION, calendar, origin="set",
                          now_us=feed.clock.now_us())
+            witness("calendar.set", _named(slug, symbol), feed.clock.now_us())(tx)
     note(f"calendar of {slug} {symbol or '(all)'} set; what it changes is asked for, or booked as closed, by the next repair")
 
 
@@ -138,6 +140,7 @@ def learn(
             if apply:
                 put_calendar(tx, row.id, learned.symbol, learned.calendar, origin="learned", now_us=feed.clock.now_us(),
                              evidence=learned.evidence)
+                witness("calendar.learn", _named(slug, symbol), feed.clock.now_us())(tx)
     if as_json:
         print_json({"applied": apply, "spec": learned.calendar.as_spec(), "evidence": learned.evidence})
         return
@@ -156,7 +159,12 @@ def drop(slug: Slug, symbol: OnlySymbol = None) -> None:
         with feed.lake.metadata.write() as tx:
             if not drop_calendar(tx, row.id, symbol or WHOLE_CONNECTION):
                 raise NotFoundError(f"no calendar of {slug} {symbol or '(all)'}; see: candlelake calendars show {slug}")
+            witness("calendar.drop", _named(slug, symbol), feed.clock.now_us())(tx)
     note(f"calendar of {slug} {symbol or '(all)'} dropped")
+
+
+def _named(slug: str, symbol: str | None) -> str:
+    return f"{slug} {symbol}" if symbol else slug
 
 
 def clock(
@@ -203,7 +211,7 @@ def _learn_clock(feed: Feed, row: ConnectionRow) -> None:
 
     from feed.clock_watch import learn_clock
 
-    found = asyncio.run(learn_clock(feed, row.slug))
+    found = asyncio.run(learn_clock(feed, row.slug, witness("clock.learn", row.slug, feed.clock.now_us())))
     note(f"clock of {row.slug}: {json.dumps(found.as_config())}")
 
 
@@ -221,6 +229,7 @@ def _set_clock(feed: Feed, row: ConnectionRow, rules: str) -> None:
         raise InputError("clock", rules[:60], "rules", CONFIG_HELP)
     with feed.lake.metadata.write() as tx:
         replace_clock(tx, row, clock, "set", feed.clock.now_us(), {"by": "a person"})
+        witness("clock.set", row.slug, feed.clock.now_us(), rules=rules)(tx)
 
 
 @listings.callback()
@@ -250,7 +259,7 @@ def same(slug: Slug, symbol: Symbol) -> None:
 
     with open_feed() as feed:
         feed.connections.get(slug)
-        say_same(feed, slug, symbol)
+        say_same(feed, slug, symbol, witness("listing.same", f"{slug} {symbol}", feed.clock.now_us()))
     note(f"{slug} {symbol} goes on as the same asset")
 
 
@@ -262,7 +271,7 @@ def anew(slug: Slug, symbol: Symbol) -> None:
 
     with open_feed() as feed:
         feed.connections.get(slug)
-        made = say_anew(feed, slug, symbol)
+        made = say_anew(feed, slug, symbol, witness("listing.anew", f"{slug} {symbol}", feed.clock.now_us()))
     note(f"{slug} {symbol} is another asset; its candles are kept as {made.symbol}")
 
 
@@ -275,5 +284,5 @@ def rename_symbol(
     from feed.life import rename
 
     with open_feed() as feed:
-        rename(feed, slug, old, new)
+        rename(feed, slug, old, new, witness("listing.rename", f"{slug} {old}", feed.clock.now_us(), to=new))
     note(f"{slug} {old} is asked for as {new} from now on")

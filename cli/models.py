@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.output import note, print_json, print_object, print_rows, progress_bar
+from cli.witness import witness
 
 if TYPE_CHECKING:
     from storage.models import ModelRow
@@ -44,7 +45,9 @@ def train(  # one option for each part of the plan
         raise InputError("range", "a start or an end alone", "both, or neither", "give --start and --end")
     interval = None if start is None or end is None else Interval.parse(start, end)
     with open_feed() as feed, progress_bar(f"train {name}", quiet=as_json) as progress:
-        row = train_model(feed, name, Series.parse(slug, symbol, timeframe), interval, Plan(horizon, folds, holdout, trees, cost), progress=progress)
+        series = Series.parse(slug, symbol, timeframe)
+        row = train_model(feed, name, series, interval, Plan(horizon, folds, holdout, trees, cost), progress=progress,
+                          witness=witness("model.train", name, feed.clock.now_us(), series=series))
     if as_json:
         print_json(_shown(row))
     else:
@@ -88,7 +91,7 @@ def delete(
             row = get_model(tx, *split_version(name))
         if not is_sure:
             raise InputError("delete", f"{row.name}@{row.version}", "--yes with it", "add --yes when you are sure")
-        forget_model(feed, row.name, row.version)
+        forget_model(feed, row.name, row.version, witness("model.delete", f"{row.name}@{row.version}", feed.clock.now_us()))
     note(f"model {row.name} version {row.version} deleted")
 
 

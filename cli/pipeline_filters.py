@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.output import note, print_json, print_object, print_rows
-from cli.witness import person
+from cli.witness import person, witness
 
 app = typer.Typer(no_args_is_help=True, help="Your own filters: expressions over candles and indicators.")
 LISTED = ("owner", "name", "expression", "description")
@@ -43,7 +43,7 @@ def save(
     from feed.filter_strategies import save as keep
 
     with open_feed() as feed:
-        keep(feed, owner or person(), name, expression, description)
+        keep(feed, owner or person(), name, expression, description, witness=witness("filter.save", name, feed.clock.now_us(), owner=owner or person()))
     if as_json:
         print_json({"name": name, "expression": expression})
     else:
@@ -58,6 +58,7 @@ def delete(name: Name, owner: Owner = None, as_json: Json = False) -> None:
 
     with open_feed() as feed, feed.lake.metadata.write() as tx:
         delete_strategy(tx, owner or person(), name)
+        witness("filter.delete", name, feed.clock.now_us(), owner=owner or person())(tx)
     print_object({"deleted": name}, as_json=as_json)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from cli.data import Slug, Symbol, Timeframe, check_filter, parse_interval, parse_range
 from cli.output import note, print_json, print_object, print_rows
+from cli.witness import witness
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -122,6 +123,7 @@ def add_derivation(
         with lake.metadata.write() as tx:
             base = shortest_base(tx, slug, symbol) if derive_from is None else Series.parse(slug, symbol, derive_from)
             declare_derivation(tx, base, timeframe, anchor, lake.clock.now_us())
+            witness("derivation.add", f"{slug} {symbol} {timeframe}", lake.clock.now_us(), base=base.timeframe, anchor=anchor)(tx)
     note(f"{slug} {symbol} {base.timeframe} is kept for {timeframe} at {anchor}")
 
 
@@ -144,6 +146,7 @@ def remove_derivation(slug: Slug, symbol: Symbol, timeframe: Timeframe, anchor: 
 
     with open_lake() as lake, lake.metadata.write() as tx:
         drop_derivation(tx, slug, symbol, timeframe, anchor=anchor)
+        witness("derivation.remove", f"{slug} {symbol} {timeframe}", lake.clock.now_us(), anchor=anchor)(tx)
     note(f"{slug} {symbol} {timeframe} at {anchor} is no longer declared")
 
 
@@ -157,7 +160,7 @@ def create(
 
     with open_lake() as lake:
         check_filter(lake, slug)
-        row = lake.create_snapshot(name, remark, slug)
+        row = lake.create_snapshot(name, remark, slug, witness("snapshot.create", name, lake.clock.now_us(), connection=slug or "all"))
     print_object(_summary(row), as_json=as_json)
 
 
@@ -216,6 +219,7 @@ def delete(name: Name) -> None:
 
     with open_lake() as lake, lake.metadata.write() as tx:
         delete_snapshot(tx, name)
+        witness("snapshot.delete", name, lake.clock.now_us())(tx)
     note(f"snapshot {name} deleted")
 
 

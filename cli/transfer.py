@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from cli.output import check_target, note, print_json, progress_bar
+from cli.witness import deed, witness
 
 if TYPE_CHECKING:
     Format = Literal["parquet", "csv", "json"]
@@ -89,16 +90,18 @@ def import_(
     raw = read_candle_file(file)
     with open_feed() as feed:
         connection = feed.connections.get(slug)
-        with feed.lake.metadata.write() as tx:
-            row = ensure_series(tx, connection.id, symbol, series.timeframe)
-            grid = grid_of(tx, row)
-        now_us = feed.clock.now_us()
-        checked = check(raw, grid, Interval(0, LATEST_US), now_us, now_us)
         run_id = feed.new_run_id("import")
-        done = feed.lake.import_candles(row.id, checked.candles, run_id=run_id)
-        if len(checked.rejected):
-            feed.lake.write([Batch(row.id, empty_candles(), "import", rejected=checked.rejected)], run_id=run_id)
-        feed.lake.write_catalog()
+        with deed(feed.lake, "import", str(series), file=file.name, run_id=run_id) as told:
+            with feed.lake.metadata.write() as tx:
+                row = ensure_series(tx, connection.id, symbol, series.timeframe)
+                grid = grid_of(tx, row)
+            now_us = feed.clock.now_us()
+            checked = check(raw, grid, Interval(0, LATEST_US), now_us, now_us)
+            done = feed.lake.import_candles(row.id, checked.candles, run_id=run_id)
+            if len(checked.rejected):
+                feed.lake.write([Batch(row.id, empty_candles(), "import", rejected=checked.rejected)], run_id=run_id)
+            feed.lake.write_catalog()
+            told |= {"stored": done.stored, "revised": done.revised, "rejected": len(checked.rejected)}
     reasons = {str(key): int(value) for key, value in checked.rejected["reason"].value_counts().iter_rows()}
     if as_json:
         print_json({"stored": done.stored, "revised": done.revised, "unchanged": done.unchanged, "rejected": reasons})
@@ -130,13 +133,14 @@ def restore(
 ) -> None:
     """Bring a backup back into a home that has no data yet."""
     from cli.backup import restore as read_backup
+    from core.clock import SystemClock
     from core.errors import InputError
     from core.settings import settings
 
     if not file.is_file():
         raise InputError("backup file", str(file), "a file that exists", "check the path")
     with progress_bar("restore", quiet=as_json) as progress:
-        result = read_backup(settings(), file, progress)
+        result = read_backup(settings(), file, progress, witness("restore", file.name, SystemClock().now_us()))
     if as_json:
         print_json({"files": result.files, "size_bytes": result.size_bytes})
     else:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from storage import Lake
     from storage.audit import Outcome, Witness
 
 
@@ -21,20 +23,30 @@ def person() -> str:
         return f"uid-{os.getuid()}"
 
 
-def witness(action: str, subject: str, now_us: int, **detail: object) -> Witness:
+def witness(action: str, subject: str, now_us: int, outcome: Outcome = "done", /, **detail: object) -> Witness:
     """Return what writes a deed down in the transaction that does it."""
-    return _writer(action, subject, now_us, "done", detail)
-
-
-def begun(action: str, subject: str, now_us: int, **detail: object) -> Witness:
-    """Return what writes down that a deed of many transactions begins; `witness` tells its end."""
-    return _writer(action, subject, now_us, "begun", detail)
-
-
-def _writer(action: str, subject: str, now_us: int, outcome: Outcome, detail: Mapping[str, object]) -> Witness:
     def write(tx: Connection) -> None:
         from storage import audit
 
         audit.record(tx, f"cli:{person()}", "cli", action, subject, outcome, now_us, **detail)
 
     return write
+
+
+@contextmanager
+def deed(lake: Lake, action: str, subject: str, **detail: object) -> Iterator[dict[str, object]]:
+    """Write down that a deed of many transactions begins, and then how it ended: the body puts what came of it into the dict it is given."""
+    from core.errors import CandlelakeError
+
+    def write(outcome: Outcome, told: dict[str, object]) -> None:
+        with lake.metadata.write() as tx:
+            witness(action, subject, lake.clock.now_us(), outcome, **told)(tx)
+
+    result: dict[str, object] = {}
+    write("begun", detail)
+    try:
+        yield result
+    except CandlelakeError as error:
+        write("failed", {"error": str(error)})
+        raise
+    write("done", result)

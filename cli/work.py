@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.output import in_candles, note, print_error, print_json, print_object, print_rows, progress_bar
-from cli.witness import begun, witness
+from cli.witness import deed
 
 if TYPE_CHECKING:
     from feed import Feed
@@ -121,7 +121,9 @@ def audit(
     lake = open_lake()
     try:
         if rebuild:
-            report = lake.rebuild()
+            with deed(lake, "rebuild", "all") as told:
+                report = lake.rebuild()
+                told["files"] = report.files
             note(f"rebuilt from the lake's files: {_fields(report)}")
         rows = coverage_rows(lake, slug)
     finally:
@@ -267,11 +269,9 @@ def _remove(feed: Feed, plan: CleanupPlan, ticks: Sequence[TickRetention], what:
     planned = plan.rows + sum(tick_counts(ticks).values())
     if not planned:
         return 0
-    with feed.lake.metadata.write() as tx:
-        begun("cleanup", what, feed.clock.now_us(), rows=planned)(tx)
-    removed = upkeep.apply_cleanup(feed, plan).rows + apply_tick_cleanup(feed, ticks)
-    with feed.lake.metadata.write() as tx:
-        witness("cleanup", what, feed.clock.now_us(), rows=removed)(tx)
+    with deed(feed.lake, "cleanup", what, rows=planned) as told:
+        removed = upkeep.apply_cleanup(feed, plan).rows + apply_tick_cleanup(feed, ticks)
+        told["rows"] = removed
     return removed
 
 

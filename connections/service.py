@@ -55,7 +55,7 @@ from providers.base import (
     RateBudget,
     Unlimited,
 )
-from storage.audit import Witness
+from storage.audit import Witness, unwitnessed
 from storage.lake.revision_files import drop_revision_files
 from storage.metadata.tables import connections, lake_files, series
 from storage.vault import Vault
@@ -96,7 +96,7 @@ class ConnectionService:
         self._open = open_provider
         self._describe = describe
 
-    def create(self, given: ConnectionInput, *, witness: Witness | None = None) -> ConnectionRow:
+    def create(self, given: ConnectionInput, *, witness: Witness = unwitnessed) -> ConnectionRow:
         """Add a connection with its series and credentials; a `witness` writes it down in the same transaction, here and below.
 
         Raises:
@@ -122,7 +122,7 @@ class ConnectionService:
                 self._vault.put(tx, connection_id, given.owner, secrets)
                 keep_series(tx, connection_id, given.symbols, given.timeframes, now_us)
                 self._log(tx, (connection_id, given.slug), "create", f"added ({given.provider})", series=_count(given))
-                _tell(witness, tx)
+                witness(tx)
                 return read_connection(tx, given.slug)
         except StoreConflictError:
             raise taken from None
@@ -142,7 +142,7 @@ class ConnectionService:
         with self.lake.metadata.read() as tx:
             return read_logs(tx, slug, limit)
 
-    def update(self, slug: str, witness: Witness | None = None, /, **changes: Any) -> ConnectionRow:
+    def update(self, slug: str, witness: Witness = unwitnessed, /, **changes: Any) -> ConnectionRow:
         """Change what is given and keep the rest; a blank credential keeps the stored one.
 
         Raises:
@@ -172,18 +172,18 @@ class ConnectionService:
             if {"symbols", "timeframes"} & set(changes):
                 keep_series(tx, row.id, given.symbols, given.timeframes, now_us)
             self._log(tx, (row.id, slug), "update", f"changed {', '.join(sorted(changes))}", changed=sorted(changes))
-            _tell(witness, tx)
+            witness(tx)
             return read_connection(tx, slug)
 
-    def activate(self, slug: str, witness: Witness | None = None) -> ConnectionRow:
+    def activate(self, slug: str, witness: Witness = unwitnessed) -> ConnectionRow:
         """Let scheduled fetches use the connection, from a clean state."""
         return self._switch(slug, witness, is_active=True)
 
-    def deactivate(self, slug: str, witness: Witness | None = None) -> ConnectionRow:
+    def deactivate(self, slug: str, witness: Witness = unwitnessed) -> ConnectionRow:
         """Keep the connection and its candles but fetch nothing through it."""
         return self._switch(slug, witness, is_active=False)
 
-    def delete(self, slug: str, *, purge: bool = False, witness: Witness | None = None) -> Deleted:
+    def delete(self, slug: str, *, purge: bool = False, witness: Witness = unwitnessed) -> Deleted:
         """Remove a connection, its credentials and its series. Candles and ticks are never removed unless `purge` says so.
 
         Raises:
@@ -207,7 +207,7 @@ class ConnectionService:
             self._log(tx, (row.id, slug), "delete", f"removed {removed.credentials} credential fields, {removed.series} series, "
                       f"{removed.candles} candles", series=removed.series, candles=removed.candles)
             tx.execute(connections.delete().where(connections.c.id == row.id))
-            _tell(witness, tx)
+            witness(tx)
         return removed
 
     async def test(self, slug: str) -> ConnectionTest:
@@ -348,7 +348,7 @@ class ConnectionService:
             self.lake.metadata, budget_key(spec), capabilities.requests_per_second, capabilities.concurrent_requests,
             priority, SystemClock())  # the machine's clock: other processes go by it, whatever clock this run was given
 
-    def _switch(self, slug: str, witness: Witness | None, *, is_active: bool) -> ConnectionRow:
+    def _switch(self, slug: str, witness: Witness, *, is_active: bool) -> ConnectionRow:
         with self.lake.metadata.write() as tx:
             row = read_connection(tx, slug, for_update=True)
             status = "active" if is_active else "inactive"
@@ -356,7 +356,7 @@ class ConnectionService:
                 is_active=is_active, status=status, status_reason=None, consecutive_failures=0, retry_at_us=None,
                 updated_at_us=self.clock.now_us()))
             self._log(tx, (row.id, slug), "activate" if is_active else "deactivate", f"now {status}")
-            _tell(witness, tx)
+            witness(tx)
             return read_connection(tx, slug)
 
     def _check_kept(self, tx: Connection, row: ConnectionRow, given: ConnectionInput, entered: Mapping[str, Secret]) -> None:
@@ -387,11 +387,6 @@ def budget_key(spec: ConnectionSpec) -> str:
             digest = hashlib.sha256(f"{place}\0{account.reveal()}".encode()).hexdigest()[:16]
             return f"{venue[:150]}:account:{digest}"
     return f"{venue[:120]}:public:{socket.gethostname()[:60]}"
-
-
-def _tell(witness: Witness | None, tx: Connection) -> None:
-    if witness is not None:
-        witness(tx)
 
 
 def _count(given: ConnectionInput) -> int:

@@ -44,6 +44,7 @@ from feed.asking import Asker
 from feed.context import Feed
 from providers.base import MarketDataProvider, Priority
 from providers.paging import pages
+from storage.audit import Witness, unwitnessed
 from storage.series import list_series
 
 log = logging.getLogger(__name__)
@@ -264,8 +265,10 @@ def plain_name(symbol: str) -> str:
     return re.sub(r"[^A-Z]", "", symbol.upper())[:6]
 
 
-async def learn_clock(feed: Feed, slug: str) -> ServerClock:
+async def learn_clock(feed: Feed, slug: str, witness: Witness = unwitnessed) -> ServerClock:
     """Find the rules of a broker's clock in all the hours it keeps, and put them in force, whoever had set the old ones.
+
+    A `witness` writes it down in the transaction that does it.
 
     Raises:
         InputError: too few weeks show it, or the connection has no clock of its own.
@@ -289,4 +292,5 @@ async def learn_clock(feed: Feed, slug: str) -> ServerClock:
                                  "the weeks of its history", f"set it by hand: candlelake clock {slug} --set JSON")
     with feed.lake.metadata.write() as tx:
         replace_clock(tx, read_connection(tx, slug), found, "learned", now, evidence.told(span) | evidence.days(found))
+        witness(tx)
     return found

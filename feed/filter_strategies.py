@@ -11,12 +11,13 @@ from core.errors import InputError
 from core.series import Series
 from feed.context import Feed
 from pipeline.definition import NAME, NAME_MAX
+from storage.audit import Witness, unwitnessed
 from storage.pipelines import list_strategies, save_strategy
 from storage.series import find_series
 
 
-def save(feed: Feed, owner: str, name: str, expression: str, description: str = "") -> None:
-    """Check an expression and store it under a name.
+def save(feed: Feed, owner: str, name: str, expression: str, description: str = "", *, witness: Witness = unwitnessed) -> None:
+    """Check an expression and store it under a name; `witness` as of connections.
 
     Raises:
         InputError: the name or the expression is wrong; says where and what is allowed.
@@ -26,6 +27,7 @@ def save(feed: Feed, owner: str, name: str, expression: str, description: str = 
     CompiledFilter(expression)
     with feed.lake.metadata.write() as tx:
         save_strategy(tx, owner, name, expression=expression, description=description, now_us=feed.clock.now_us())
+        witness(tx)
 
 
 def try_out(feed: Feed, series: Series, wanted: str, count: int = 1000, *, owner: str = "") -> dict[str, Any]:

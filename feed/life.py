@@ -20,6 +20,7 @@ from core.errors import CandlelakeError, InputError, NotFoundError
 from core.series import check_symbol
 from feed.context import Feed
 from providers.base import MarketDataProvider, SymbolInfo
+from storage.audit import Witness, unwitnessed
 from storage.ledger import clear_cause
 from storage.listings import Listing, get_listing, listings_of, put_listing
 from storage.metadata.tables import series
@@ -132,8 +133,8 @@ def _difference(listing: Listing, info: SymbolInfo) -> str | None:
     return None
 
 
-def say_same(feed: Feed, slug: str, symbol: str) -> Listing:
-    """Take a claimed ticker for the same asset: the series goes on.
+def say_same(feed: Feed, slug: str, symbol: str, witness: Witness = unwitnessed) -> Listing:
+    """Take a claimed ticker for the same asset: the series goes on; `witness` as of connections, here and below.
 
     Raises:
         InputError: there is nothing to decide. NotFoundError: nothing is known of the symbol.
@@ -144,10 +145,11 @@ def say_same(feed: Feed, slug: str, symbol: str) -> Listing:
                     market_id=claim.get("market_id"), listed_us=listing.listed_us, last_seen_us=now)
         clear_cause(tx, [row.id for row in list_series(tx, slug, symbol)], "after_delisting")
         write_log(tx, (listing.connection_id, slug), "listing", "success", f"{symbol} is the same asset as before", now)
+        witness(tx)
         return get_listing(tx, listing.connection_id, symbol)
 
 
-def say_anew(feed: Feed, slug: str, symbol: str) -> Listing:
+def say_anew(feed: Feed, slug: str, symbol: str, witness: Witness = unwitnessed) -> Listing:
     """Take a claimed ticker for another asset: it gets series of its own, and the old ones end where they were.
 
     Raises:
@@ -169,10 +171,11 @@ def say_anew(feed: Feed, slug: str, symbol: str) -> Listing:
         tx.execute(series.update().where(series.c.connection_id == listing.connection_id, series.c.symbol == symbol)
                    .values(is_active=False))
         write_log(tx, (listing.connection_id, slug), "listing", "success", f"{symbol} names another asset now, kept as {name}", now)
+        witness(tx)
         return get_listing(tx, listing.connection_id, name)
 
 
-def rename(feed: Feed, slug: str, old: str, new: str) -> Listing:
+def rename(feed: Feed, slug: str, old: str, new: str, witness: Witness = unwitnessed) -> Listing:
     """Go on with the series of `old` under the provider's new name.
 
     Raises:
@@ -192,6 +195,7 @@ def rename(feed: Feed, slug: str, old: str, new: str) -> Listing:
         put_listing(tx, row.id, old, asked_as=new, status="listed", claim=None, missing_since_us=None, delisted_us=None,
                     market_id=None, first_seen_us=now, last_seen_us=now)
         write_log(tx, (row.id, slug), "listing", "success", f"{old} is asked for as {new} from now on", now)
+        witness(tx)
         return get_listing(tx, row.id, old)
 
 

@@ -16,7 +16,7 @@ from pipeline.registry import Registry
 from pipeline.stages import Context
 from pipeline.trial import check_columns
 from storage import Lake
-from storage.audit import Witness
+from storage.audit import Witness, unwitnessed
 from storage.models import get_model, split_version
 from storage.pipelines import (
     PipelineRow,
@@ -48,7 +48,7 @@ class StoredResources:
 
 
 def create(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, owner: str, registry: Registry | None = None, *,
-           witness: Witness | None = None) -> PipelineRow:
+           witness: Witness = unwitnessed) -> PipelineRow:
     """Check a definition with all its plug-ins and series, and store it as a new pipeline, switched off; `witness` as of connections.
 
     Raises:
@@ -58,13 +58,12 @@ def create(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, owner: st
     definition = _ready_to_store(feed, values, owner, registry)
     with feed.lake.metadata.write() as tx:
         row = create_pipeline(tx, _content(definition), definition.digest, owner, feed.clock.now_us())
-        if witness is not None:
-            witness(tx)
+        witness(tx)
         return row
 
 
 def change(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, author: str, registry: Registry | None = None, *,
-           witness: Witness | None = None) -> PipelineRow:
+           witness: Witness = unwitnessed) -> PipelineRow:
     """Check a definition and store it as the next version of the pipeline of that name.
 
     Raises:
@@ -75,12 +74,11 @@ def change(feed: Feed, values: Mapping[str, Any] | PipelineDefinition, author: s
         row = change_pipeline(tx, _content(definition), definition.digest, author, feed.clock.now_us())
         if row.shadow_of is not None:
             _check_window(definition, read_definition(get_pipeline(tx, row.shadow_of).definition))
-        if witness is not None:
-            witness(tx)
+        witness(tx)
         return row
 
 
-def shadow(feed: Feed, name: str, champion: str | None, witness: Witness | None = None) -> PipelineRow:
+def shadow(feed: Feed, name: str, champion: str | None, witness: Witness = unwitnessed) -> PipelineRow:
     """Make `name` a challenger of `champion`: the same input, the same moment, and never an order; `witness` as of connections.
 
     Raises:
@@ -89,8 +87,7 @@ def shadow(feed: Feed, name: str, champion: str | None, witness: Witness | None 
     with feed.lake.metadata.write() as tx:
         if champion is not None:
             _check_window(read_definition(get_pipeline(tx, name).definition), read_definition(get_pipeline(tx, champion).definition))
-        if witness is not None:
-            witness(tx)
+        witness(tx)
         return set_shadow(tx, name, champion, feed.clock.now_us())
 
 

@@ -17,6 +17,7 @@ from core.interval import Interval
 from core.series import Series
 from feed.context import Feed
 from feed.result import Progress, no_progress
+from storage.audit import Witness, unwitnessed
 from storage.lake.place import sync_folder
 from storage.models import ModelRow, add_model, delete_model, list_models
 
@@ -26,8 +27,10 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 
 
 def train_model(feed: Feed, name: str, series: Series, interval: Interval | None = None, plan: Plan | None = None, *,
-                progress: Progress = no_progress) -> ModelRow:
+                progress: Progress = no_progress, witness: Witness = unwitnessed) -> ModelRow:
     """Train a model on a series' stored candles and store it as the next version of `name`; the same candles give the same model.
+
+    A `witness` writes it down in the transaction that stores it, here and below.
 
     Raises:
         InputError: the name is none, or there are too few candles. NotFoundError: no such series.
@@ -44,10 +47,11 @@ def train_model(feed: Feed, name: str, series: Series, interval: Interval | None
         "digest": model.digest, "path": str(path.relative_to(feed.settings.home)), "connection": series.connection, "symbol": series.symbol,
         "timeframe": series.timeframe.name, "start_us": to_us(candles["ts"][0]), "end_us": to_us(candles["ts"][-1]), "report": model.about}
     with feed.lake.metadata.write() as tx:
+        witness(tx)
         return add_model(tx, name, values, feed.clock.now_us())
 
 
-def forget_model(feed: Feed, name: str, version: int) -> ModelRow:
+def forget_model(feed: Feed, name: str, version: int, witness: Witness = unwitnessed) -> ModelRow:
     """Delete one version of a model, and its file when no other version is of it.
 
     Raises:
@@ -55,6 +59,7 @@ def forget_model(feed: Feed, name: str, version: int) -> ModelRow:
     """
     with feed.lake.metadata.write() as tx:
         row = delete_model(tx, name, version)
+        witness(tx)
         is_last = all(other.digest != row.digest for other in list_models(tx))
     if is_last:
         model_path(feed.settings.home, row.digest).unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from core.series import Series
 from core.settings import Settings, settings
 from core.timeframe import Timeframe
 from storage import catalog, exchange_files, follow, head, query, snapshots
+from storage.audit import Witness, unwitnessed
 from storage.coverage_table import coverage_table
 from storage.derived import plan_derived, read_derived
 from storage.head import Batch, Written
@@ -228,12 +229,15 @@ class Lake:
         """Say what lies before an instant, and what is refused, without changing anything."""
         return retention.plan_retention(self.place, before_us, connection, timeframe=timeframe, is_forced=is_forced)
 
-    def create_snapshot(self, name: str, note: str = "", connection: str | None = None) -> SnapshotRow:
-        """Name what is stored now, of one connection or of all: the head is flushed, then the files are pinned."""
+    def create_snapshot(self, name: str, note: str = "", connection: str | None = None, witness: Witness = unwitnessed) -> SnapshotRow:
+        """Name what is stored now, of one connection or of all: the head is flushed, then the files are pinned.
+
+        A `witness` writes it down in the transaction that pins them.
+        """
         with self.metadata.read() as tx:
             ids = [row.id for row in list_series(tx, connection)]
         self.flush(ids)
-        return snapshots.create_snapshot(self.place, name, note, connection)
+        return snapshots.create_snapshot(self.place, name, note, connection, witness)
 
     def apply_retention(self, plan: RetentionPlan) -> RetentionResult:
         """Remove what a plan names."""

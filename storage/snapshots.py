@@ -24,6 +24,7 @@ from core.errors import InputError, NotFoundError, StoreBusyError
 from core.interval import Interval
 from core.series import Series
 from core.timeframe import Timeframe
+from storage.audit import Witness, unwitnessed
 from storage.lake.local import stored_bytes
 from storage.lake.place import Place
 from storage.lake.reader import pin, read_files, read_pin
@@ -47,7 +48,7 @@ class SnapshotRow:
     created_at_us: int
 
 
-def create_snapshot(place: Place, name: str, note: str = "", connection: str | None = None) -> SnapshotRow:
+def create_snapshot(place: Place, name: str, note: str = "", connection: str | None = None, witness: Witness = unwitnessed) -> SnapshotRow:
     """Name what the lake's files hold now, of one connection or of all; flush first, or the head is not in it.
 
     Raises:
@@ -62,7 +63,7 @@ def create_snapshot(place: Place, name: str, note: str = "", connection: str | N
             found = _live(tx, connection)
         series = [_described(place, key, files) for key, files in sorted(found.items())]
         row = SnapshotRow(name, note, digest_of(series), {"series": series}, place.clock.now_us())
-        if _pinned(place, row):
+        if _pinned(place, row, witness):
             return row
     raise StoreBusyError(f"snapshot {name}: its files keep being swept away; try again")
 
@@ -171,7 +172,7 @@ def _described(place: Place, key: Series, files: Sequence[tuple[str, int, str, i
     }
 
 
-def _pinned(place: Place, row: SnapshotRow) -> bool:
+def _pinned(place: Place, row: SnapshotRow, witness: Witness) -> bool:
     """Store a snapshot; False when one of its files has been swept meanwhile."""
     paths = [file["path"] for item in row.manifest["series"] for file in item["files"]]
     with place.metadata.write() as tx:
@@ -185,6 +186,7 @@ def _pinned(place: Place, row: SnapshotRow) -> bool:
                      [(row.name, row.note, row.digest, json.dumps(row.manifest), row.created_at_us)])
         number = fetch(tx, "SELECT id FROM snapshots WHERE name = ?", (row.name,))[0][0]
         execute_many(tx, "INSERT INTO snapshot_files (snapshot_id, path) VALUES (?, ?)", [(number, path) for path in paths])
+        witness(tx)
     return True
 
 

@@ -292,4 +292,6 @@ async def test_the_task_and_the_commands(feed, store, capsys):  # noqa: F811  fi
     code, _, err = candlelake("models", "show", "up")
     assert code in {1, 2}
     assert "models list" in err
+    told = orjson.loads(candlelake("users", "audit", "--json")[1])
+    assert [(row["action"], row["subject"]) for row in told] == [("model.delete", "up@1"), ("model.train", "up")]
     assert candlelake("models", "train", "up", "kraken", "BTC/USD", "1h", "--start", "2024-01-01")[0] == 2

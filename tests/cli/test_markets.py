@@ -38,6 +38,8 @@ def test_a_calendar_is_learned_shown_edited_and_dropped(candlelake, tmp_path):
     assert candlelake("calendars", "drop", "oanda", "--symbol", "EURUSD").code == 0
     assert candlelake("calendars", "drop", "oanda", "--symbol", "EURUSD").code == 1
     assert candlelake("calendars", "show").out.strip().count("\n") == 0
+    told = candlelake("users", "audit", "--subject", "oanda EURUSD", "--json").json
+    assert [row["action"] for row in told] == ["calendar.drop", "calendar.set", "calendar.learn"]
 
 
 def test_a_bad_calendar_is_one_line(candlelake, tmp_path):
@@ -67,6 +69,7 @@ def test_a_clock_is_shown_set_and_learned(candlelake):
     assert candlelake("clock", "broker", "--set", '{"offset_minutes": 7}').code == 2
     learned = candlelake("clock", "broker", "--learn", "--json")
     assert learned.code == 0, learned.err
+    assert [row["action"] for row in candlelake("users", "audit", "--json").json] == ["clock.learn", "clock.set", "connection.create"]
     assert learned.json["rules"][-1] == {**learned.json["rules"][-1], "offset_minutes": 120, "dst": "eu"}
     replayed(candlelake, "utc", "oanda", "EURUSD")
     assert candlelake("clock", "utc", "--json").json == {"connection": "utc", "rules": None, "history": []}

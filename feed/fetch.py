@@ -119,6 +119,9 @@ async def fetch_connection(feed: Feed, slug: str, rows: Sequence[SeriesRow], run
             await writer.flush()
             ended_well = [run for run in runs if run is not None and results[run.row.id].error is None]
             await asyncio.to_thread(_mark, feed, ended_well, results, began)
+            for run in runs:
+                if run is not None and writer.has_booked(run.row.id):
+                    await asyncio.to_thread(run.count_newly_booked, results[run.row.id], began)
     except CandlelakeError as error:
         return cut_short("fetch", slug, results.values(), error)
     return list(results.values())

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from core.candles import AHEAD_US, Checked, check, empty_candles
-from core.clock import MINUTE_US, SECOND_US, isoformat, to_datetime
+from core.clock import LATEST_US, MINUTE_US, SECOND_US, isoformat, to_datetime
 from core.errors import ClockSkewError, TransientError
 from core.interval import Interval
 from core.slots import Slots
@@ -84,6 +84,7 @@ class Filler:
     asked_as: str | None = None  # the provider's present name of the symbol, where it is not the series'
     session_end: Callable[[int], int | None] = lambda _us: None  # since when the market is closed at an instant
     early: list[Early] = field(default_factory=list, init=False)  # candles too young to count as closed
+    open_from: int | None = field(default=None, init=False)  # the first wanted slot that had not closed by the provider's clock
     _last_known: int | None = field(default=None, init=False)
     _first_known: int | None = field(default=None, init=False)
     _failed_pages: int = field(default=0, init=False)
@@ -140,6 +141,7 @@ class Filler:
             else:
                 sight = self._look(answer, page, left)
                 if len(sight.still_open):  # nothing later has closed by the provider's clock: it is not asked for
+                    self.open_from = min(int(sight.still_open[0]), self.open_from or LATEST_US)
                     closed = int(np.searchsorted(wanted, sight.still_open[0]))
                     self.settled(len(wanted) - closed)
                     await self._book_future(wanted[closed:], answer)

@@ -29,7 +29,7 @@ class SeriesResult:
     revised: int = 0
     quarantined: int = 0
     gaps: int = 0  # booked ranges that a person may wonder about, inside what this run looked at
-    absent: dict[str, int] = field(default_factory=dict)  # booked slots of a backfill's range, by cause
+    absent: dict[str, int] = field(default_factory=dict)  # booked slots by cause: of a backfill's range, or as a fetch booked them
     requests: int = 0
     compared: int = 0  # stored candles that an audit asked for again
     vanished: int = 0  # of these, those that the provider shows no longer; they stay stored

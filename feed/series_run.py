@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +20,7 @@ from feed.booking import WITHHELD, Booker
 from feed.context import Feed
 from feed.filling import Early, Filler
 from feed.planning import grown, missing_slots, not_in, within, without
+from feed.result import SeriesResult
 from feed.writing import Writer
 from providers.base import MarketDataProvider
 from storage.calendars import calendar_for
@@ -128,7 +129,7 @@ class SeriesRun:
                     await writer.flush()
                     filler.is_live = False
                 await filler.fill(older)
-            await self._book_unasked(booker, writer, source)
+            await self._book_unasked(booker, writer, source, LATEST_US if filler.open_from is None else filler.open_from)
         finally:
             self.early = filler.early
             writer.result(self.row.id, str(self.row.series)).requests += asker.requests
@@ -150,15 +151,18 @@ class SeriesRun:
     def _delisted_us(self) -> int:
         return LATEST_US if self.listing is None or self.listing.delisted_us is None else self.listing.delisted_us
 
-    async def _book_unasked(self, booker: Booker, writer: Writer, source: str) -> None:
-        """Book the slots that nobody asks for: closed or doubted time, what lies before a listing or after a delisting."""
-        slots = grid_slots(self.grid, self.interval)
-        closed = not_in(slots, self.expected)
+    async def _book_unasked(self, booker: Booker, writer: Writer, source: str, open_from: int) -> None:
+        """Book the slots that nobody asks for: closed or doubted time, what lies before a listing or after a delisting.
+
+        From `open_from` on the provider's clock has reached nothing: a weekend booked there would leave what lies before it unexplained.
+        """
+        slots, expected = grid_slots(self.grid, self.interval), self.expected[self.expected < open_from]
+        closed = not_in(slots[slots < open_from], expected)
         closed = without(closed, [gap.interval for gap in self.booked if gap.cause == "market_closed"])
         final = [gap.interval for gap in self.booked if gap.cause in {"before_listing", "after_delisting"}]
-        early = without(self.expected[self.expected < self._listed_us()], final)
-        late = without(self.expected[self.expected >= self._delisted_us()], final)
-        doubted = within(self.expected, self.withheld)
+        early = without(expected[expected < self._listed_us()], final)
+        late = without(expected[expected >= self._delisted_us()], final)
+        doubted = within(expected, self.withheld)
         doubted = without(doubted, [gap.interval for gap in self.booked if WITHHELD in gap.proof])
         if not len(closed) + len(early) + len(late) + len(doubted):
             return
@@ -182,8 +186,17 @@ class SeriesRun:
 
     def absent(self) -> dict[str, int]:
         """Return how many slots of the interval are booked, by cause, the most first."""
+        return self._slots_by_cause(gaps_inside(self.feed, self.row, self.interval))
+
+    def count_newly_booked(self, result: SeriesResult, since_us: int) -> None:
+        """Tell in `result` which gaps this run, begun at `since_us`, has booked or met again, as far as they are not explained for good."""
+        booked = [gap for gap in gaps_inside(self.feed, self.row, self.interval)
+                  if gap.last_seen_us >= since_us and gap.cause in OPEN_CAUSES]
+        result.gaps, result.absent = len(booked), self._slots_by_cause(booked)
+
+    def _slots_by_cause(self, gaps: Iterable[Gap]) -> dict[str, int]:
         slots, causes = grid_slots(self.grid, self.interval), defaultdict[str, list[Interval]](list)
-        for gap in gaps_inside(self.feed, self.row, self.interval):
+        for gap in gaps:
             causes[gap.cause].append(gap.interval)
         counts = Counter({cause: len(within(slots, intervals)) for cause, intervals in causes.items()})
         return dict((+counts).most_common())

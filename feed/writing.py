@@ -28,12 +28,17 @@ class Writer:
     hold_rows: int = 0
     flush_rows: int = 0
     _unflushed: int = field(default=0, init=False)
+    _booked: set[int] = field(default_factory=set, init=False)  # ids of the series that gaps were booked of
     _results: dict[int, SeriesResult] = field(default_factory=dict, init=False)  # by series id
     _waiting: list[Batch] = field(default_factory=list, init=False)
 
     def result(self, series_id: int, name: str) -> SeriesResult:
         """Return the result that this writer counts a series' rows into."""
         return self._results.setdefault(series_id, SeriesResult(name))
+
+    def has_booked(self, series_id: int) -> bool:
+        """Whether gaps of a series were booked."""
+        return series_id in self._booked
 
     async def add(self, batch: Batch) -> None:
         """Take a batch; it is durable when `flush` has returned, or at once when nothing is held back."""
@@ -66,6 +71,7 @@ class Writer:
 
     async def _write(self, batches: list[Batch]) -> None:
         written = await asyncio.shield(asyncio.to_thread(self.lake.write, batches, run_id=self.run_id))
+        self._booked.update(batch.series_id for batch in batches if batch.gaps)
         for batch, counts in zip(batches, written, strict=True):
             result = self._results.get(batch.series_id)
             if result is not None:

@@ -254,6 +254,34 @@ async def test_repair_fills_the_middle_and_what_is_due(make_feed, series, clock,
     assert provider.asked == []
 
 
+async def test_closed_time_beyond_what_the_provider_has_reached_waits_for_it(make_feed, series, clock, candles_of) -> None:
+    """A provider whose clock stands days behind ours leaves no expected slot between its present and a later weekend unexplained."""
+    monday = 1_704_672_000_000_000  # 2024-01-08 00:00 UTC
+    feed, provider = make_feed(candles_of(120, monday), market_type="fx")
+    clock.set(monday + 2 * HOUR_US)
+    await backfill(feed, series, Interval(monday, monday + HOUR_US))
+    provider.stands_us = monday + 2 * HOUR_US + 61 * SECOND_US
+    clock.set(monday + 16 * DAY_US)
+    await fetch(feed, due_only=False)
+    (row,) = coverage(feed.lake, "played")
+    assert (row.stored, row.expected, row.unexplained) == (120, 120, 0)
+
+
+async def test_a_fetch_that_books_a_hole_says_so(make_feed, series, clock, candles_of) -> None:
+    """Candles that a provider lacks end the fetch complete with booked gaps; a fetch that meets none of them ends complete."""
+    truth = candles_of(500)
+    feed, provider = await begin(make_feed, series, clock, truth)
+    provider.truth = truth.filter(~pl.col("ts").is_between(
+        to_datetime(START + 70 * MINUTE_US), to_datetime(START + 75 * MINUTE_US), closed="left"))
+    clock.set(START + 80 * MINUTE_US)
+    result = await fetch(feed)
+    assert (result.status, result.gaps, result.stored, result.exit_code) == ("complete_with_gaps", 1, 15, 3)
+    assert result.series[0].absent == {"provider_empty": 5}
+    clock.set(START + 82 * MINUTE_US)
+    again = await fetch(feed)
+    assert (again.status, again.gaps, again.stored) == ("complete", 0, 2)
+
+
 async def test_a_weekend_is_booked_as_closed_and_not_asked_for(make_feed, series, clock, candles_of) -> None:
     """At an FX broker's weekend nothing is asked, and the weekend is one entry of the ledger however often we look."""
     friday = 1_704_488_400_000_000  # 2024-01-05 21:00 UTC: an hour to the close

@@ -24,6 +24,7 @@ from core.secrets import redact
 from core.timeframe import Timeframe
 from providers.addresses import check_url, resolve
 from providers.base import AccountInfo, ConnectionSpec, MarketDataProvider
+from providers.tls import client_context
 
 STEPS: Final = ("address", "tls", "login", "permission", "candle")
 _LOOK_BACK_US: Final = 4 * DAY_US  # past a weekend
@@ -108,7 +109,7 @@ class Trial:
         address = (await asyncio.to_thread(resolve, target.host, target.port, self.spec.allow_private_hosts))[0]
         try:
             _, writer = await asyncio.open_connection(
-                address, target.port, ssl=ssl.create_default_context(), server_hostname=target.host)
+                address, target.port, ssl=client_context(), server_hostname=target.host)
         except ssl.SSLCertVerificationError as error:
             raise PermanentError(f"the certificate of {target.host} is not good: {error.verify_message}") from error
         except ssl.SSLError as error:

@@ -34,6 +34,7 @@ from providers.base import ConnectionSpec, StreamedCandle
 from providers.http import status_error
 from providers.mtapi.client import Session
 from providers.mtapi.parse import local_us
+from providers.tls import client_context
 
 MESSAGE_LIMIT: Final = 1024 * 1024  # bytes of one message
 WAITING: Final = 4096  # messages that may wait to be read; then the bridge waits
@@ -130,8 +131,8 @@ async def _dial(session: Session, path: str, spec: ConnectionSpec) -> ClientConn
     headers = [("ApiKey", key.reveal())] if (key := spec.credentials.get("api_key")) else []
     try:
         return await Dial(
-            f"{root.url}{path}?id={token.reveal()}", host=addresses[0], port=target.port, proxy=None, max_size=MESSAGE_LIMIT,
-            max_queue=WAITING, open_timeout=spec.timeout, ping_interval=PING_SECONDS, ping_timeout=PING_SECONDS, close_timeout=2,
+            f"{root.url}{path}?id={token.reveal()}", host=addresses[0], port=target.port, ssl=client_context() if secure else None, proxy=None,
+            max_size=MESSAGE_LIMIT, max_queue=WAITING, open_timeout=spec.timeout, ping_interval=PING_SECONDS, ping_timeout=PING_SECONDS, close_timeout=2,
             additional_headers=headers, user_agent_header="candlelake", logger=_SILENT)
     except InvalidStatus as error:
         raise _refused(error, target.host, spec) from None

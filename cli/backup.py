@@ -25,7 +25,7 @@ from core.errors import InputError, NotFoundError, StoreCorruptError, Unsupporte
 from core.settings import Settings
 from storage.audit import Witness
 from storage.metadata import migrate
-from storage.metadata.store import open_metadata
+from storage.metadata.store import open_metadata, translated
 
 FORMAT = 1
 DATABASE = "metadata.db"
@@ -108,7 +108,7 @@ def _only_local(current: Settings) -> None:
 
 
 def _copy_database(source: Path, target: Path) -> None:
-    with closing(sqlite3.connect(f"file:{source.absolute()}?mode=ro", uri=True)) as live, \
+    with translated(sqlite3), closing(sqlite3.connect(f"file:{source.absolute()}?mode=ro", uri=True)) as live, \
             closing(sqlite3.connect(target)) as copy:
         live.backup(copy)
         _in_one_file(copy)
@@ -122,7 +122,7 @@ def _write_down(database: Path, witness: Witness) -> None:
             witness(tx)
     finally:
         metadata.close()
-    with closing(sqlite3.connect(database)) as restored:
+    with translated(sqlite3), closing(sqlite3.connect(database)) as restored:
         _in_one_file(restored)
 
 
@@ -180,7 +180,10 @@ def _check(folder: Path, source: Path, progress: Progress) -> BackupResult:
     found = json.loads(header.read_text())
     if found.get("format") != FORMAT:
         raise InputError("backup file", f"format {found.get('format')}", f"format {FORMAT}", "use the release that made it")
-    files = _live_files(folder / DATABASE)
+    try:
+        files = _live_files(folder / DATABASE)
+    except sqlite3.DatabaseError as error:
+        raise StoreCorruptError(f"{source}: its {DATABASE} is damaged; nothing was restored; use another backup") from error
     for number, (path, digest, _) in enumerate(files, 1):
         file = folder / "lake" / path
         if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:

@@ -46,7 +46,7 @@ class MetadataStore:
         Raises:
             StoreBusyError, StoreFullError, StoreUnwritableError, StoreCorruptError: translated from the driver.
         """
-        with _translated(self.engine), self.engine.connect() as connection:
+        with translated(self.engine.dialect.loaded_dbapi), self.engine.connect() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
@@ -59,7 +59,7 @@ class MetadataStore:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Run the body on one snapshot of the store."""
-        with _translated(self.engine), self.engine.connect() as connection:
+        with translated(self.engine.dialect.loaded_dbapi), self.engine.connect() as connection:
             if self.is_sqlite:  # on the driver: SQLAlchemy's own way takes longer than a short query
                 driver: Any = connection.connection.driver_connection
                 driver.execute("BEGIN")  # ends when the pool takes the connection back
@@ -118,8 +118,15 @@ def _check_folder(database: Path) -> None:
 
 
 @contextmanager
-def _translated(engine: Engine) -> Iterator[None]:
-    driver: Any = engine.dialect.loaded_dbapi  # `storage.statements` runs on it: its errors come as they are
+def translated(driver: Any) -> Iterator[None]:
+    """Raise what a database says in the body as an error of ours; a statement's own fault comes as it is.
+
+    Args:
+        driver: the DB-API module, e.g. `sqlite3`: whoever works on it directly, as `storage.statements` does, meets its own errors.
+
+    Raises:
+        StoreBusyError, StoreConflictError, StoreCorruptError, StoreFullError, StoreUnwritableError: by what the database says.
+    """
     try:
         yield
     except (DBAPIError, driver.DatabaseError) as error:

@@ -285,19 +285,20 @@ def test_a_backup_is_restored_whole(filled, home, tmp_path, monkeypatch):
 
 
 def test_a_damaged_backup_restores_nothing(filled, tmp_path, monkeypatch):
-    """A backup with a flipped byte, a cut one and a file that is none are refused; the new home stays without data."""
+    """A backup with a flipped byte, a wrecked database, a cut one and a file that is none are refused; the new home stays without data."""
     target = tmp_path / "home.tar"
     filled("flush")
     filled("backup", target)
     raw = target.read_bytes()
     monkeypatch.setenv("CANDLELAKE_HOME", str(tmp_path / "second"))
-    place = raw.rindex(b"PAR1") - 5000
+    place, database = raw.rindex(b"PAR1") - 5000, raw.index(b"SQLite format 3")
     for name, content in {"flipped": raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1:], "cut": raw[: len(raw) // 2],
-                          "other": b"hello"}.items():
+                          "database": raw[:database + 100] + bytes(4000) + raw[database + 4100:], "other": b"hello"}.items():
         (tmp_path / name).write_bytes(content)
         answer = filled("restore", tmp_path / name)
         assert answer.code in {1, 2}, name
         assert answer.err.count("\n") == 1
+        assert "--debug" not in answer.err
         assert not (tmp_path / "second" / "metadata.db").exists()
 
 

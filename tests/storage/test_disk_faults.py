@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.backup import backup
 from core.clock import DAY_US, MINUTE_US, ManualClock, parse_instant
 from core.errors import StoreFullError, StoreUnwritableError
 from core.settings import settings
@@ -183,3 +184,17 @@ def test_a_read_only_home_is_refused_by_name(disk):
         with pytest.raises(StoreUnwritableError) as raised:
             open_lake(disk / home)
         assert "\n" not in str(raised.value)
+
+
+def test_a_backup_of_a_home_on_a_full_disk_is_refused_and_leaves_nothing(disk, tmp_path, monkeypatch):
+    """The database's own copy of itself says that the disk is full as everything else does; no part of the backup stays."""
+    monkeypatch.setenv("CANDLELAKE_HOME", str(disk / "home"))
+    settings.cache_clear()
+    open_lake(disk / "home").close()
+    _fill(disk)
+    with pytest.raises(StoreFullError) as raised:
+        backup(settings(), tmp_path / "home.tar", lambda _done, _total, _what: None)
+    assert "\n" not in str(raised.value)
+    assert [path for folder in (disk / "home", tmp_path) for pattern in (".backup*", "*.tar*", ".*.part") for path in folder.glob(pattern)] == []
+    monkeypatch.undo()
+    settings.cache_clear()

@@ -161,9 +161,9 @@ def update(
 def delete(
     slug: Slug,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without this nothing is deleted.")] = False,
-    purge: Annotated[bool, typer.Option("--purge", help="Remove its stored candles too.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Remove its stored candles and ticks too.")] = False,
 ) -> None:
-    """Delete a connection and its credentials; one that has stored candles only with --purge."""
+    """Delete a connection and its credentials; one that has stored candles or ticks only with --purge, one that is streamed not."""
     from core.errors import InputError
 
     with service() as connections:

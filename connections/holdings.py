@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, func, select
 
+from connections.leases import Lease, Leases
 from core.clock import LATEST_US
-from core.errors import PermanentError
+from core.errors import LeaseHeldError, PermanentError
 from storage import Lake
 from storage.metadata.tables import head_candles, lake_files, series
 from storage.metadata.tables_ticks import tick_files, tick_series
+
+PURGE_SECONDS: Final = 600.0  # one that takes longer ends with nothing deleted but candles; one that is killed frees the lease at once
 
 
 def count_stored(tx: Connection, connection_id: int) -> int:
@@ -22,15 +27,32 @@ def count_stored(tx: Connection, connection_id: int) -> int:
     return int(head.scalar_one()) + int(lake.scalar_one())
 
 
-def count_ticks(tx: Connection, connection_id: int) -> int:
-    """Return how many ticks are stored in files."""
-    return int(tx.execute(select(func.coalesce(func.sum(tick_files.c.rows), 0)).where(_live_ticks(connection_id))).scalar_one())
+def count_ticks(lake: Lake, tx: Connection, slug: str, connection_id: int) -> int:
+    """Return how many ticks are stored, in files and in journals."""
+    return lake.tick_store.count_journalled(slug) + int(tx.execute(select(func.coalesce(func.sum(tick_files.c.rows), 0)).where(_live_ticks(connection_id))).scalar_one())
+
+
+@contextmanager
+def unstreamed(leases: Leases, slug: str) -> Iterator[Lease]:
+    """Keep streams of a connection away while the body runs.
+
+    Raises:
+        PermanentError: it is streamed now; a person ends that.
+    """
+    try:
+        lease = leases.acquire(f"stream:{slug}", PURGE_SECONDS)
+    except LeaseHeldError:
+        raise PermanentError(f"{slug} is streamed now; deactivate it, which ends its stream within seconds, then delete it again") from None
+    try:
+        yield lease
+    finally:
+        leases.release(lease)
 
 
 def remove_stored(lake: Lake, slug: str) -> None:
-    """Remove all candles and ticks of a connection; the files lie in .old/ for its grace."""
+    """Remove all candles and ticks of a connection, which `unstreamed` holds; the files lie in .old/ for its grace."""
     lake.apply_retention(lake.plan_retention(LATEST_US, slug, is_forced=True))
-    lake.tick_store.flush(slug)  # what streams that have ended left
+    lake.tick_store.drop_journals(slug)
     lake.tick_store.apply_retention(lake.tick_store.plan_retention(LATEST_US, slug))
 
 

@@ -20,8 +20,9 @@ from connections.budget import StoredBudget
 from connections.changes import entered, keep_series, merged, moves, state_after
 from connections.clocks import alarm, note_clock
 from connections.health import NEVER_AGAIN, record_failure, record_success
-from connections.holdings import check_empty, count_stored, count_ticks, remove_stored
+from connections.holdings import check_empty, count_stored, count_ticks, remove_stored, unstreamed
 from connections.inputs import ConnectionInput, check_credentials, check_input, market_type, may_be_private
+from connections.leases import Lease, Leases
 from connections.rows import (
     ConnectionRow,
     LogRow,
@@ -187,17 +188,22 @@ class ConnectionService:
         """Remove a connection, its credentials and its series. Candles and ticks are never removed unless `purge` says so.
 
         Raises:
-            PermanentError: candles or ticks of it are stored and `purge` was not given; nothing is changed.
+            PermanentError: it is streamed now, or candles or ticks of it are stored and `purge` was not given; nothing is changed.
             NotFoundError: no such connection.
         """
-        with self.lake.metadata.read() as tx:
-            connection_id = read_connection(tx, slug).id
-            stored, ticks = count_stored(tx, connection_id), count_ticks(tx, connection_id)
-        if (stored or ticks) and not purge:
-            raise PermanentError(f"{slug} has {stored} stored candles and {ticks} ticks; deactivate it to keep them, or delete it with purge to lose them")
-        if purge:
-            remove_stored(self.lake, slug)
-        with self.lake.metadata.write() as tx:
+        self.get(slug)
+        with unstreamed(Leases(self.lake.metadata, self.clock), slug) as lease:
+            with self.lake.metadata.read() as tx:
+                connection_id = read_connection(tx, slug).id
+                stored, ticks = count_stored(tx, connection_id), count_ticks(self.lake, tx, slug, connection_id)
+            if (stored or ticks) and not purge:
+                raise PermanentError(f"{slug} has {stored} stored candles and {ticks} ticks; deactivate it to keep them, or delete it with purge to lose them")
+            if purge:
+                remove_stored(self.lake, slug)
+            return self._deleted(slug, lease, stored, witness)
+
+    def _deleted(self, slug: str, lease: Lease, stored: int, witness: Witness) -> Deleted:
+        with lease.write() as tx:
             row = read_connection(tx, slug, for_update=True)
             ids = [item for (item,) in tx.execute(select(series.c.id).where(series.c.connection_id == row.id))]
             check_empty(tx, slug, row.id, ids)
@@ -208,7 +214,7 @@ class ConnectionService:
                       f"{removed.candles} candles", series=removed.series, candles=removed.candles)
             tx.execute(connections.delete().where(connections.c.id == row.id))
             witness(tx)
-        return removed
+            return removed
 
     async def test(self, slug: str) -> ConnectionTest:
         """Try a stored connection with its stored credentials: address, TLS, login, permission, one candle.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ from core.unreadable import UNREADABLE, first_line
 from storage.lake import layout
 from storage.lake.damage import Damage, unaltered
 from storage.lake.local import remove
-from storage.lake.place import Place, locked
+from storage.lake.place import Place, locked, translated
 from storage.statements import fetch
 from storage.ticks import files, journal, losses
 from storage.ticks.files import TickFile
@@ -118,6 +119,17 @@ class TickStore:
                     done, rows, repeats = done + 1, rows + written, repeats + segment.ticks.height - written
         damage.tell()
         return TickFlush(done, rows, repeats)
+
+    def count_journalled(self, slug: str) -> int:
+        """Return how many ticks wait in a connection's journals, repeats among them."""
+        found = [journal.read_segment(path) for path in journal.segments(self.place.root, slug)]
+        return sum(segment.ticks.height for segment in found if segment is not None)
+
+    def drop_journals(self, slug: str) -> None:
+        """Delete a connection's journals, also one that a process which stands still has open; its lease keeps that one from another."""
+        root = self.place.root
+        with translated(root), locked(root, f"journal-{slug}"), suppress(FileNotFoundError):
+            shutil.rmtree(journal.folder(root, slug))
 
     def _check_owned(self, slug: str) -> None:
         """Raise StoreCorruptError for ticks that wait for a connection which is gone: nobody but a person may drop them."""

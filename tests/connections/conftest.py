@@ -14,6 +14,7 @@ from core.settings import Settings
 from core.timeframe import Grid
 from providers.base import AccountInfo, CandlePage, Capabilities, SymbolInfo
 from storage.lake.place import Place
+from storage.ticks.store import TickStore
 from storage.vault import KeyRing, Vault
 
 NOW_US = 1_700_000_000_000_000  # Tuesday, 14 November 2023
@@ -132,5 +133,6 @@ def service(metadata_store, vault, settings, clock, venue, tmp_path):  # noqa: P
         venue.specs.append(spec)
         return SmallProvider(venue, spec, budget)
 
-    lake = SimpleNamespace(metadata=metadata_store, place=Place(tmp_path, metadata_store, clock))
+    place = Place(tmp_path, metadata_store, clock)
+    lake = SimpleNamespace(metadata=metadata_store, place=place, tick_store=TickStore(place))
     return ConnectionService(lake, vault, settings, clock, open_provider=opened, describe=describe)

@@ -63,7 +63,7 @@ def test_ticks_are_stored_data_too(lake, ours, clock, given):
         store.write(slug, "BTC/USD", ticks.head(10).drop("symbol"))
         with closing(store.open_journal(slug, ["BTC/USD"])) as journal:
             journal.append(ticks.tail(10), now)
-    with pytest.raises(PermanentError, match="10 ticks"):
+    with pytest.raises(PermanentError, match="20 ticks"):
         ours.delete("gone")
     assert lake.ticks("gone", "BTC/USD").height == 20
     ours.delete("gone", purge=True)
@@ -71,6 +71,20 @@ def test_ticks_are_stored_data_too(lake, ours, clock, given):
     assert lake.verify().problems == []
     assert store.flush().rows == 10
     assert lake.ticks("kept", "BTC/USD").height == 20
+
+
+def test_a_journal_that_a_stream_left_standing_goes_with_a_purge(lake, ours, clock, given):
+    """A stopped process that has lost its lease still has its journal open: that goes too, and one of that name later has none of its ticks."""
+    now = clock.now_us()
+    ours.create(given(slug="gone"))
+    with closing(lake.tick_store.open_journal("gone", ["BTC/USD"])) as journal:
+        journal.append(frame_of([Tick("BTC/USD", now, now, None, None, 1.0, 2.0, "buy", "1")], "stream", "r"), now)
+        ours.delete("gone", purge=True)
+        assert lake.tick_store.flush().segments == 0
+        ours.create(given(slug="gone"))
+    assert lake.tick_store.flush("gone").rows == 0
+    with pytest.raises(NotFoundError):
+        lake.ticks("gone", "BTC/USD")
 
 
 def test_ticks_whose_connection_is_lost_stay_and_hold_nobody_up(lake, ours, clock, given):

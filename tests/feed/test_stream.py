@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.clock import HOUR_US, MINUTE_US, SECOND_US, parse_instant, to_us
-from core.errors import InputError, LeaseHeldError
+from core.errors import InputError, LeaseHeldError, PermanentError
 from core.interval import Interval
 from core.series import Series
 from feed.stream import StreamOptions, Subscribers, stream
@@ -217,6 +217,33 @@ def started(tmp_path, place):
     env = {**os.environ, "PYTHONPATH": str(WORKER.resolve().parents[2])}
     return subprocess.Popen([sys.executable, str(WORKER), str(tmp_path), str(place.box.clock.now_us())], stdout=subprocess.PIPE, text=True,
                             env=env)
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+async def test_a_connection_that_streams_is_not_deleted(tmp_path, is_killed):
+    """While a process streams it, deleting is refused, purge or not; once that was killed, or has ended because it was switched off, a purge leaves no tick."""
+    with home(tmp_path, "binance", speed=1, clock=FastClock(NOW, 1)) as place:
+        place.box.set(load_rate=500.0)
+        connections, store, journal = place.feed.connections, place.feed.lake.tick_store, place.feed.lake.root / ".journal" / "s"
+        worker = started(tmp_path, place)
+        await asyncio.to_thread(worker.stdout.readline)
+        await until(lambda: store.count_journalled("s") > 0)
+        for purge in (False, True):
+            with pytest.raises(PermanentError, match=r"s is streamed now.*deactivate it"):
+                connections.delete("s", purge=purge)
+        assert connections.get("s").is_active
+        if is_killed:
+            worker.send_signal(signal.SIGKILL)
+        else:
+            connections.deactivate("s")
+        await asyncio.to_thread(worker.communicate)
+        assert bool(list(journal.iterdir())) is is_killed
+        with pytest.raises(PermanentError, match=r"[1-9]\d* ticks"):
+            connections.delete("s")
+        connections.delete("s", purge=True)
+        assert not journal.exists()
+        assert store.flush().segments == 0
+        assert list((tmp_path / "home" / "lake" / "ticks").rglob("*.parquet")) == []
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import polars as pl
 from sqlalchemy import Connection
 
 from core.clock import EARLIEST_US, LATEST_US, isoformat
-from core.errors import InputError, StoreBusyError
+from core.errors import InputError, StoreBusyError, StoreCorruptError
 from core.interval import Interval
 from core.series import Series
 from core.timeframe import Timeframe
@@ -24,7 +24,7 @@ from storage.lake.reader import stored_slots
 from storage.lake.sources import reason_to_keep
 from storage.lake.writer import NewFile, swap_manifest, write_file
 from storage.ledger import booked_in, clear_range
-from storage.series import list_series
+from storage.series import SeriesRow, list_series
 from storage.statements import execute_many, fetch
 
 _ATTEMPTS = 5
@@ -119,8 +119,8 @@ def plan_retention(place: Place, before_us: int, connection: str | None = None, 
     items, refused = [], []
     for row in rows:
         whole, cut = touched[row.id]
-        count = len(stored_slots(place, row.id, Interval(EARLIEST_US, before_us)))
-        reason = None if is_forced else reason_to_keep(place, row, before_us)
+        count = _count(place, row.id, before_us)
+        reason = None if is_forced else _reason(place, row, before_us)
         if reason is not None:
             refused.append(Refusal(row.series, count, reason))
             continue
@@ -156,6 +156,25 @@ def refresh_watermarks(tx: Connection, series_id: int) -> None:
     execute_many(tx, "UPDATE series SET first_us = ?, last_us = ? WHERE id = ?", [(*ends[0], series_id)])
 
 
+def _count(place: Place, series_id: int, before_us: int) -> int:
+    """Return how many candles lie below the boundary; where a file cannot be read, how many manifest and head tell of, those in both twice."""
+    try:
+        return len(stored_slots(place, series_id, Interval(EARLIEST_US, before_us)))
+    except StoreCorruptError:  # what goes whole need not be read
+        with place.metadata.read() as tx:
+            return int(fetch(tx, "SELECT coalesce(sum(rows), 0) FROM (SELECT rows FROM lake_files WHERE series_id = ? AND first_us < ?"
+                                 " AND dataset = 'candles' AND superseded_at_us IS NULL UNION ALL"
+                                 " SELECT rows FROM head_candles WHERE series_id = ? AND first_us < ?) AS parts",
+                             (series_id, before_us, series_id, before_us))[0][0])
+
+
+def _reason(place: Place, row: SeriesRow, before_us: int) -> str | None:
+    try:
+        return reason_to_keep(place, row, before_us)
+    except StoreCorruptError as error:  # the other series need not wait for it
+        return f"{row.series}: whether another series is made of it is not known: {error}"
+
+
 def _below(tx: Connection, series_id: int, before_us: int) -> tuple[list[str], list[str]]:
     """Return the labels of live partitions that lie below the boundary whole, and of those that cross it."""
     rows = fetch(tx, "SELECT period, last_us FROM lake_files WHERE series_id = ? AND dataset = 'candles'"
@@ -168,7 +187,7 @@ def _apply(place: Place, item: RetentionItem, before_us: int) -> RetentionResult
         with place.metadata.read() as tx:
             whole, cut = _below(tx, item.series_id, before_us)
             live = live_by_label(tx, item.series_id)
-        count = len(stored_slots(place, item.series_id, Interval(EARLIEST_US, before_us)))
+        count = _count(place, item.series_id, before_us)
         files = [write_file(place, item.series, label, _kept(place, live[label], before_us)) for label in cut]
         try:
             _commit(place, item.series_id, files, whole, before_us,

@@ -54,6 +54,35 @@ def test_purge_removes_candles_of_head_and_lake(lake, ours, clock, given):
     assert lake.verify().problems == []
 
 
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"no Parquet"), lambda path: path.unlink()], ids=["damaged", "missing"])
+def test_damaged_files_go_too(lake, ours, clock, given, spoil):
+    """Files of candles, revisions and ticks, and a journal, that nobody can read: a purge needs none of them, and leaves nothing."""
+    ours.create(given(slug="gone"))
+    with lake.metadata.read() as tx:
+        (row,) = list_series(tx, "gone")
+    now = clock.now_us()
+    slots = [to_datetime(now - now % MINUTE_US - n * MINUTE_US) for n in range(9, 0, -1)]
+    for value in (1.0, 2.0):
+        frame = pl.DataFrame([(ts, value, value, value, value, 1.0, None) for ts in slots], schema=CANDLE_SCHEMA, orient="row")
+        lake.write([Batch(row.id, frame, "rest")], run_id="r1")
+        lake.flush()
+    ticks = frame_of([Tick("BTC/USD", now + n, now + n, None, None, 1.0, 2.0, "buy", str(n)) for n in range(20)], "stream", "r")
+    lake.tick_store.write("gone", "BTC/USD", ticks.head(10).drop("symbol"))
+    with closing(lake.tick_store.open_journal("gone", ["BTC/USD"])) as journal:
+        journal.append(ticks.tail(10), now)
+    spoiled = [path for name in ("candles", "revisions", "ticks", ".journal") for path in (lake.root / name).rglob("*.*") if path.is_file()]
+    assert len(spoiled) == 4
+    for path in spoiled:
+        spoil(path)
+    removed = ours.delete("gone", purge=True)
+    assert removed.candles == 9
+    assert not [path for path in spoiled if path.exists()]
+    assert lake.verify().problems == []
+    assert lake.tick_store.flush().segments == 0
+    ours.create(given(slug="gone"))
+    assert lake.candles("gone", "BTC/USD", "1m").is_empty()
+
+
 def test_ticks_are_stored_data_too(lake, ours, clock, given):
     """A connection with ticks alone is deleted by a purge only; then its ticks are gone from files and journals, and nothing else is."""
     store, now = lake.tick_store, clock.now_us()

@@ -95,6 +95,23 @@ def test_damage_keeps_nobody_else_from_being_flushed(lake, add_series):
     assert lake.candles(*KEY).height == 2885
 
 
+def test_damage_keeps_nobody_from_being_cleaned_up(lake, add_series):
+    """A file that nobody can read goes when all of it is too old; it stays, and that is told, where a longer timeframe may be made of it; all others go."""
+    for symbol in ("BTC/USDT", "ETH/USDT", "SOL/USDT"):
+        _store_days(lake, add_series, symbol)
+    add_series("ETH/USDT", "1h")
+    lake.flush()
+    for symbol in ("BTC%2FUSDT", "ETH%2FUSDT"):
+        _file_of(lake, symbol).write_bytes(b"no Parquet")
+    plan = lake.plan_retention(DAY_START_US)
+    assert [(item.series.symbol, item.rows) for item in plan.items] == [("BTC/USDT", 2880), ("SOL/USDT", 2880)]
+    (refused,) = plan.refused
+    assert (refused.series.symbol, refused.rows) == ("ETH/USDT", 2880)
+    assert "cannot read" in refused.reason
+    assert lake.apply_retention(plan).rows == 5760
+    assert [path.parts[-4] for path in (lake.root / "candles").rglob("*.parquet")] == ["symbol=ETH%2FUSDT"]
+
+
 def test_altered_ticks_are_not_compacted(lake):
     """A day with an altered file of ticks stays as it is, the others are joined, and the error says so."""
     store = lake.tick_store

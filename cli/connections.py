@@ -5,31 +5,29 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.credentials import read_credentials
 from cli.output import note, print_error, print_json, print_object, print_rows
 from cli.witness import witness
 
 if TYPE_CHECKING:
     from connections.service import ConnectionService
-    from core.secrets import Secret
 
 app = typer.Typer(no_args_is_help=True, help="Connections to brokers and exchanges.")
 
-CREDENTIALS_LIMIT = 64 * 1024  # bytes; a larger file is not a set of credentials
 LISTED = ("slug", "type", "provider", "status", "is_active", "last_connected", "last_error")
 LOGGED = ("created", "action", "status", "message")
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
 Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The connection's short name, e.g. kraken-spot.")]
-CredentialsFile = Annotated[
+Credentials = Annotated[
     str | None,
-    typer.Option("--credentials", metavar="FILE|-", help="JSON object of credentials, from a file or stdin (-)."),
+    typer.Option("--credentials", metavar="ask|FILE|-",
+                 help="Ask for them, unseen; or read a JSON object of them from a file or stdin (-)."),
 ]
 OwnSettings = Annotated[
     str | None,
@@ -58,7 +56,7 @@ def add(
     symbol: Annotated[list[str] | None, typer.Option(help="A symbol to keep; repeat it for more.")] = None,
     timeframe: Annotated[list[str] | None, typer.Option(help="A timeframe to keep; repeat it for more.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Send all requests here instead of to the provider.")] = None,
-    credentials: CredentialsFile = None,
+    credentials: Credentials = None,
     name: Annotated[str | None, typer.Option(help="For people; the slug without it.")] = None,
     config: Annotated[str | None, typer.Option(metavar="JSON", help="Options of the provider, as a JSON object.")] = None,
     settings: OwnSettings = None,
@@ -73,7 +71,7 @@ def add(
     symbols = [check_symbol(item) for item in symbol or []]
     timeframes = [Timeframe.parse(item).name for item in timeframe or []]
     options = {} if config is None else _json_object("--config", config)
-    secret = read_credentials(credentials)
+    secret = {} if credentials is None else read_credentials(credentials, provider)
     with service() as connections:
         row = connections.create(ConnectionInput(
             slug=slug, name=name or slug, provider=provider, base_url=base_url, credentials=secret, config=options,
@@ -119,7 +117,7 @@ def update(
     symbol: Annotated[list[str] | None, typer.Option(help="The symbols to keep from now on.")] = None,
     timeframe: Annotated[list[str] | None, typer.Option(help="The timeframes to keep from now on.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Send all requests here; '' for the provider itself.")] = None,
-    credentials: CredentialsFile = None,
+    credentials: Credentials = None,
     config: Annotated[str | None, typer.Option(metavar="JSON", help="Options of the provider, as a JSON object.")] = None,
     settings: OwnSettings = None,
     as_json: Json = False,
@@ -140,12 +138,12 @@ def update(
         changes["base_url"] = base_url or None
     if config is not None:
         changes["config"] = _json_object("--config", config)
-    if credentials is not None:
-        changes["credentials"] = read_credentials(credentials)
     own = None if settings is None else _json_object("--settings", settings)
-    if not changes and own is None:
+    if not changes and own is None and credentials is None:
         raise InputError("connections update", "nothing to change", "at least one option", "see --help")
     with service() as connections:
+        if credentials is not None:
+            changes["credentials"] = read_credentials(credentials, connections.get(slug).provider)
         if own is not None:
             merged = {**connections.get(slug).settings, **own}
             changes["settings"] = {key: value for key, value in merged.items() if value is not None}
@@ -224,42 +222,6 @@ def logs(
         print_json(rows)
     else:
         print_rows(rows, LOGGED, as_json=False, empty="nothing logged yet")
-
-
-def read_credentials(source: str | None) -> dict[str, Secret]:
-    """Read a JSON object of texts from a file, or from stdin for `-`; values become secrets, never part of a message.
-
-    Raises:
-        InputError: the file cannot be read, or holds something else.
-    """
-    from core.errors import InputError
-    from core.secrets import Secret
-
-    if source is None:
-        return {}
-    allowed = 'a JSON object of texts, e.g. {"user": "...", "password": "..."}'
-    try:
-        raw = sys.stdin.read(CREDENTIALS_LIMIT + 1) if source == "-" else _read_text(Path(source))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise InputError("--credentials", source, "a readable file, or - for stdin", str(reason)) from None
-    if len(raw) > CREDENTIALS_LIMIT:
-        raise InputError("--credentials", source, f"at most {CREDENTIALS_LIMIT} bytes", "this is not a credentials file")
-    try:
-        fields = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise InputError("--credentials", source, allowed, "it holds no JSON") from None
-    if not isinstance(fields, dict):
-        raise InputError("--credentials", source, allowed, f"it holds a {type(fields).__name__}")
-    for name, value in fields.items():
-        if isinstance(value, bool) or not isinstance(value, (str, int)):
-            raise InputError("--credentials", source, allowed, f"the field {name!r} is no text")
-    return {name: Secret(str(value)) for name, value in fields.items()}
-
-
-def _read_text(path: Path) -> str:
-    with path.open(encoding="utf-8") as stream:
-        return stream.read(CREDENTIALS_LIMIT + 1)
 
 
 def _json_object(what: str, text: str) -> dict[str, object]:

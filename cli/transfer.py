@@ -80,7 +80,7 @@ def import_(
     from core.interval import Interval
     from core.series import Series
     from feed import open_feed
-    from storage.exchange_files import read_candle_file
+    from storage.exchange_files import check_spacing, read_candle_file
     from storage.head import Batch
     from storage.series import ensure_series, grid_of
 
@@ -88,6 +88,7 @@ def import_(
     if not file.is_file():
         raise InputError("file", str(file), "a file that exists", "check the path")
     raw = read_candle_file(file)
+    check_spacing(raw, series.timeframe)
     with open_feed() as feed:
         connection = feed.connections.get(slug)
         run_id = feed.new_run_id("import")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -12,7 +13,7 @@ from core.candles import CANDLE_SCHEMA, TS
 from core.clock import EARLIEST_US, LATEST_US, to_datetime, to_us
 from core.errors import InputError
 from core.interval import Interval
-from core.timeframe import Grid
+from core.timeframe import Grid, Timeframe
 from core.unreadable import UNREADABLE, first_line
 from storage.lake.place import translated
 
@@ -80,6 +81,18 @@ def read_candle_file(path: str | Path) -> pl.DataFrame:
         else:
             columns.append(pl.Series(name, [None if name == "spread" else 0.0] * raw.height, dtype=pl.Float64))
     return pl.DataFrame(columns).select(list(CANDLE_SCHEMA))
+
+
+def check_spacing(frame: pl.DataFrame, timeframe: Timeframe) -> None:
+    """Refuse candles that follow each other faster than the timeframe: those on its grid would be stored as longer ones than they are.
+
+    Raises:
+        InputError: says how far apart the candles are.
+    """
+    apart = frame["ts"].drop_nulls().unique().sort().diff().dt.total_microseconds().median()
+    if isinstance(apart, int | float) and apart * 1.25 <= timeframe.length_us:  # a month may be shorter than its usual length
+        raise InputError("timeframe", timeframe.name, f"that of the file, whose candles are mostly {timedelta(microseconds=apart)} apart",
+                         "name that one; longer candles are made when read: candlelake candles --derive-from")
 
 
 def filled(frame: pl.DataFrame, grid: Grid) -> pl.DataFrame:

@@ -255,6 +255,18 @@ def test_export_and_import_give_the_same_candles(filled, tmp_path, shape):
     assert one == two
 
 
+@pytest.mark.parametrize("timeframe", ["5m", "4h", "1mo"])
+def test_candles_of_a_shorter_timeframe_are_not_imported_as_longer_ones(filled, tmp_path, timeframe):
+    """A file of 1m candles has some that open where longer ones do: it is refused whole, and no series is made of it."""
+    candles_of(500).write_parquet(tmp_path / "minutes.parquet")
+    before = filled("coverage", "--json").json
+    answer = filled("import", "tape", "BTCUSD", timeframe, tmp_path / "minutes.parquet")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert f"received '{timeframe}'" in answer.err
+    assert "0:01:00 apart" in answer.err
+    assert filled("coverage", "--json").json == before
+
+
 def test_import_quarantines_what_is_no_candle(filled, tmp_path):
     """Rows that cannot be candles are counted by reason, not stored, and can be asked for as they came; the good ones are stored."""
     frame = pl.concat([candles_of(2), candles_of(3).tail(1).with_columns(high=pl.lit(1.0))])

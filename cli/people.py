@@ -133,7 +133,8 @@ def audit_(
     subject: Annotated[str | None, typer.Option(help="Only what was done to something whose name holds this.")] = None,
     before: Annotated[int | None, typer.Option(min=1, help="Older than this id: the next page.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="So many at most.")] = 100,
-    check: Annotated[bool, typer.Option("--check", help="Check the chain instead; exit code 1 when a row was changed or is missing.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check the chain instead, and print its head; exit code 1 when a row was changed or is missing.")] = False,
+    head: Annotated[str | None, typer.Option(metavar="ID:DIGEST", help="With --check: a head printed before; up to there the log must be as it was then.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show who did what, newest first; or whether that log is whole."""
@@ -142,10 +143,12 @@ def audit_(
 
     if outcome is not None and outcome not in audit.OUTCOMES:
         raise InputError("outcome", outcome, audit.OUTCOMES, "choose one of them")
+    if head is not None and not check:
+        raise InputError("--head", head, "none without --check", "add --check")
     with _store() as (tx, _):
         if check:
-            broken = audit.verify_audit(tx)
-            print_object({"is_whole": broken is None, "first_broken": broken}, as_json=as_json)
+            broken = audit.verify_audit(tx, head)
+            print_object({"is_whole": broken is None, "first_broken": broken, "head": audit.audit_head_of(tx)}, as_json=as_json)
             raise typer.Exit(0 if broken is None else 1)
         rows = [row.as_dict() for row in audit.list_audit(tx, limit, audit.AuditFilter(actor, action, outcome, subject, before))]
     print_rows(rows, AUDITED, as_json=as_json, empty="nobody has done anything that matches")

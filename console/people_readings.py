@@ -36,10 +36,11 @@ def audit_actions(feed: Feed) -> list[str]:
         return audit.audit_actions(tx)
 
 
-def first_broken(feed: Feed) -> int | None:
-    """Return the id of the first row of the audit log that was changed or stands behind a hole, None when it is whole; reads all of it."""
+def audit_chain(feed: Feed, noted: str | None = None) -> dict[str, Any]:
+    """Return whether the audit log is whole, and as it was up to the head `noted`, and its head now; reads all of it."""
     with feed.lake.metadata.read() as tx:
-        return audit.verify_audit(tx)
+        broken = audit.verify_audit(tx, noted)
+        return {"is_whole": broken is None, "first_broken": broken, "head": audit.audit_head_of(tx)}
 
 
 def account(feed: Feed, who: Identity) -> dict[str, Any]:

@@ -42,10 +42,11 @@ def list_audit(  # noqa: PLR0917  one for each parameter
 
 
 @router.get("/audit/chain", dependencies=OVERSEES)
-def check_audit(request: Request) -> ChainOut:
+def check_audit(
+    request: Request, head: Annotated[str | None, Query(max_length=100, description="A head told before: up to there the log must be as it was then.")] = None,
+) -> ChainOut:
     """Return whether the audit log is whole; reads all of it."""
-    broken = people_readings.first_broken(feed_of(request))
-    return ChainOut(is_whole=broken is None, first_broken=broken)
+    return ChainOut(**people_readings.audit_chain(feed_of(request), head))
 
 
 @router.get("/account", dependencies=MINE)

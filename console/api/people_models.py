@@ -42,7 +42,8 @@ class ChainOut(BaseModel):
     """Whether each row of the audit log follows from the one before it."""
 
     is_whole: bool
-    first_broken: int | None = Field(description="The first row that was changed or stands behind a hole.")
+    first_broken: int | None = Field(description="The first row that was changed, is missing or stands behind a hole.")
+    head: str = Field(description="The newest row's number and digest: noted elsewhere and given later, it proves that nothing up to there was changed.")
 
 
 class AccountOut(BaseModel):

@@ -92,7 +92,7 @@ def show_audit(  # noqa: PLR0917  one for each field of the form
 @router.get("/audit/chain", dependencies=OVERSEES)
 def check_audit(request: Request) -> Response:
     """Say whether the log is whole; its page asks for it by itself."""
-    return page(request, "audit_chain.html", {"broken": people_readings.first_broken(feed_of(request))})
+    return page(request, "audit_chain.html", {"chain": people_readings.audit_chain(feed_of(request))})
 
 
 def _users(request: Request, name: str | None = None, code: Secret | None = None) -> Response:

@@ -101,3 +101,9 @@ audit_log = Table(  # hash-chained: a changed or missing row is found
     Index(None, "actor", "at_us"),
     sqlite_autoincrement=True,
 )
+
+audit_head = Table(  # one row: the newest of the log, so that rows cut off at its end are missed
+    "audit_head", metadata,
+    Column("last_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("chain", String(64), nullable=False),
+)

@@ -3,10 +3,12 @@
 import json
 import re
 
+from sqlalchemy import select
+
 from cli.main import run
 from core.settings import settings
-from storage import access, people
-from storage.metadata.tables_people import audit_log
+from storage import access, audit, people
+from storage.metadata.tables_people import audit_head, audit_log
 from tests.console.home import token_of
 
 
@@ -84,16 +86,33 @@ async def test_a_changed_audit_log_is_found_by_page_api_and_command_line(browser
     """Whole, all three say so; a row that somebody edited is named by all three, and the command ends with 1."""
     http, root, boss = browser().http, token("root"), browser()
     await boss.sign_in("root")
+    with feed.lake.metadata.write() as tx:
+        audit.record(tx, "ann", "page", "deed", "one", "done", feed.clock.now_us())
     monkeypatch.setenv("CANDLELAKE_HOME", str(feed.settings.home))
     settings.cache_clear()
     assert run(["users", "audit", "--check"]) == 0
-    assert (await http.get("/api/audit/chain", headers=root)).json() == {"is_whole": True, "first_broken": None}
-    assert "is whole" in (await boss.get("/audit/chain")).text
+    whole = (await http.get("/api/audit/chain", headers=root)).json()
+    head = whole.pop("head")
+    assert whole == {"is_whole": True, "first_broken": None}
+    page = (await boss.get("/audit/chain")).text
+    assert "is whole" in page
+    assert head in page
+    assert head in capsys.readouterr().out
+    assert run(["users", "audit", "--check", "--head", head]) == 0
+    newest = int(head.split(":")[0])
+    with feed.lake.metadata.write() as tx:
+        tx.execute(audit_log.delete().where(audit_log.c.id == newest))
+        tx.execute(audit_head.update().values(last_id=newest - 1, chain=tx.execute(select(audit_log.c.chain).where(audit_log.c.id == newest - 1)).scalar()))
+    assert run(["users", "audit", "--check"]) == 0  # who writes both leaves no trace here
+    assert run(["users", "audit", "--check", "--head", head]) == 1  # but elsewhere
+    assert (await http.get("/api/audit/chain", params={"head": head}, headers=root)).json()["first_broken"] == newest
+    assert (await http.get("/api/audit/chain", params={"head": "none"}, headers=root)).status_code == 422
+    assert run(["users", "audit", "--head", head]) == 2
     with feed.lake.metadata.write() as tx:
         tx.execute(audit_log.update().where(audit_log.c.id == 1).values(actor="bob"))
     assert run(["users", "audit", "--check"]) == 1
-    assert (await http.get("/api/audit/chain", headers=root)).json() == {"is_whole": False, "first_broken": 1}
-    assert "row 1 does not follow" in (await boss.get("/audit/chain")).text
+    assert (await http.get("/api/audit/chain", headers=root)).json()["first_broken"] == 1
+    assert "row 1 is missing or does not follow" in (await boss.get("/audit/chain")).text
     settings.cache_clear()
 
 

@@ -18,8 +18,8 @@ from connections.rows import notify
 from core.errors import CandlelakeError, InputError, StoreConflictError
 from feed.notices import _claim
 from storage.access import make_code, note_failure, use_code
-from storage.audit import list_audit, record, verify_audit
-from storage.metadata.tables_people import login_throttles
+from storage.audit import audit_head_of, list_audit, record, verify_audit
+from storage.metadata.tables_people import audit_head, audit_log, login_throttles
 from storage.people import UserRow, add_user
 from storage.ticks.losses import ensure_tick_series
 from tests.storage.conftest import add_connection
@@ -66,6 +66,54 @@ def test_a_deed_that_was_rolled_back_leaves_no_hole(lake):
     with lake.metadata.read() as tx:
         assert [row.subject for row in list_audit(tx)] == ["2", "0"]
         assert verify_audit(tx) is None
+
+
+def test_rows_cut_off_at_the_end_are_missed(lake):
+    """Whoever removes the newest deeds is found, at once and after further deeds too; a head that was noted elsewhere tells of a log that was made anew."""
+    def deed(turn):
+        with lake.metadata.write() as tx:
+            record(tx, "ann", "cli", "deed", str(turn), "done", 0)
+
+    for turn in range(4):
+        deed(turn)
+    with lake.metadata.write() as tx:
+        noted = audit_head_of(tx)
+        assert (verify_audit(tx), verify_audit(tx, noted), noted.split(":")[0]) == (None, None, "4")
+        tx.execute(audit_log.delete().where(audit_log.c.id > 2))
+        assert verify_audit(tx) == 3
+    deed("later")
+    with lake.metadata.write() as tx:
+        assert [row.id for row in list_audit(tx)] == [5, 2, 1]
+        assert verify_audit(tx) == 5
+        tx.execute(audit_log.delete())
+        assert verify_audit(tx) == 1
+        tx.execute(audit_head.delete())
+        assert verify_audit(tx) is None  # all of it is gone, as in a store that is new
+        assert verify_audit(tx, noted) == 4
+    for turn in range(6):
+        deed(f"forged {turn}")
+    with lake.metadata.read() as tx:
+        assert verify_audit(tx) is None
+        assert verify_audit(tx, noted) == 4
+
+
+def test_a_head_that_was_removed_is_not_made_anew(lake):
+    """Without its head the log goes on, and the next deed does not follow from the one before it: that stays to be seen."""
+    for turn in range(4):
+        with lake.metadata.write() as tx:
+            record(tx, "ann", "cli", "deed", str(turn), "done", 0)
+            if turn == 1:
+                tx.execute(audit_head.delete())
+                assert verify_audit(tx) == 1
+    with lake.metadata.read() as tx:
+        assert verify_audit(tx) == 3
+
+
+def test_a_head_that_is_none_is_refused(lake):
+    """What was noted is a row's number and its digest; anything else is said to be none."""
+    for text in ("", "7", "x:" + "0" * 64, "7:" + "g" * 64, "-1:" + "0" * 64):
+        with lake.metadata.read() as tx, pytest.raises(InputError, match="audit head"):
+            verify_audit(tx, text)
 
 
 def test_a_one_time_code_counts_once(lake):

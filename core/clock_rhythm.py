@@ -31,12 +31,15 @@ _FURTHEST: Final = 30  # weeks: further away a pair is traded otherwise
 _LIMIT: Final = 1.5  # of the logarithm: one wild hour decides no half day
 _FLOOR: Final = 0.005  # of the mean square: counts that never differ say nothing
 _MOST: Final = 6.0  # nats that one half day can tell
+_DAY_HOURS: Final = 24
+_LEAST_ALIKE: Final = 0.45  # a market's hours are as busy as the hour and the day before: recorded ones agree at 0.57 and more
 
 
 def rhythm_scores(times: Times, volume: Values) -> dict[int, Values]:
     """Return for each half day (its number since 1970) the nats for each of `SHIFTS`, compared with the first.
 
-    `times`: hourly open times in UTC by the clock's rules, ascending, each once; `volume`: their ticks.
+    `times`: hourly open times in UTC by the clock's rules, ascending, each once; `volume`: their ticks. Ticks without the
+    rhythm of a market's days, such as made ones that repeat after some other number of hours, tell nothing.
     """
     if len(times) == 0:
         return {}
@@ -44,6 +47,8 @@ def rhythm_scores(times: Times, volume: Values) -> dict[int, Values]:
     first = int(weeks[0])
     busy = np.full((int(weeks[-1]) - first + 1, _WEEK_HOURS), np.nan)
     busy[weeks - first, (times - _MONDAY_US) % _WEEK_US // HOUR_US] = np.log(np.maximum(volume, 1.0))
+    if min(_alike(busy, 1), _alike(busy, _DAY_HOURS)) < _LEAST_ALIKE:
+        return {}
     usual = _usual(busy, first)
     misfits, counts = (np.stack(part, axis=-1) for part in zip(*(_misfit(busy, _later(usual, shift)) for shift in SHIFTS), strict=True))
     common, misfits = counts.min(axis=-1), misfits + _FLOOR
@@ -56,6 +61,14 @@ def rhythm_scores(times: Times, volume: Values) -> dict[int, Values]:
     start = (first * _WEEK_US + _MONDAY_US) // (HOURS * HOUR_US)
     table, said = np.clip(nats, -_MOST, _MOST).reshape(-1, len(SHIFTS)), tells.ravel()
     return {start + int(row): table[row] for row in np.flatnonzero(said)}
+
+
+def _alike(busy: Values, hours: int) -> float:
+    """Return how well each hour agrees with the one `hours` before it: their correlation; 0.0 where nothing differs."""
+    later, earlier = busy.ravel()[hours:], busy.ravel()[:-hours]
+    known = np.isfinite(later) & np.isfinite(earlier)
+    later, earlier = later[known], earlier[known]
+    return float(np.corrcoef(later, earlier)[0, 1]) if len(later) and later.std() and earlier.std() else 0.0
 
 
 def _usual(busy: Values, first: int) -> Values:

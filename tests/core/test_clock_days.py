@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 import sandbox
-from core.clock import DAY_US, HOUR_US, parse_instant
+from core.clock import DAY_US, HOUR_US, MINUTE_US, parse_instant
 from core.clock_days import Doubt, Hourly, Hours, judge_days
 from core.interval import Interval
 from core.server_clock import ServerClock
@@ -133,3 +133,16 @@ def test_a_right_clock_and_silence_raise_no_doubt(reference: Hourly) -> None:
     assert not found(clock, [Hours(times, close)], (nothing.times, nothing.close))
     judged = judge_days(clock, [Hours(times, close)], reference)
     assert list(judged.half_days or ()) == ["reference"]
+
+
+@pytest.mark.parametrize("every", [7, 13, 97, 1000])
+def test_ticks_that_are_no_markets_raise_no_doubt(every: int) -> None:
+    """Counts that repeat after some number of hours or minutes, as made candles have them, look like hours moved: they tell nothing."""
+    assert WEEKLY is not None
+    start = parse_instant("2026-01-05")
+    times = start + np.arange(84 * 24) * HOUR_US
+    times = times[(times - start) % (7 * DAY_US) < 5 * DAY_US]
+    close = 1.1 + np.cumsum(np.random.default_rng(3).normal(0, 1e-4, len(times)))
+    counted = times // HOUR_US if every < 50 else times // MINUTE_US
+    for ticks in (counted % every + 1.0, np.arange(len(times)) % every + 1.0, counted * 2654435761 % 1000 + 1.0):
+        assert judge_days(WEEKLY, [Hours(times, close, ticks)]).doubts == ()

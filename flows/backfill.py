@@ -31,7 +31,7 @@ class BackfillConfig(BaseModel):
     end: str = Field(title="End", min_length=4, max_length=40, description="Where to stop (exclusive), ISO 8601, UTC when it has no offset.")
 
 
-@flow(name="backfill", validate_parameters=True)
+@flow(name="backfill", flow_run_name="{config.connection} {config.symbol} {config.timeframe}", validate_parameters=True)
 async def backfill(config: BackfillConfig) -> State[dict[str, Any]]:
     """Get every candle of one series in a range; resumes where an earlier run stopped.
 

@@ -29,7 +29,7 @@ class BackfillTicksConfig(BaseModel):
     end: str = Field(title="End", min_length=4, max_length=40, description="Where to stop (exclusive), ISO 8601, UTC when it has no offset.")
 
 
-@flow(name="backfill_ticks", validate_parameters=True)
+@flow(name="backfill_ticks", flow_run_name="{config.connection} {config.symbol}", validate_parameters=True)
 async def backfill_ticks(config: BackfillTicksConfig) -> State[dict[str, Any]]:
     """Get every tick of a symbol in a range.
 

@@ -32,7 +32,7 @@ class CompareConfig(BaseModel):
         "replay", title="By", description="replay: judge the candles again; live: what both said when they ran side by side.")
 
 
-@flow(name="compare_pipelines", validate_parameters=True)
+@flow(name="compare_pipelines", flow_run_name="{config.champion} and {config.challenger}", validate_parameters=True)
 async def compare_pipelines(config: CompareConfig) -> State[dict[str, Any]]:
     """Compare two pipelines on the same candles.
 

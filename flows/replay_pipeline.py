@@ -42,7 +42,7 @@ async def _results_of(futures: Sequence[PrefectFuture[Any]]) -> list[dict[str, A
     return [await asyncio.to_thread(future.result) for future in futures]
 
 
-@flow(name="replay_pipeline", validate_parameters=True)
+@flow(name="replay_pipeline", flow_run_name="{config.pipeline}", validate_parameters=True)
 async def replay_pipeline(config: ReplayConfig) -> State[dict[str, Any]]:
     """Say what a pipeline would have said over a range of stored candles.
 

@@ -43,7 +43,7 @@ class TrainConfig(BaseModel):
     measure: Measure = Field(default_factory=Measure, title="Measure", description="On what the model is measured, and what a trade costs.")
 
 
-@flow(name="train_model", validate_parameters=True)
+@flow(name="train_model", flow_run_name="{config.model} on {config.connection} {config.symbol} {config.timeframe}", validate_parameters=True)
 async def train_model(config: TrainConfig) -> State[dict[str, Any]]:
     """Train a model on a series' stored candles.
 

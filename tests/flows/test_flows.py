@@ -3,6 +3,7 @@
 import ast
 import inspect
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from prefect import Flow
@@ -33,6 +34,20 @@ def test_flow_files_open_with_their_contract(name):
     assert "Requires:" in ast.get_docstring(tree)
     imported = {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not imported & {"feed", "connections", "storage", "providers", "pipeline"}
+
+
+@pytest.mark.parametrize(("name", "values", "told"), [
+    ("backfill", {"connection": "kraken", "symbol": "BTC/USD", "timeframe": "1m", "start": "2026", "end": "2027"}, "kraken BTC/USD 1m"),
+    ("backfill_ticks", {"connection": "kraken", "symbol": "BTC/USD", "start": "2026", "end": "2027"}, "kraken BTC/USD"),
+    ("replay_pipeline", {"pipeline": "trend", "start": "2026", "end": "2027"}, "trend"),
+    ("compare_pipelines", {"champion": "trend", "challenger": "fade", "start": "2026", "end": "2027"}, "trend and fade"),
+    ("train_model", {"model": "trees", "connection": "kraken", "symbol": "BTC/USD", "timeframe": "1h"}, "trees on kraken BTC/USD 1h"),
+])
+def test_a_run_about_one_thing_bears_its_name(name, values, told):
+    """The list of runs says what each run of such a flow is about, in place of a name that Prefect makes up."""
+    flow = FLOWS[name]
+    model = get_type_hints(flow.fn)["config"]
+    assert flow.flow_run_name.format(config=model(**values)) == told
 
 
 def test_cleanup_by_hand_is_a_dry_run():

@@ -8,8 +8,6 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import brier_score_loss, log_loss
 
 from addons.ai_signals import features
 from addons.ai_signals.model import Model, digest_of, read_model, stability
@@ -86,6 +84,8 @@ def test_labels_look_exactly_as_far_as_they_say():
 
 def test_our_reading_of_the_trees_is_scikit_learns():
     """The logits of the plain numbers are those of scikit-learn's own classifier, missing values among them."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     dice = np.random.default_rng(3)
     rows = dice.normal(size=(3_000, 6))
     rows[dice.random(rows.shape) < 0.1] = np.nan
@@ -123,6 +123,8 @@ def test_a_changed_file_is_refused(learned, tmp_path):
 
 def test_reports_are_honest(learned):
     """Where moves go on the model beats the base rate; on a random walk it says that it does not; its numbers are scikit-learn's."""
+    from sklearn.metrics import brier_score_loss, log_loss
+
     candles, model = learned
     assert model.about["verdict"].startswith("beats the base rate")
     told = model.about["report"]["unseen"]
@@ -160,6 +162,8 @@ def test_drift_is_seen():
 @pytest.mark.slow
 def test_calibrated_on_the_last_unseen_year_of_real_candles():
     """EURUSD to 2018: on its last year, never trained on, the calibration error is within the stated one and the verdict is plain."""
+    from sklearn.metrics import log_loss
+
     frame = pl.read_parquet(EURUSD).filter(pl.col("ts").dt.year() >= 2012).with_columns(spread=pl.lit(None, pl.Float64))
     candles = frame.cast(dict(CANDLE_SCHEMA), strict=False).select(list(CANDLE_SCHEMA))
     share = candles.filter(pl.col("ts").dt.year() == 2018).height / candles.height

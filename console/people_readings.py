@@ -14,12 +14,14 @@ from storage.audit import AuditFilter
 ROWS_MAX: Final = 1_000
 
 
-def user_rows(feed: Feed) -> list[dict[str, Any]]:
-    """Return everybody who may use the console, by name."""
+def user_rows(feed: Feed, text: str = "") -> list[dict[str, Any]]:
+    """Return those who may use the console and whose name, e-mail or role hold each word of `text`, by name."""
+    words = text.casefold().split()
     with feed.lake.metadata.read() as tx:
         with_factor = factors.users_with_factor(tx)
         return [user.as_dict() | {"email": user.email, "has_second_factor": user.id in with_factor, "created": isoformat(user.created_at_us)}
-                for user in people.list_users(tx)]
+                for user in people.list_users(tx)
+                if all(word in f"{user.name} {user.email or ''} {user.role}".casefold() for word in words)]
 
 
 def audit_rows(feed: Feed, limit: int, only: AuditFilter) -> list[dict[str, Any]]:

@@ -213,6 +213,7 @@ def holidays_of(calendar: str, year: int) -> tuple[tuple[date, str], ...]:
     return tuple(sorted(found.items()))
 
 
+@lru_cache(maxsize=4096)  # the same weeks are asked about for every series
 def _local(day: date, minutes: int, zone: ZoneInfo) -> int:
     at = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(minutes=minutes)
     return to_us(at.replace(tzinfo=zone).astimezone(UTC))

@@ -13,6 +13,7 @@ from console import actions, people_readings
 from console.api.people_models import AccountOut, AuditOut, ChainOut, SessionOut, TokenOut, UserOut
 from console.identity import cookie_name
 from console.policy import SIGNED_IN, SUPER_ADMINS, identity_of
+from console.series_pages import TEXT_MAX
 from console.state import feed_of
 from storage.audit import AuditFilter, Outcome
 
@@ -22,9 +23,11 @@ OVERSEES = [Depends(SUPER_ADMINS)]
 
 
 @router.get("/users", dependencies=OVERSEES)
-def list_users(request: Request) -> list[UserOut]:
-    """Return everybody who may use the console."""
-    return [UserOut(**row) for row in people_readings.user_rows(feed_of(request))]
+def list_users(
+    request: Request, query: Annotated[str, Query(max_length=TEXT_MAX, description="Words that name, e-mail or role hold.", examples=["ann"])] = "",
+) -> list[UserOut]:
+    """Return everybody who may use the console, or those that match."""
+    return [UserOut(**row) for row in people_readings.user_rows(feed_of(request), query)]
 
 
 @router.get("/audit", dependencies=OVERSEES)

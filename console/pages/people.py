@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Form, Query, Request
@@ -12,6 +12,7 @@ from console import people_readings
 from console.pages.access import Text
 from console.policy import SUPER_ADMINS, identity_of
 from console.rendering import page
+from console.series_pages import TEXT_MAX, page_of
 from console.state import feed_of
 from core.secrets import Secret
 from storage import access, audit, people
@@ -20,12 +21,13 @@ from storage.audit import AuditFilter
 router = APIRouter(include_in_schema=False)
 OVERSEES = [Depends(SUPER_ADMINS)]
 PAGE_ROWS: Final = 100
+SHOWN: Final = 50  # people on one page
 
 
 @router.get("/users", dependencies=OVERSEES)
-def show_users(request: Request) -> Response:
-    """Show who is there."""
-    return _users(request)
+def show_users(request: Request, query: str = "", page_number: Annotated[int, Query(ge=1, le=100_000)] = 1) -> Response:
+    """Show who is there, a page of them at a time: all, or those that match."""
+    return page(request, "users.html", _shown(request, query[:TEXT_MAX], page_number))
 
 
 @router.post("/users", dependencies=OVERSEES)
@@ -37,7 +39,7 @@ def add_user(request: Request, name: Text, role: Text, email: Text = "") -> Resp
         user = people.add_user(tx, name.strip().lower(), role, now_us, email.strip() or None)
         code = access.make_code(tx, "password", user.id, now_us)
         audit.record(tx, who.user.name, who.via, "user.add", user.name, "done", now_us, role=role)
-    return _users(request, user.name, code)
+    return _with_code(request, user.name, code)
 
 
 @router.post("/users/{name}/code", dependencies=OVERSEES)
@@ -49,7 +51,7 @@ def make_code(request: Request, name: str) -> Response:
         user = people.get_user(tx, name)
         code = access.make_code(tx, "password", user.id, now_us)
         audit.record(tx, who.user.name, who.via, "user.code", user.name, "done", now_us)
-    return _users(request, user.name, code)
+    return _with_code(request, user.name, code)
 
 
 @router.post("/users/{name}", dependencies=OVERSEES)
@@ -95,6 +97,10 @@ def check_audit(request: Request) -> Response:
     return page(request, "audit_chain.html", {"chain": people_readings.audit_chain(feed_of(request))})
 
 
-def _users(request: Request, name: str | None = None, code: Secret | None = None) -> Response:
-    return page(request, "users.html", {
-        "users": people_readings.user_rows(feed_of(request)), "roles": people.ROLES, "for_user": name, "code": None if code is None else code.reveal()})
+def _with_code(request: Request, name: str, code: Secret) -> Response:
+    return page(request, "users.html", _shown(request) | {"for_user": name, "code": code.reveal()})
+
+
+def _shown(request: Request, query: str = "", number: int = 1) -> dict[str, Any]:
+    shown = page_of(people_readings.user_rows(feed_of(request), query), number, SHOWN)
+    return {"shown": shown, "query": query, "turn": shown.links(query=query), "roles": people.ROLES, "for_user": None, "code": None}

@@ -28,6 +28,25 @@ async def test_the_people_are_listed_without_a_secret(browser, token, feed):
         assert (await http.get("/api/users", headers=token(person))).status_code == 403
 
 
+async def test_people_are_found_by_words_a_page_at_a_time(browser, token, feed):
+    """Page and API sift by name, e-mail and role; of many people a page shows some, and its links keep the words."""
+    http, root, boss = browser().http, token("root"), browser()
+    await boss.sign_in("root")
+    with feed.lake.metadata.write() as tx:
+        for number in range(120):
+            people.add_user(tx, f"clone-{number:03d}", "user", feed.clock.now_us(), f"n{number}@example.org")
+    text = (await boss.get("/users?query=CLONE")).text
+    assert text.count("<li>") == 50
+    assert "Page 1 of 3, 120 people" in text
+    assert 'href="?query=CLONE&amp;page_number=2"' in text
+    assert "clone-119" in (await boss.get("/users?query=clone&page_number=3")).text
+    assert re.findall(r"<b>([^<]+)</b>", (await boss.get("/users?query=n7@example.org")).text) == ["clone-007"]
+    assert re.findall(r"<b>([^<]+)</b>", (await boss.get("/users?query=staff_admin cle")).text) == ["clerk"]
+    assert "Nobody matches" in (await boss.get("/users?query=nobody-here")).text
+    found = await http.get("/api/users", params={"query": "staff_admin"}, headers=root)
+    assert [row["name"] for row in found.json()] == ["clerk", "staff"]
+
+
 async def test_the_audit_log_is_read_by_filter_and_page(browser, token, feed, monkeypatch, capsys):
     """Person, kind, outcome and subject sift the same rows by page, API and command line; `before` leads on until nothing is left."""
     http, root, ann = browser().http, token("root"), token("ann", "read", "manage")

@@ -169,7 +169,7 @@ def create(
     if as_json:
         print_json({"user": user} | row.as_dict(now_us) | {"token": value.reveal()})
         return
-    note("shown once; send it as Authorization: Bearer")
+    note("shown once; send it in the header Authorization, after the word Bearer")
     print(value.reveal())
 
 

@@ -12,6 +12,7 @@ from typing import Final, Literal
 from core.clock import DAY_US, isoformat
 from core.errors import (
     CandlelakeError,
+    ClockSkewError,
     CredentialsRefusedError,
     NetworkError,
     PermanentError,
@@ -168,4 +169,6 @@ def _with_advice(step: str, error: CandlelakeError) -> str:
     }[step]
     if isinstance(error, CredentialsRefusedError):
         advice = "enter the credentials again; it is not tried again by itself, so that no account is locked"
+    if isinstance(error, ClockSkewError):
+        advice = "set this machine's clock right, then try again"
     return f"{error}; {advice}"

@@ -153,7 +153,10 @@ class ExchangeProvider:
         exchange = self._connected()
         if exchange.has.get("fetchBalance") is not True:
             raise UnsupportedError(f"{self._id} tells no balance through ccxt")
-        balance = await self._signed(exchange, exchange.fetch_balance)
+        try:
+            balance = await self._signed(exchange, exchange.fetch_balance)
+        except ClockSkewError:  # its time has been read since
+            balance = await self._signed(exchange, exchange.fetch_balance)
         info = balance.get("info") if isinstance(balance, dict) else None
         if not _is_account(info):
             raise BadPayloadError(f"{self._id} sent no balance; nothing of it is used")

@@ -8,7 +8,7 @@ import pytest
 import sandbox
 from core import errors
 from core.candles import check
-from core.clock import HOUR_US, SECOND_US, to_us
+from core.clock import HOUR_US, SECOND_US, ManualClock, to_us
 from core.interval import Interval
 from core.secrets import Secret
 from core.timeframe import Grid, Timeframe
@@ -131,11 +131,13 @@ async def test_each_fault_of_transport_is_named(fault, kind, provider, box, budg
     assert len((await provider.fetch_candles(*ask)).candles) > 0
 
 
-async def test_account_of_the_sandbox(box, budget):
-    """A signed request is accepted, and the sandbox's book of requests shows no key."""
+@pytest.mark.parametrize("apart_us", [0, -HOUR_US, HOUR_US])
+async def test_account_of_the_sandbox(apart_us, box, budget):
+    """A signed request is accepted, also from a machine whose clock is wrong, and the sandbox's book of requests shows no key."""
     credentials = {"api_key": Secret("c4n4ry-key-000000"), "secret": Secret("c4n4ry-secret-000")}
     signed = open_exchange(ConnectionSpec(
-        "mine", "ccxt:binance", base_url=box.url, allow_private_hosts=True, clock=box.clock, credentials=credentials), budget)
+        "mine", "ccxt:binance", base_url=box.url, allow_private_hosts=True, clock=ManualClock(box.clock.now_us() + apart_us),
+        credentials=credentials), budget)
     await signed.connect()
     info = await signed.account_info()
     await signed.disconnect()

@@ -137,11 +137,14 @@ def restore(
     from core.clock import SystemClock
     from core.errors import InputError
     from core.settings import settings
+    from storage import open_lake
 
     if not file.is_file():
         raise InputError("backup file", str(file), "a file that exists", "check the path")
     with progress_bar("restore", quiet=as_json) as progress:
         result = read_backup(settings(), file, progress, witness("restore", file.name, SystemClock().now_us()))
+    with open_lake() as lake:  # its paths are this home's
+        lake.write_catalog()
     if as_json:
         print_json({"files": result.files, "size_bytes": result.size_bytes})
     else:

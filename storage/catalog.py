@@ -23,6 +23,7 @@ from core.errors import StoreCorruptError
 from core.unreadable import first_line
 from storage.lake import layout
 from storage.lake.place import Place, locked, make_durable_folder, store_error, sync_folder, translated
+from storage.lake.revision_files import REVISION_SCHEMA
 from storage.lake.schema import HIVE_TYPES
 from storage.statements import fetch
 
@@ -148,24 +149,24 @@ def _put(aside: Path, target: Path) -> None:
     aside.replace(target)
 
 
+def _nothing(schema: pl.Schema) -> str:
+    kinds = {pl.String(): "VARCHAR", pl.Float64(): "DOUBLE", TS: "TIMESTAMPTZ"}
+    columns = {**{name: kinds[kind] for name, kind in schema.items()}, **dict.fromkeys(_KEY, "VARCHAR"), "period": "DATE"}
+    return "SELECT " + ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in columns.items()) + " WHERE false"
+
+
 def _build(path: Path, root: Path, *, datasets: set[str], is_whole: bool) -> None:
     """Build the DuckDB file; no views of candles where the folder does not hold them all: less than all would pass for it."""
     base = str(root).replace("'", "''")
     tree = f"{base}/{layout.CANDLES}"
-    everything = f"SELECT * FROM read_parquet('{tree}/*/*/*/*/*.parquet', hive_types = {HIVE_TYPES})"
-    if layout.CANDLES not in datasets:  # read_parquet refuses a pattern without files
-        empty = {**dict.fromkeys(_KEY, "VARCHAR"), "period": "DATE"}
-        kinds = {pl.String(): "VARCHAR", pl.Float64(): "DOUBLE", TS: "TIMESTAMPTZ"}
-        columns = {**{name: kinds[kind] for name, kind in STORED_SCHEMA.items()}, **empty}
-        everything = "SELECT " + ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in columns.items()) + " WHERE false"
     with duckdb.connect(":memory:") as session:
         session.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS catalog_file (STORAGE_VERSION 'v1.0.0')")
         session.execute("USE catalog_file")
         if is_whole:
-            session.execute(f"CREATE VIEW all_candles AS {everything}")
-        if is_whole and layout.REVISIONS in datasets:
-            session.execute(f"CREATE VIEW revisions AS SELECT * FROM read_parquet('{base}/{layout.REVISIONS}/*/*/*/*/*.parquet',"
-                            f" hive_types = {HIVE_TYPES})")
+            for name, dataset, schema in (("all_candles", layout.CANDLES, STORED_SCHEMA), ("revisions", layout.REVISIONS, REVISION_SCHEMA)):
+                rows = (f"SELECT * FROM read_parquet('{base}/{dataset}/*/*/*/*/*.parquet', hive_types = {HIVE_TYPES})"
+                        if dataset in datasets else _nothing(schema))  # read_parquet refuses a pattern without files
+                session.execute(f"CREATE VIEW {name} AS {rows}")
         for name in _SNAPSHOTS:
             session.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{base}/{layout.CATALOG}/{name}.parquet')")
         if is_whole:

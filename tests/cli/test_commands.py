@@ -281,7 +281,7 @@ def test_import_quarantines_what_is_no_candle(filled, tmp_path):
 
 
 def test_a_backup_is_restored_whole(filled, home, tmp_path, monkeypatch):
-    """A backup brings candles, connections and ledger back into an empty home, and into no other."""
+    """A backup brings candles, connections and ledger back into an empty home, and into no other; DuckDB alone reads it at once."""
     target = tmp_path / "home.tar"
     filled("flush")
     before = [filled(*words, "--json").json for words in (("candles", *SERIES), ("coverage",), ("gaps",))]
@@ -290,6 +290,8 @@ def test_a_backup_is_restored_whole(filled, home, tmp_path, monkeypatch):
     assert filled("backup", target).code == 2  # it exists already
     monkeypatch.setenv("CANDLELAKE_HOME", str(tmp_path / "second"))
     assert filled("restore", target, "--json").json["files"] >= 1
+    with duckdb.connect(str(tmp_path / "second" / "lake" / "candlelake.duckdb"), read_only=True) as session:
+        assert session.sql("SELECT count(*) FROM candles('tape', 'BTCUSD', '1m')").fetchone() == (1430,)
     assert [filled(*words, "--json").json for words in (("candles", *SERIES), ("coverage",), ("gaps",))] == before
     assert filled("verify").code == 0
     assert not list((tmp_path / "second").glob(".restore*"))

@@ -229,6 +229,7 @@ def test_catalog_of_an_empty_lake_is_typed(lake):
     with duckdb.connect(str(lake.root / "candlelake.duckdb"), read_only=True) as session:
         assert session.execute("FROM all_candles").fetchall() == []
         kinds = {row[0]: row[1] for row in session.execute("DESCRIBE all_candles").fetchall()}
+        assert session.execute("SELECT symbol, ts, old_close, new_close FROM revisions").fetchall() == []
     assert kinds["ts"] == "TIMESTAMP WITH TIME ZONE"
     assert kinds["close"] == "DOUBLE"
     assert lake.sql("FROM all_candles").is_empty()

@@ -291,7 +291,7 @@ def test_a_backup_is_restored_whole(filled, home, tmp_path, monkeypatch):
     monkeypatch.setenv("CANDLELAKE_HOME", str(tmp_path / "second"))
     assert filled("restore", target, "--json").json["files"] >= 1
     with duckdb.connect(str(tmp_path / "second" / "lake" / "candlelake.duckdb"), read_only=True) as session:
-        assert session.sql("SELECT count(*) FROM candles('tape', 'BTCUSD', '1m')").fetchone() == (1430,)
+        assert session.execute("SELECT count(*) FROM candles('tape', 'BTCUSD', '1m')").fetchone() == (1430,)
     assert [filled(*words, "--json").json for words in (("candles", *SERIES), ("coverage",), ("gaps",))] == before
     assert filled("verify").code == 0
     assert not list((tmp_path / "second").glob(".restore*"))

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from connections.rows import ConnectionRow, notify, read_connection, read_connections, write_log
 from core.calendar import open_parts
-from core.clock import LATEST_US, SECOND_US, isoformat
+from core.clock import LATEST_US, SECOND_US, has_come, isoformat
 from core.errors import (
     AddressRefusedError,
     CandlelakeError,
@@ -76,6 +76,13 @@ def backoff_seconds(failures: int, error: CandlelakeError | None = None) -> floa
     wait *= random.uniform(0.5, 1.0)  # noqa: S311  spreads load, protects nothing
     asked = error.retry_after if isinstance(error, TransientError) and error.retry_after is not None else 0.0
     return min(BACKOFF_MAX, max(wait, asked))
+
+
+def is_ready(row: ConnectionRow, now_us: int) -> bool:
+    """Whether a connection is switched on and does not back off."""
+    if row.retry_at_us is None or not row.is_active:
+        return row.is_active
+    return row.retry_at_us != NEVER_AGAIN and has_come(row.retry_at_us, now_us, round(BACKOFF_MAX * SECOND_US))
 
 
 def record_success(tx: Connection, connection_id: int, now_us: int) -> None:

@@ -20,7 +20,7 @@ from typing import Final
 
 from sqlalchemy import Connection, select
 
-from core.clock import SECOND_US, Clock, isoformat
+from core.clock import HOUR_US, SECOND_US, Clock, has_come, isoformat
 from core.errors import CandlelakeError, LeaseHeldError
 from storage.metadata.store import MetadataStore
 from storage.metadata.tables import leases
@@ -29,6 +29,7 @@ from storage.statements import insert_into
 log = logging.getLogger(__name__)
 NAME_MAX: Final = 200
 PROC: Final = Path("/proc")
+LONGEST_US: Final = HOUR_US  # nobody holds a lease for longer without renewing it
 RENEWALS: Final = 3  # tries to renew within one lease's length
 
 
@@ -132,7 +133,7 @@ class Leases:
             tx.execute(insert_into(tx, leases).values(name=name, holder="", token=0, expires_at_us=0).on_conflict_do_nothing())
             row = tx.execute(select(leases).where(leases.c.name == name).with_for_update()).mappings().one()
             now_us = self.clock.now_us()
-            if row["expires_at_us"] > now_us and not _is_dead(row["holder"]):
+            if not has_come(row["expires_at_us"], now_us, LONGEST_US) and not _is_dead(row["holder"]):
                 wait = (row["expires_at_us"] - now_us) / SECOND_US
                 raise LeaseHeldError(
                     f"{name} is being worked on by {row['holder']} until {isoformat(row['expires_at_us'])} at least; "

@@ -56,6 +56,11 @@ class ManualClock:
         self._now_us = now if isinstance(now, int) else to_us(now)
 
 
+def has_come(at_us: int, now_us: int, longest_us: int) -> bool:
+    """Whether an instant that is waited for has come; one further ahead than the longest wait there is was noted by a clock that was wrong, and counts as come."""
+    return at_us <= now_us or at_us > now_us + longest_us
+
+
 def to_us(moment: datetime) -> int:
     """Return an aware datetime as microseconds since 1970 UTC; a naive one is an InputError."""
     if moment.tzinfo is None:

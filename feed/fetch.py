@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from connections.health import is_ready
 from core.clock import MINUTE_US, SECOND_US
 from core.errors import CandlelakeError
 from core.interval import Interval
@@ -76,7 +77,7 @@ def ready_connections(feed: Feed) -> list[str]:
     """Return the slugs of this shard's active connections that are not backing off."""
     now = feed.clock.now_us()
     index, count = (int(part) for part in feed.settings.shard.split("/"))
-    ready = [c for c in feed.connections.list() if c.is_active and (c.retry_at_us is None or c.retry_at_us <= now)]
+    ready = [c for c in feed.connections.list() if is_ready(c, now)]
     return [c.slug for c in ready if c.id % count == (index - 1) % count]
 
 

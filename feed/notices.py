@@ -26,6 +26,7 @@ TRIES: Final = 8  # with the waits between them: over a day and a half
 LOOKED_BACK_US: Final = DAY_US  # what is older when a channel is set up is history, not news
 _FIRST_WAIT_US: Final = 5 * MINUTE_US
 _CLAIM_US: Final = 10 * MINUTE_US
+_LONGEST_WAIT_US: Final = _FIRST_WAIT_US * 2 ** TRIES  # a try further ahead was put off by a clock that was wrong
 _BATCH: Final = 100
 
 
@@ -156,7 +157,7 @@ def _claim(feed: Feed, channel: str) -> list[Notice]:
 
 def _is_due(now_us: int) -> Any:
     fresh = deliveries.c.attempts.is_(None) & (notifications.c.created_at_us >= now_us - LOOKED_BACK_US)
-    return fresh | (deliveries.c.next_try_us <= now_us)
+    return fresh | (deliveries.c.next_try_us <= now_us) | (deliveries.c.next_try_us > now_us + _LONGEST_WAIT_US)
 
 
 def _claim_one(tx: Connection, channel: str, note: int, attempt: int, now_us: int) -> None:

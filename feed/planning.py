@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core.clock import DAY_US, HOUR_US, MINUTE_US, SECOND_US
+from core.clock import DAY_US, HOUR_US, MINUTE_US, SECOND_US, has_come
 from core.interval import Interval, merge
 from core.slots import Slots
 from core.timeframe import Grid
@@ -61,8 +61,8 @@ def missing_slots(expected: Slots, stored: Slots, booked: Sequence[Gap], now_us:
 
 
 def is_due(next_try_us: int, now_us: int) -> bool:
-    """Whether an instant has come; one beyond every wait there is was noted while our own clock was wrong, and counts as come."""
-    return next_try_us <= now_us or next_try_us > now_us + RETRY_WAITS_US[-1]
+    """Whether a gap is due for another try."""
+    return has_come(next_try_us, now_us, RETRY_WAITS_US[-1])
 
 
 def slot_runs(slots: Sequence[int] | Slots, grid: Grid) -> list[Interval]:

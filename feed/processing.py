@@ -49,6 +49,7 @@ from storage.pipelines import (
     end_overdue,
     end_run,
     get_pipeline,
+    is_due,
     list_pipelines,
     move_watermark,
     prune_executions,
@@ -141,7 +142,7 @@ def _due(run: _Run, pipeline: str | None) -> list[PipelineRow]:
     with feed.lake.metadata.read() as tx:
         if pipeline is not None:
             return [get_pipeline(tx, pipeline)]
-        return [row for row in list_pipelines(tx, only_enabled=True) if row.retry_at_us is None or row.retry_at_us <= now]
+        return [row for row in list_pipelines(tx, only_enabled=True) if is_due(row, now)]
 
 
 def _ready(run: _Run, rows: Sequence[PipelineRow], *, suspect: bool) -> list[_Ready]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, func, select
 
-from core.clock import MINUTE_US
+from core.clock import MINUTE_US, has_come
 from core.errors import InputError, NotFoundError
 from core.interval import Interval
 from core.series import Series
@@ -193,6 +193,11 @@ def end_overdue(tx: Connection, pipeline_id: int, error: str, now_us: int, *, su
 def _put_off(tx: Connection, pipeline_id: int, now_us: int) -> dict[str, Any]:
     failures = tx.execute(select(pipelines.c.failures).where(pipelines.c.id == pipeline_id)).scalar_one() + 1
     return {"failures": failures, "retry_at_us": now_us + min(2 ** failures, LONGEST_BACKOFF_MINUTES) * MINUTE_US}
+
+
+def is_due(row: PipelineRow, now_us: int) -> bool:
+    """Whether a pipeline is not put off."""
+    return row.retry_at_us is None or has_come(row.retry_at_us, now_us, LONGEST_BACKOFF_MINUTES * MINUTE_US)
 
 
 def end_run(tx: Connection, pipeline_id: int, error: str | None) -> None:

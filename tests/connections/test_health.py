@@ -5,7 +5,15 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from connections.health import BACKOFF_MAX, backoff_seconds, check_health, counts_as_failure, read_health
+from connections.health import (
+    BACKOFF_MAX,
+    backoff_seconds,
+    check_health,
+    counts_as_failure,
+    is_ready,
+    read_health,
+    record_failure,
+)
 from core.clock import HOUR_US, MINUTE_US, parse_instant
 from core.errors import (
     CredentialsRefusedError,
@@ -130,6 +138,18 @@ def test_backoff_grows_to_an_hour():
     assert BACKOFF_MAX / 2 <= backoff_seconds(10_000) <= BACKOFF_MAX
     assert backoff_seconds(1, RateLimitedError("slow", retry_after=600)) == 600
     assert backoff_seconds(1, RateLimitedError("slow", retry_after=1e9)) == BACKOFF_MAX
+
+
+def test_a_failure_noted_by_a_wrong_clock_keeps_nobody_waiting(service, given, clock):
+    """Backing off since the clock was a month ahead ends when it is right; a refused login waits for a person whatever the clock says."""
+    service.create(given())
+    clock.advance(timedelta(days=30))
+    record_failure(service, "small", NetworkError("no route"))
+    assert not is_ready(service.get("small"), clock.now_us())
+    clock.advance(-timedelta(days=30))
+    assert is_ready(service.get("small"), clock.now_us())
+    record_failure(service, "small", CredentialsRefusedError("no"))
+    assert not is_ready(service.get("small"), clock.now_us())
 
 
 @pytest.mark.parametrize(("error", "counts"), [

@@ -76,6 +76,20 @@ def test_one_holder_and_growing_tokens(metadata_store):
     assert second.is_lost
 
 
+def test_a_lease_of_a_clock_that_was_wrong_holds_nobody_up(metadata_store):
+    """Taken while the clock was years ahead by a machine that is no more: once the clock is right another run takes it, under a greater token."""
+    clock = ManualClock(1_700_000_000_000_000)
+    leases = Leases(metadata_store, clock)
+    clock.advance(timedelta(days=400))
+    first = leases.acquire("job", 60)
+    clock.advance(-timedelta(days=400))
+    assert leases.acquire("job", 60).token == first.token + 1
+    with pytest.raises(LeaseHeldError):
+        leases.acquire("job", 60)
+    with pytest.raises(LeaseHeldError):
+        first.renew()
+
+
 def test_a_lease_nobody_took_is_renewed_late(metadata_store):
     """Run out but untouched is still ours: the token proves that nobody was in between."""
     clock = ManualClock(1_700_000_000_000_000)

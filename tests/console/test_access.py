@@ -57,6 +57,18 @@ async def test_failed_logins_wait_longer_and_longer_and_others_do_not(browser, c
     assert (await one.sign_in("ann")).status_code == 303
 
 
+async def test_a_clock_that_was_wrong_locks_nobody_out_and_keeps_nobody_in(browser, clock):
+    """Failures counted and a session begun while the clock was a year ahead: once it is right one may sign in, and has to."""
+    one, other = browser(), browser()
+    clock.advance(timedelta(days=365))
+    await other.sign_in("bob")
+    for _ in range(6):
+        await one.http.post("/login", data={"name": "ann", "password": "wrong"})
+    clock.advance(-timedelta(days=365))
+    assert (await other.get("/connections")).headers["location"] == "/login"
+    assert (await one.sign_in("ann")).status_code == 303
+
+
 @pytest.mark.parametrize("moved", [access.IDLE_US + 1, access.ABSOLUTE_US + 1])
 async def test_a_session_ends_by_itself(browser, clock, moved):
     """Unused for eight hours, or seven days old, a session is over."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.clock import LATEST_US, ManualClock, SystemClock, isoformat, parse_instant, to_us
+from core.clock import LATEST_US, ManualClock, SystemClock, has_come, isoformat, parse_instant, to_us
 from core.errors import InputError
 
 
@@ -23,6 +23,11 @@ def test_bad_times_are_refused_in_one_line(text: str) -> None:
         parse_instant(text, "start")
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("start: received ")
+
+
+def test_waits_that_nobody_sets_were_noted_by_a_wrong_clock() -> None:
+    """An instant has come when it is past, or lies further ahead than anybody is ever made to wait."""
+    assert [has_come(at, 100, 10) for at in (0, 100, 101, 110, 111, LATEST_US)] == [True, True, False, False, True, True]
 
 
 def test_offsets_are_honoured_and_naive_is_utc() -> None:

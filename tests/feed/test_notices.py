@@ -110,6 +110,17 @@ async def test_a_channel_that_fails_is_tried_later_and_later_and_hinders_no_othe
     assert len(mail[0].taken) == 1
 
 
+async def test_a_try_put_off_by_a_wrong_clock_is_not_lost(home, hook):
+    """A delivery that failed while the clock was a month ahead is tried again once it is right, not in a month."""
+    home.clock.advance(timedelta(days=30))
+    hook[0].status = 503
+    happen(home)
+    assert len((await send_notices(home)).errors) == 1
+    home.clock.advance(-timedelta(days=30))
+    hook[0].status = 204
+    assert (await send_notices(home)).sent == 1
+
+
 async def test_receivers_that_take_the_call_and_never_answer_are_given_up(home, mail):
     """A webhook, then a mail server, that hang: each is a failure in one line after the time that a request has, and the other one's news goes out."""
     with socket.create_server(("127.0.0.1", 0)) as mute:

@@ -5,7 +5,7 @@ import random
 import polars as pl
 import pytest
 
-from core.clock import HOUR_US
+from core.clock import DAY_US, HOUR_US
 from core.errors import InputError, LeaseHeldError, LookAheadError, PluginError, PluginOverdueError
 from core.interval import Interval
 from feed.executing import record_of
@@ -19,6 +19,7 @@ from storage.pipelines import (
     decisions_of,
     delete_pipeline,
     get_pipeline,
+    is_due,
     list_executions,
     list_pipelines,
     list_signals,
@@ -241,6 +242,8 @@ async def test_a_plugin_that_hangs_holds_nobody_up(feed, store, enabled, hanging
         rows = [item for item in list_executions(tx, row.id) if item["stage"] == "indicator"]
     assert row.retry_at_us > feed.clock.now_us()
     assert row.running_since_us is None
+    assert not is_due(row, feed.clock.now_us())
+    assert is_due(row, feed.clock.now_us() - 30 * DAY_US)  # put off by a clock that was a month ahead
     assert "did not come back" in row.last_error
     assert {item["status"] for item in rows} == {"error"}
     with feed.lake.metadata.write() as tx:

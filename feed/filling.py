@@ -139,6 +139,7 @@ class Filler:
             if answer is None:
                 index, stuck = self._forward(index, len(left)), 0
             else:
+                left = _with_what_is_out_of_reach(left, wanted[index:], answer)
                 sight = self._look(answer, page, left)
                 if len(sight.still_open):  # nothing later has closed by the provider's clock: it is not asked for
                     self.open_from = min(int(sight.still_open[0]), self.open_from or LATEST_US)
@@ -327,3 +328,9 @@ class Filler:
     def _knows_before(self, slot: int) -> bool:
         earliest = [us for us in (self.row.first_us, self._first_known) if us is not None]
         return bool(earliest) and min(earliest) < slot
+
+
+def _with_what_is_out_of_reach(left: Slots, wanted: Slots, answer: CandlePage) -> Slots:
+    """Return the page's wanted slots, and those of later pages that the provider keeps no more either: none of them is asked for."""
+    reach = 0 if answer.reachable_from is None else int(np.searchsorted(wanted, answer.reachable_from))
+    return wanted[:max(len(left), reach)]

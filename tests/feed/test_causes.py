@@ -69,6 +69,19 @@ def recorded(name: str, interval: Interval | None = None) -> set[int]:
     return {us for us in slots if interval is None or us in interval}
 
 
+async def test_what_a_provider_keeps_no_more_costs_one_request(make_feed, series, clock, candles_of) -> None:
+    """A range far older than all that the provider keeps is one entry of the ledger by its first answer; what it keeps is stored."""
+    start = THURSDAY - 20 * DAY_US
+    feed, provider = make_feed(candles_of(20 * 1440, start), keeps=150)
+    clock.set(THURSDAY + HOUR_US)
+    await backfill(feed, series, Interval(start, THURSDAY))
+    with feed.lake.metadata.read() as tx:
+        (gap,) = list_gaps(tx)
+    assert (gap.cause, gap.interval) == ("out_of_reach", Interval(start, THURSDAY - 150 * MINUTE_US))
+    assert feed.lake.candles("played", "BTC/USDT", "1m").height == 150
+    assert len(provider.asked) <= 4
+
+
 async def test_five_causes_and_only_the_outage_is_repaired(make_feed, series, clock, candles_of) -> None:
     """Outage, quiet minute, weekend, listing and out of reach are told apart; only the outage is asked for again and filled."""
     end = SUNDAY_OPEN + 4 * HOUR_US

@@ -76,7 +76,7 @@ def effective_settings() -> list[dict[str, object]]:
         value = getattr(current, name)
         shown = MASK if isinstance(value, SecretStr) else str(value) if isinstance(value, Path) else value
         variable = f"CANDLELAKE_{name.upper()}"
-        origin = "environment" if variable in os.environ else ".env" if name in current.model_fields_set else "default"
+        origin = "environment" if os.environ.get(variable) else ".env" if name in current.model_fields_set else "default"
         rows.append({"setting": variable, "value": shown, "from": origin, "meaning": field.description})
     return rows
 

@@ -6,7 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.errors import InputError
@@ -15,7 +16,7 @@ from core.errors import InputError
 class Settings(BaseSettings):
     """All settings. Paths that are not set lie under `home`."""
 
-    model_config = SettingsConfigDict(env_prefix="CANDLELAKE_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="CANDLELAKE_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Field(Path(".candlelake"), description="Folder of all state: lake, metadata, Prefect, logs.")
     lake: str | None = Field(None, description="Where the Parquet lake lies; default HOME/lake; a folder or s3://bucket/prefix.")
@@ -96,7 +97,15 @@ class Settings(BaseSettings):
         120.0, description="How long after it was sent an order that the broker does not know may still arrive there.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level of what is logged.")
     shard: Annotated[str, NoDecode] = Field(
-        "1/1", pattern=r"^[1-9]\d*/[1-9]\d*$", description="This machine's share of the connections: i/n.")
+        "1/1", description="This machine's share of the connections: i/n.")
+
+    @field_validator("shard")
+    @classmethod
+    def _is_one_of_them(cls, shard: str) -> str:
+        index, _, count = shard.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            raise PydanticCustomError("shard", "i/n with i from 1 to n, e.g. 2/3")
+        return f"{int(index)}/{int(count)}"
 
     @property
     def totp_roles(self) -> frozenset[str]:

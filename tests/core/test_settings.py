@@ -36,3 +36,20 @@ def test_a_bad_value_names_the_variable_and_hides_secrets(monkeypatch: pytest.Mo
     monkeypatch.setenv("CANDLELAKE_OVERLAP_CANDLES", "many")
     with pytest.raises(InputError, match=r"CANDLELAKE_OVERLAP_CANDLES: received 'many'; allowed: .*integer"):
         settings()
+
+
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`CANDLELAKE_HOME=` in a script or a .env file is not the working folder, and an empty list of keys is not a list of none."""
+    (tmp_path / ".env").write_text("CANDLELAKE_OVERLAP_CANDLES=\n")
+    for name in ("HOME", "LAKE", "KEYS", "METADATA_URL"):
+        monkeypatch.setenv(f"CANDLELAKE_{name}", "")
+    assert settings() == Settings.model_construct()
+    assert settings().home == Path(".candlelake")
+
+
+@pytest.mark.parametrize("shard", ["5/3", "0/3", "3", "a/b", "1/0", "-1/3", "1/2/3"])
+def test_a_share_that_no_machine_has_is_refused(shard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fifth of three would work on another one's connections."""
+    monkeypatch.setenv("CANDLELAKE_SHARD", shard)
+    with pytest.raises(InputError, match=r"CANDLELAKE_SHARD: received .*; allowed: i/n with i from 1 to n"):
+        settings()

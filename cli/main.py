@@ -87,6 +87,7 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one return for each 
     debug = "--debug" in arguments
     _set_up_logs(debug)
     try:
+        _check_text(arguments)
         return _run([item for item in arguments if item != "--debug"])
     except InputError as error:
         return _report(error, BAD_USAGE, str(error), debug=debug)
@@ -106,6 +107,13 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one return for each 
     except Exception as error:  # noqa: BLE001  the outermost border: whatever comes here becomes one line, not a trace
         text = f"unexpected {type(error).__name__}: {error}; run with --debug and report what it shows"
         return _report(error, FAILED, text, debug=debug)
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Raise InputError for bytes that are no UTF-8, which Python hands on as halves of characters: no store and no library takes them."""
+    for number, argument in enumerate(arguments, 1):
+        if not argument.isascii() and argument != argument.encode(errors="replace").decode():
+            raise InputError(f"argument {number}", argument, "UTF-8 text", "rename the file, or set the terminal to UTF-8")
 
 
 @cache

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 
 def person() -> str:
-    """Return the name of whoever is logged in at this machine, their number where it has no name (in a container)."""
+    """Return the name of the account that this process has, their number where it has no name (in a container).
+
+    Not by LOGNAME or USER: anybody can set those, and pass for another in the audit log.
+    """
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return f"uid-{os.getuid()}"
 
 

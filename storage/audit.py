@@ -67,8 +67,8 @@ def record(  # noqa: PLR0917  one word for each column
     last, before = _head(tx)
     last = max(last, tx.execute(select(func.coalesce(func.max(audit_log.c.id), 0))).scalar_one())  # more than its head knows: somebody removed that
     values = {
-        "at_us": now_us, "actor": actor[:63], "via": via, "action": action, "subject": redact(subject)[:200], "outcome": outcome,
-        "detail": {name: redact(str(value))[:500] for name, value in detail.items()},
+        "at_us": now_us, "actor": _plain(actor)[:63], "via": via, "action": action, "subject": _plain(subject)[:200], "outcome": outcome,
+        "detail": {name: _plain(str(value))[:500] for name, value in detail.items()},
     }
     # PostgreSQL's own numbers leave holes where a transaction was rolled back, and a hole looks like a row that was removed.
     chain = _chain(before, values)
@@ -137,6 +137,11 @@ def _parsed(noted: str) -> tuple[int, str]:
         raise InputError("audit head", noted, "a row's number, a colon, and its digest of 64 digits a-f and 0-9", "give what --check printed")
     last, _, chain = noted.partition(":")
     return int(last), chain
+
+
+def _plain(text: str) -> str:
+    """Return what can be stored of a text: whoever tries to get in with a name that is none is written down all the same."""
+    return redact(text).encode(errors="replace").decode()
 
 
 def _chain(before: str, values: Mapping[str, Any]) -> str:

@@ -126,11 +126,16 @@ def translated(driver: Any) -> Iterator[None]:
 
     Raises:
         StoreBusyError, StoreConflictError, StoreCorruptError, StoreFullError, StoreUnwritableError: by what the database says.
+        InputError: a text that it cannot hold.
     """
     try:
         yield
+    except UnicodeEncodeError:
+        raise _torn("half a character") from None
     except (DBAPIError, driver.DatabaseError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
+        if "cannot contain NUL" in str(cause):  # PostgreSQL's driver, before it asks
+            raise _torn("one with a NUL character") from error
         is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
         if getattr(cause, "sqlstate", None) in _CONFLICTS:
             raise StoreConflictError("another process wrote the same at the same moment; try again") from error
@@ -138,6 +143,10 @@ def translated(driver: Any) -> Iterator[None]:
         if known is None:
             raise
         raise known from error
+
+
+def _torn(what: str) -> InputError:
+    return InputError("text", what, "text that UTF-8 can hold, without NUL characters", "send it without")
 
 
 def _translate(text: str, *, is_operational: bool) -> CandlelakeError | None:

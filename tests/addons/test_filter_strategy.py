@@ -1,6 +1,5 @@
 """The small language of filters: what it gives is what it says, and nothing else can be said in it."""
 
-import getpass
 import string
 
 import numpy as np
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from addons.filter_strategy.compiler import CompiledFilter
 from addons.filter_strategy.parser import Node, parse
+from cli.witness import person
 from core.errors import InputError, NotFoundError
 from feed.filter_strategies import save, try_out
 from feed.pipelines import create, load
@@ -120,4 +120,4 @@ def test_filters_are_stored_for_each_owner_and_kept_by_versions(feed, store):  #
     with pytest.raises(NotFoundError, match="ben has no filter strategy 'calm'"):
         create(feed, definition("other", filters=uses), "ben")
     with pytest.raises(InputError, match="sesion"):
-        save(feed, getpass.getuser(), "bad", "sesion > 1")
+        save(feed, person(), "bad", "sesion > 1")

@@ -57,6 +57,17 @@ def state(home):
         return list(database.iterdump()), sorted(str(path) for path in (home / "lake").rglob("*"))
 
 
+def test_an_argument_that_is_no_text_is_one_line(ready, home):
+    """Bytes that are no UTF-8, in a reason, a name or a path, are told with where they stand; nothing is done."""
+    before = state(home)
+    for words in (("orders", "halt", "why \udcff"), ("connections", "update", "tape", "--name", "\udcff"), ("import", "tape", "BTCUSD", "1m", "\udcff.csv")):
+        answer = ready(*words)
+        assert (answer.code, answer.err.count("\n")) == (2, 1), words
+        assert "UTF-8" in answer.err
+        assert "unexpected" not in answer.err
+    assert state(home) == before
+
+
 ADD = ("connections", "add", "new")
 MT5 = (*ADD, "--provider", "mtapi:mt5", "--credentials")
 CASES = [

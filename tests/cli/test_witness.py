@@ -1,6 +1,8 @@
 """The command line is no way round the audit log: what it changes stands there, by whom, or it did not happen."""
 
 import json
+import os
+import pwd
 
 import pytest
 import typer
@@ -181,6 +183,15 @@ def test_a_cleanup_is_told_before_and_after(told):
     assert told("cleanup", "--retention-days", "1", "--apply") == [*made, ("cleanup", "all"), ("cleanup", "all")]
     with open_feed(Settings()) as feed, feed.lake.metadata.read() as tx:
         assert [(row.outcome, row.detail) for row in audit.list_audit(tx, 2)] == [("done", {"rows": "300"}), ("begun", {"rows": "300"})]
+
+
+def test_nobody_passes_for_another_by_the_environment(told, candlelake, monkeypatch):
+    """The log names the account that the process has at this machine, whatever LOGNAME and USER say."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "mallory")
+    told(*ADDED)
+    (row,) = json.loads(candlelake("users", "audit", "--json").out)
+    assert row["actor"] == f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
 
 
 def test_a_refused_deed_leaves_no_row_that_says_it_was_done(told, candlelake):

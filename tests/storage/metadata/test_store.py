@@ -1,14 +1,16 @@
 """The metadata store's engine: durability settings, transactions, translated errors."""
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
-from core.errors import StoreBusyError, StoreCorruptError, StoreFullError, StoreUnwritableError
+from core.errors import InputError, StoreBusyError, StoreCorruptError, StoreFullError, StoreUnwritableError
+from storage.audit import list_audit, record, verify_audit
 from storage.metadata.store import _prepare_sqlite, open_metadata
 from storage.metadata.tables import leases
+from storage.metadata.tables_people import login_throttles
 from storage.statements import execute_many, fetch
 
 
@@ -126,3 +128,19 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnwritableError, match="file"):
         open_metadata(f"sqlite:///{tmp_path / 'file' / 'metadata.db'}")
+
+
+@pytest.mark.parametrize("torn", ["a\0b", "a\udcffb"])
+def test_text_that_a_database_cannot_hold_is_bad_input(metadata_store, torn):
+    """NUL, which PostgreSQL holds nowhere, and half a surrogate pair are the giver's fault, said in one line, whoever wrote the statement; the audit log takes any text."""
+    asks = select(login_throttles.c.key).where(login_throttles.c.key == torn)
+    is_held = metadata_store.is_sqlite and "\0" in torn
+    for work in (lambda tx: tx.execute(asks).all(), lambda tx: fetch(tx, "SELECT key FROM login_throttles WHERE key = ?", (torn,))):
+        with nullcontext() if is_held else pytest.raises(InputError, match="text"), metadata_store.read() as tx:
+            work(tx)
+    with metadata_store.write() as tx:
+        record(tx, torn, "page", "login", torn, "refused", 0, why=torn)
+        (row,) = list_audit(tx)
+        kept = "a b" if "\0" in torn else "a?b"
+        assert (row.actor, row.subject, row.detail) == (kept, kept, {"why": kept})
+        assert verify_audit(tx) is None

@@ -6,14 +6,15 @@ connection changes hands, does not decrypt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, select
 
 from core.clock import Clock
-from core.errors import InputError, KeyMissingError, PermanentError
+from core.errors import DecryptionError, InputError, KeyMissingError, PermanentError
 from core.secrets import Secret
 from storage.keys import KeyRing
 from storage.metadata.store import MetadataStore
@@ -49,6 +50,7 @@ class Vault:
 
         Raises:
             KeyMissingError: the store holds credentials, but there is no key at all.
+            DecryptionError: the first key is another than the one of its id that the store's credentials are sealed with.
         """
         if not fields:
             return
@@ -101,13 +103,14 @@ class Vault:
 
         Raises:
             KeyMissingError: a ciphertext's key is not at hand; nothing is changed.
-            DecryptionError: a ciphertext does not open; it stays as it is, those before it are done.
+            DecryptionError: a key opens nothing of what is sealed with its id, and nothing is changed; or a ciphertext does not open:
+                it stays as it is, those before it are done.
         """
         self._ring.reload()
         with self._metadata.read() as tx:
             used = _keys_in_use(tx)
-        for key_id in sorted(used):
-            self._ring.key(key_id)
+            for key_id in sorted(used):
+                self._prove(tx, key_id)
         if self._ring.path is not None and self._ring.keys and used <= {self._ring.first}:
             self._ring.add()
         if not used:
@@ -141,7 +144,32 @@ class Vault:
             if self._ring.path is None:
                 raise KeyMissingError("no credential key: CANDLELAKE_KEYS is empty; unset it or put a key there", key_id="")
             self._ring.keys = _create_or_read(self._ring.path).keys
+        self._prove(tx, self._ring.first)
         return self._ring.first
+
+    def _prove(self, tx: Connection, key_id: str) -> None:
+        """Check that a key is the one that the store's ciphertexts of its id were sealed with: at least one of them opens."""
+        self._ring.key(key_id)
+        last: DecryptionError | None = None
+        for attempt in self._attempts(tx, key_id):
+            try:
+                attempt()
+            except DecryptionError as error:
+                last = error
+            else:
+                return
+        if last is not None:
+            raise DecryptionError(
+                f"credential key {key_id!r} opens nothing of what is stored under that id: it is another key; bring the right one back"
+                " from your backup of the keys, or give this one an id of its own", key_id=key_id) from last
+
+    def _attempts(self, tx: Connection, key_id: str) -> Iterator[Callable[[], object]]:
+        query = select(credentials, connections.c.owner).join_from(credentials, connections).where(credentials.c.key_id == key_id)
+        for row in tx.execute(query).mappings():
+            place = (row["connection_id"], row["owner"], row["field"])
+            yield partial(self._open, bytes(row["ciphertext"]), place)
+        for row in tx.execute(select(second_factors).where(second_factors.c.key_id == key_id)).mappings():
+            yield partial(self.open_factor, row["user_id"], bytes(row["ciphertext"]))
 
     def _reencrypt(self, key_id: str, progress: Progress | None) -> int:
         old = credentials.c.key_id != key_id

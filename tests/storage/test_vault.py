@@ -155,6 +155,27 @@ def test_a_missing_key_is_named_and_nothing_overwritten(metadata_store, vault, k
     assert _get(lost, metadata_store, connection_id) == {"password": "one"}
 
 
+def test_another_key_of_the_same_id_overwrites_nothing(metadata_store):
+    """A wrong key under a known id is refused by name wherever it would seal; under an id of its own it may."""
+    right, wrong = (base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
+    connection_id = _put(Vault(metadata_store, KeyRing.load(Settings(keys=SecretStr(f"k:{right}"))), CLOCK), metadata_store, "a", password="one")
+    before = _rows(metadata_store)
+    bad = Vault(metadata_store, KeyRing.load(Settings(keys=SecretStr(f"k:{wrong}"))), CLOCK)
+
+    def enter_again(vault: Vault) -> None:
+        with metadata_store.write() as tx:
+            vault.put(tx, connection_id, None, {"password": Secret("two")})
+
+    for action in (bad.rotate, lambda: enter_again(bad), lambda: _put(bad, metadata_store, "b", password="two")):
+        with pytest.raises(DecryptionError, match="'k' opens nothing") as caught:
+            action()
+        assert caught.value.key_id == "k"
+        assert _rows(metadata_store) == before
+    other = Vault(metadata_store, KeyRing.load(Settings(keys=SecretStr(f"l:{wrong}"))), CLOCK)
+    enter_again(other)
+    assert _get(other, metadata_store, connection_id) == {"password": "two"}
+
+
 def test_the_first_credential_makes_the_key_file(metadata_store, key_file):
     """On a new home no step is needed: the key file appears with mode 0600 when the first credential is stored."""
     vault = Vault(metadata_store, KeyRing.load(Settings(key_file=key_file)), CLOCK)

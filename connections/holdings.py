@@ -42,7 +42,7 @@ def unstreamed(leases: Leases, slug: str) -> Iterator[Lease]:
     try:
         lease = leases.acquire(f"stream:{slug}", PURGE_SECONDS)
     except LeaseHeldError:
-        raise PermanentError(f"{slug} is streamed now; deactivate it, which ends its stream within seconds, then delete it again") from None
+        raise PermanentError(f"{slug} is streamed now, or being deleted by another process; deactivate it, which ends its stream within seconds, then delete it again") from None
     try:
         yield lease
     finally:

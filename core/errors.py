@@ -13,7 +13,7 @@ CandlelakeError
 │   ├── OverrunError             data came faster than it was taken; what was lost is booked
 │   ├── LeaseHeldError           another run works on the same thing
 │   └── StoreBusyError           the metadata store is locked or out of reach
-│       └── StoreConflictError   another process wrote the same at the same moment
+│       └── StoreConflictError   another process wrote the same, or deleted it, at the same moment
 └── PermanentError               trying again changes nothing: a person has to act
     ├── InputError               bad input from a person: what was received, what is allowed, what to do
     │   └── ClockRuleError       a broker's clock is not what its rule says

@@ -25,7 +25,8 @@ from core.errors import (
 )
 
 BUSY_TIMEOUT_MS = 30_000
-_CONFLICTS = frozenset({"23505", "23503"})  # PostgreSQL: the key is there by now, or what it refers to is gone
+_GONE = "what this belongs to was deleted by another process meanwhile; try again"
+_CONFLICTS = {"23505": "another process wrote the same at the same moment; try again", "23503": _GONE}  # by PostgreSQL's states
 
 
 class MetadataStore:
@@ -137,8 +138,9 @@ def translated(driver: Any) -> Iterator[None]:
         if "cannot contain NUL" in str(cause):  # PostgreSQL's driver, before it asks
             raise _torn("one with a NUL character") from error
         is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
-        if getattr(cause, "sqlstate", None) in _CONFLICTS:
-            raise StoreConflictError("another process wrote the same at the same moment; try again") from error
+        conflict = _GONE if "FOREIGN KEY constraint failed" in str(cause) else _CONFLICTS.get(getattr(cause, "sqlstate", None) or "")
+        if conflict is not None:
+            raise StoreConflictError(conflict) from error
         known = _translate(str(cause), is_operational=is_lost or isinstance(cause, driver.OperationalError))
         if known is None:
             raise

@@ -14,13 +14,17 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import select
 
-from connections.rows import notify
+from connections.rows import notify, write_log
 from core.errors import CandlelakeError, InputError, StoreConflictError
+from core.interval import Interval
 from feed.notices import _claim
 from storage.access import make_code, note_failure, use_code
 from storage.audit import audit_head_of, list_audit, record, verify_audit
+from storage.ledger import Gap, book_gaps
+from storage.metadata.tables import connections
 from storage.metadata.tables_people import audit_head, audit_log, login_throttles
 from storage.people import UserRow, add_user
+from storage.series import list_series
 from storage.ticks.losses import ensure_tick_series
 from tests.storage.conftest import add_connection
 
@@ -114,6 +118,25 @@ def test_a_head_that_is_none_is_refused(lake):
     for text in ("", "7", "x:" + "0" * 64, "7:" + "g" * 64, "-1:" + "0" * 64):
         with lake.metadata.read() as tx, pytest.raises(InputError, match="audit head"):
             verify_audit(tx, text)
+
+
+def test_what_was_deleted_meanwhile_is_told_alike_by_both_databases(lake, add_series):
+    """What a run read in one transaction and another process deleted before the next: an import, a gap and a log line are refused in a line that says so."""
+    series_id = add_series()
+    with lake.metadata.read() as tx:
+        (row,) = list_series(tx)
+    with lake.metadata.write() as tx:
+        tx.execute(connections.delete())
+
+    def log_line(tx):
+        write_log(tx, (row.connection_id, "kraken"), "fetch", "success", "done", 0)
+
+    def gap(tx):
+        book_gaps(tx, [Gap(series_id, Interval(0, 60_000_000), "unknown")], 0)
+
+    for work in (log_line, gap):
+        with pytest.raises(StoreConflictError, match="was deleted"), lake.metadata.write() as tx:
+            work(tx)
 
 
 def test_a_one_time_code_counts_once(lake):

@@ -20,7 +20,7 @@ from connections.budget import StoredBudget
 from connections.changes import entered, keep_series, merged, moves, state_after
 from connections.clocks import alarm, note_clock
 from connections.health import NEVER_AGAIN, record_failure, record_success
-from connections.holdings import check_empty, count_stored, count_ticks, remove_stored, unstreamed
+from connections.holdings import check_empty, count_stored, count_ticks, remove_stored, retire_files, unstreamed
 from connections.inputs import ConnectionInput, check_credentials, check_input, market_type, may_be_private
 from connections.leases import Lease, Leases
 from connections.rows import (
@@ -57,7 +57,6 @@ from providers.base import (
     Unlimited,
 )
 from storage.audit import Witness, unwitnessed
-from storage.lake.revision_files import drop_revision_files
 from storage.metadata.tables import connections, lake_files, series
 from storage.vault import Vault
 
@@ -207,7 +206,7 @@ class ConnectionService:
             row = read_connection(tx, slug, for_update=True)
             ids = [item for (item,) in tx.execute(select(series.c.id).where(series.c.connection_id == row.id))]
             check_empty(tx, slug, row.id, ids)
-            drop_revision_files(self.lake.place, tx, ids)
+            retire_files(self.lake, tx, row.id)
             tx.execute(lake_files.delete().where(lake_files.c.series_id.in_(ids)))
             removed = Deleted(slug, len(row.credential_fields), len(ids), stored)
             self._log(tx, (row.id, slug), "delete", f"removed {removed.credentials} credential fields, {removed.series} series, "

@@ -24,7 +24,7 @@ from core.series import Series
 from core.unreadable import UNREADABLE, first_line
 from storage.lake import layout
 from storage.lake.flush import lock_series
-from storage.lake.local import present, remove, stored_files
+from storage.lake.local import present, stored_files
 from storage.lake.place import Place
 from storage.lake.publish import drop_staged, publish, writing
 from storage.lake.writer import NewFile, stage
@@ -108,14 +108,6 @@ def restore_revisions(place: Place) -> int:
                                              hashlib.sha256(content).hexdigest())], last, place.clock.now_us())
             count += frame.height
     return count
-
-
-def drop_revision_files(place: Place, tx: Connection, series_ids: Sequence[int]) -> None:
-    """Move the revision files of series that are purged to .old/; call it before their rows leave the manifest."""
-    for series_id in series_ids:
-        for path, dataset in fetch(tx, "SELECT path, dataset FROM lake_files WHERE series_id = ?", (series_id,)):
-            if dataset == layout.REVISIONS or place.objects is not None:  # the folder's superseded candles lie in .old/ already
-                remove(place, path)
 
 
 def _drop(place: Place, files: Sequence[NewFile]) -> None:

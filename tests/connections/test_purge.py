@@ -5,6 +5,7 @@ from contextlib import closing
 import polars as pl
 import pytest
 
+from connections.holdings import remove_stored
 from connections.service import ConnectionService
 from core.candles import CANDLE_SCHEMA
 from core.clock import MINUTE_US, to_datetime
@@ -81,6 +82,29 @@ def test_damaged_files_go_too(lake, ours, clock, given, spoil):
     assert lake.tick_store.flush().segments == 0
     ours.create(given(slug="gone"))
     assert lake.candles("gone", "BTC/USD", "1m").is_empty()
+
+
+def test_a_purge_that_was_killed_is_finished_by_the_next(lake, ours, clock, given):
+    """Killed after candles and ticks left the manifest and before their files left the tree: the next purge takes those too, and no rebuild brings them back."""
+    ours.create(given(slug="gone"))
+    with lake.metadata.read() as tx:
+        (row,) = list_series(tx, "gone")
+    now = clock.now_us()
+    start = now - now % MINUTE_US - 100 * MINUTE_US
+    frame = pl.DataFrame([(to_datetime(start + n * MINUTE_US), 1.0, 1.0, 1.0, 1.0, 1.0, None) for n in range(60)], schema=CANDLE_SCHEMA, orient="row")
+    lake.write([Batch(row.id, frame, "rest")], run_id="r1")
+    lake.flush()
+    lake.tick_store.write("gone", "BTC/USD", frame_of([Tick("BTC/USD", now, now, None, None, 1.0, 2.0, "buy", "1")], "rest", "r").drop("symbol"))
+    held = {path: path.read_bytes() for name in ("candles", "ticks") for path in (lake.root / name).rglob("*.parquet")}
+    assert len(held) == 2
+    remove_stored(lake, "gone")
+    for path, content in held.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    ours.delete("gone", purge=True)
+    assert not [path for path in held if path.exists()]
+    assert lake.verify().problems == []
+    assert (lake.rebuild().rows, lake.rebuild().ticks) == (0, 0)
 
 
 def test_ticks_are_stored_data_too(lake, ours, clock, given):

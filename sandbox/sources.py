@@ -26,7 +26,7 @@ _UNIT_US: Final = {"m": MINUTE_US, "h": HOUR_US, "d": DAY_US}
 _NAME: Final = re.compile(
     r"(?P<venue>[A-Za-z0-9]+)_(?P<symbol>[A-Za-z0-9.%\-]{2,40})_(?P<frame>\d{1,2}[mhd]|[MHD]\d{1,2})(?:_(?P<label>\w+))?")
 _TRADES: Final = re.compile(r"(?P<venue>[a-z0-9]+)_spot_(?P<symbol>[A-Z0-9]{2,40})_trades_ws")
-_ALLOWED: Final = "<venue>_<SYMBOL>_<timeframe>.parquet, e.g. mt5_EURUSD_M1.parquet or binance_BTCUSDT_1h.parquet"
+_ALLOWED: Final = "<venue>_<SYMBOL>_<timeframe>.parquet with minutes, hours or days, e.g. mt5_EURUSD_M1.parquet or binance_BTCUSDT_1h.parquet"
 
 
 @dataclass(slots=True)

@@ -58,7 +58,7 @@ def check_ledger(feed: Feed, stored: pl.DataFrame) -> None:
     assert coverage(feed.lake)[0].stored == stored.height
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 async def test_each_moment_reads_again_as_it_was(make_feed, series, clock, candles_of, seed) -> None:
     """Whatever the provider changes between any two runs, flushes and cleanups: a view as of a moment is what was read then.
 

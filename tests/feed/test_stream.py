@@ -159,6 +159,7 @@ async def test_a_follower_sees_each_stored_candle(tmp_path):
         assert seen == sorted(set(seen))
 
 
+@pytest.mark.slow
 async def test_what_people_change_of_a_connection_takes_effect_while_it_streams(tmp_path):
     """A symbol that is added streams within seconds, those that were there go on; a connection that is switched off ends its stream well."""
     with home(tmp_path, "kraken") as place:

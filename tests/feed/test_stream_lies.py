@@ -66,6 +66,7 @@ async def test_a_candle_waits_for_ids_that_may_still_come(tmp_path):
         assert place.candles()["close"].to_list() == [159.0]
 
 
+@pytest.mark.slow
 async def test_a_socket_that_dies_in_the_middle_of_a_minute_makes_no_wrong_candle(tmp_path):
     """Of a stall in the middle of a minute no candle is stored that REST has to correct."""
     with home(tmp_path, "binance") as place:
@@ -124,6 +125,7 @@ async def test_ids_that_were_skipped_right_before_the_end_are_booked(tmp_path, e
         assert outside(missing, place.gaps()) == []
 
 
+@pytest.mark.slow
 async def test_a_venue_that_is_late_makes_no_short_candle_and_no_silent_loss(tmp_path):
     """Ticks that come a minute after their event are in their candles all the same, and a break loses none without booking it."""
     with home(tmp_path, "binance") as place:

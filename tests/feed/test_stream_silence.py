@@ -32,6 +32,7 @@ def watch(market="crypto", timeframes=("1m",)):
     return SilenceWatch(rows, {"A": calendar, "B": calendar}, by_symbol=True, grace_us=GRACE_US)
 
 
+@pytest.mark.slow
 async def test_a_silent_symbol_is_subscribed_again_while_others_go_on(tmp_path, caplog):
     """Coinbase drops one of two symbols without a word: it is told, comes back by a socket of its own, and its loss is booked."""
     caplog.set_level(logging.INFO)

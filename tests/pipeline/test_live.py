@@ -219,7 +219,7 @@ def hanging():
     Hanging.release.set()
 
 
-@pytest.mark.parametrize("spins", [True, False])
+@pytest.mark.parametrize("spins", [pytest.param(True, marks=pytest.mark.slow), False])
 async def test_a_plugin_that_hangs_holds_nobody_up(feed, store, enabled, hanging, spins):
     """It is given up after the stage's time and tried later and later; pipelines beside it judge every candle, and the run ends."""
     object.__setattr__(feed, "settings", feed.settings.model_copy(update={"stage_timeout": 1.0}))

@@ -57,7 +57,9 @@ def test_replayed_fx_keeps_new_york_weeks(at):
     assert not ((minutes >= 4 * 1440 + 17 * 60) & (minutes < 6 * 1440 + 17 * 60)).any()
 
 
-@pytest.mark.parametrize("symbols", [["EURUSD"], ["GBPUSD"], ["EURUSD.fxcm"], ["XAUUSD"], ["EURUSD", "GBPUSD"]], ids=" ".join)
+@pytest.mark.parametrize("symbols", [
+    ["EURUSD"], ["GBPUSD"], pytest.param(["EURUSD.fxcm"], marks=pytest.mark.slow), ["XAUUSD"],
+    pytest.param(["EURUSD", "GBPUSD"], marks=pytest.mark.slow)], ids=" ".join)
 def test_replayed_fx_has_the_rhythm_of_a_real_pair(symbols):
     """Fourteen years of a practice broker show Europe's mornings by its summer time and afternoons by America's: no day looks an hour off."""
     series = []

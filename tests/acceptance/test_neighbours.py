@@ -75,7 +75,7 @@ def test_two_fetches_at_once_ask_for_a_connection_once(history, connect, start_c
     both = [start_child("fetch", "binance", CANDLELAKE_REQUEST_TIMEOUT="5") for _ in range(2)]
     said = [child.communicate(timeout=120)[0] for child in both]
     assert sum("is being worked on by" in text for text in said) == 1, said
-    assert all(child.returncode == 0 for child in both), said
+    assert sorted(child.returncode for child in both) == [0, 3], said  # the one that fetched has booked the holes of the history
     held = feed.lake.candles("binance", "BTC/USDT", "1m").select(COLUMNS)
     assert held.equals(truth)
 

@@ -37,7 +37,7 @@ class StreamCandles:
 
     Attributes:
         on_unheard: called with a candle in which REST counts more than was heard.
-        agreed, contradicted: streamed candles that REST told alike, and otherwise (these became revisions).
+        agreed, contradicted: streamed candles that REST told alike, and otherwise (a revision, unless REST was the first to tell it).
     """
 
     feed: Feed
